@@ -1,0 +1,3 @@
+//! The keyspace: every version the log holds, and what a revision means.
+
+pub mod request;

