@@ -41,3 +41,10 @@ const _: () = assert!(ENTRY_SIZE_BYTES_MAX < SEGMENT_SIZE_BYTES / 4);
 const _: () = assert!(REQUEST_SIZE_BYTES_DEFAULT < ENTRY_SIZE_BYTES_MAX);
 const _: () = assert!(COMMIT_SIZE_SOFT_BYTES.is_multiple_of(PAGE_SIZE_BYTES));
 const _: () = assert!(SEGMENT_SIZE_BYTES.is_multiple_of(PAGE_SIZE_BYTES));
+
+// The runtime: cores, sockets, files.
+
+/// Connections the kernel holds for one listening socket until its core accepts them.
+pub const LISTEN_BACKLOG: i32 = 1_024;
+/// Connections taken from one listening socket before other tasks of the core run.
+pub const ACCEPTS_PER_TURN_MAX: usize = 64;

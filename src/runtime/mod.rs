@@ -1,1 +1,11 @@
-//! Placeholder; replaced by the module's first commit.
+//! The per-core runtime: pinned io_uring executors, mail between them, sockets, files and clocks.
+//!
+//! Owns everything that touches the kernel. The only module that may name the io_uring library,
+//! because its hazards (lost wake-ups, leaked descriptors, blocking pools that hang) are handled here,
+//! once. It must never know a key, a term or a request.
+//!
+//! Start-up order: [`preflight`] (can this machine run us), [`disk`] (whose directory is it),
+//! [`placement`] (one executor per core), [`net`] (sockets), and [`signals`] to end it.
+
+pub mod executor;
+pub mod net;
