@@ -7,5 +7,7 @@
 //! Start-up order: [`preflight`] (can this machine run us), [`disk`] (whose directory is it),
 //! [`placement`] (one executor per core), [`net`] (sockets), and [`signals`] to end it.
 
+pub mod clock;
 pub mod executor;
+pub mod mailbox;
 pub mod net;
