@@ -11,3 +11,8 @@ pub mod clock;
 pub mod executor;
 pub mod mailbox;
 pub mod net;
+#[expect(
+    unsafe_code,
+    reason = "raw io_uring system calls, before the library may make them"
+)]
+pub mod preflight;
