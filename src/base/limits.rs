@@ -1,5 +1,7 @@
 //! Every bound of the product in one place, tied together at compile time.
 
+use std::time::Duration;
+
 /// The size of one log segment on disk.
 pub const SEGMENT_SIZE_BYTES: u64 = 64 * MIB;
 /// The unit in which commits are padded and copied: one page, one sector multiple.
@@ -48,3 +50,13 @@ const _: () = assert!(SEGMENT_SIZE_BYTES.is_multiple_of(PAGE_SIZE_BYTES));
 pub const LISTEN_BACKLOG: i32 = 1_024;
 /// Connections taken from one listening socket before other tasks of the core run.
 pub const ACCEPTS_PER_TURN_MAX: usize = 64;
+/// The longest turn of a core's loop that is not counted as a stall.
+pub const TURN_MAX: Duration = Duration::from_millis(1);
+/// Between two heartbeats of a core with nothing to do: what a lost wake-up costs at most.
+pub const HEARTBEAT_IDLE: Duration = Duration::from_millis(10);
+/// Between two heartbeats of a core with requests in flight.
+pub const HEARTBEAT_BUSY: Duration = Duration::from_millis(1);
+/// A core without a heartbeat for this long is counted and logged.
+pub const CORE_FROZEN: Duration = Duration::from_millis(50);
+/// A core without a heartbeat for this long ends the process: it holds leadership and connections hostage.
+pub const CORE_STUCK: Duration = Duration::from_secs(30);

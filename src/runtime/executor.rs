@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use glommio::timer::Timer;
-use glommio::{Latency, LocalExecutor, Shares, TaskQueueHandle};
+use glommio::{Latency, Shares, TaskQueueHandle};
 
 /// The concerns of a core. The executor's time is divided by shares when more than one has work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,14 +135,7 @@ pub fn run<T>(future: impl Future<Output = T>) -> Result<T, ExecutorError> {
         .io_memory(IO_MEMORY_BYTES)
         .make()
         .map_err(|error| ExecutorError(error.to_string()))?;
-    Ok(run_on(&executor, future))
-}
-
-/// Runs `future` on `executor`, with queues of its own.
-pub(super) fn run_on<T>(executor: &LocalExecutor, future: impl Future<Output = T>) -> T {
-    // A thread that ran another executor before (tests) must not keep its handles.
-    QUEUES.with(|queues| debug_assert!(queues.get().is_none(), "one executor per thread"));
-    executor.run(future)
+    Ok(executor.run(future))
 }
 
 /// Registered memory per executor, for direct reads; the library's 10 MiB would be locked three times.

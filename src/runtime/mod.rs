@@ -9,10 +9,13 @@
 
 pub mod clock;
 pub mod executor;
+pub mod fatal;
 pub mod mailbox;
 pub mod net;
+pub mod placement;
 #[expect(
     unsafe_code,
     reason = "raw io_uring system calls, before the library may make them"
 )]
 pub mod preflight;
+pub mod stats;
