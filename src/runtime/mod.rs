@@ -11,6 +11,8 @@ pub mod clock;
 pub mod executor;
 pub mod fatal;
 pub mod mailbox;
+#[expect(unsafe_code, reason = "slices of a mapping, and the SIGBUS handler")]
+pub mod mmap;
 pub mod net;
 pub mod placement;
 #[expect(
