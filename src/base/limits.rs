@@ -60,3 +60,9 @@ pub const HEARTBEAT_BUSY: Duration = Duration::from_millis(1);
 pub const CORE_FROZEN: Duration = Duration::from_millis(50);
 /// A core without a heartbeat for this long ends the process: it holds leadership and connections hostage.
 pub const CORE_STUCK: Duration = Duration::from_secs(30);
+/// Requests to one log's disk thread that have not been worked on: one spare and what is being recycled.
+pub const DISK_REQUESTS_MAX: usize = 1_024;
+/// Segments kept for reuse beside the log; older ones are removed.
+pub const SEGMENTS_RECYCLED_MAX: usize = 2;
+/// Jobs given to a log's writer that have not completed: a commit, a segment change and its headers.
+pub const LOG_JOBS_MAX: usize = 8;

@@ -8,6 +8,7 @@
 //! [`placement`] (one executor per core), [`net`] (sockets), and [`signals`] to end it.
 
 pub mod clock;
+pub mod disk;
 pub mod executor;
 pub mod fatal;
 pub mod mailbox;
