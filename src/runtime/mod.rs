@@ -21,4 +21,5 @@ pub mod placement;
     reason = "raw io_uring system calls, before the library may make them"
 )]
 pub mod preflight;
+pub mod signals;
 pub mod stats;

@@ -172,6 +172,26 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), DirectoryError> {
     sync_directory(path.parent().unwrap_or(Path::new(".")))
 }
 
+/// The paths of the plain files in `directory`, sorted.
+///
+/// # Errors
+/// [`DirectoryError`].
+pub fn files_in(directory: &Path) -> Result<Vec<PathBuf>, DirectoryError> {
+    let list = || -> io::Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for entry in directory.read_dir()? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                files.push(entry.path());
+            }
+        }
+        Ok(files)
+    };
+    let mut files = list().map_err(|source| explain(directory, "list the directory", source))?;
+    files.sort();
+    Ok(files)
+}
+
 pub(super) fn explain(path: &Path, action: &'static str, source: io::Error) -> DirectoryError {
     let path = path.to_owned();
     match source.kind() {
@@ -243,6 +263,6 @@ mod tests {
             replace_file(&path, text.as_bytes()).expect("replaced");
             assert_eq!(std::fs::read_to_string(&path).expect("read"), text);
         }
-        assert_eq!(root.path().read_dir().expect("listed").count(), 1);
+        assert_eq!(files_in(root.path()).expect("listed"), [path]);
     }
 }
