@@ -86,6 +86,10 @@ pub fn spawn_local<T: 'static>(queue: Queue, future: impl Future<Output = T> + '
     )
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place, with the default latency only"
+)]
 fn create_queues() -> [TaskQueueHandle; Queue::ALL.len()] {
     Queue::ALL.map(|queue| {
         glommio::executor().create_task_queue(

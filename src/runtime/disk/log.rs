@@ -12,6 +12,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::iter;
 use std::path::Path;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -44,6 +45,8 @@ pub enum LogJob<B> {
         tag: u64,
         /// In bytes from the segment's start.
         offset: u64,
+        /// A second place for the same bytes, under the same sync: a segment's header has a copy at its end.
+        also_at: Option<u64>,
         /// The staged bytes; come back with the completion.
         bytes: B,
     },
@@ -172,8 +175,14 @@ impl<B: AsRef<[u8]> + 'static> WriterTask<B> {
         while let Some(job) = self.next_job().await {
             let done = match job {
                 LogJob::Open(segment) => self.open(segment).await,
-                LogJob::Commit { tag, offset, bytes } => {
-                    self.commit(offset, bytes.as_ref()).await;
+                LogJob::Commit {
+                    tag,
+                    offset,
+                    also_at,
+                    bytes,
+                } => {
+                    let offsets = iter::once(offset).chain(also_at);
+                    self.commit(offsets, bytes.as_ref()).await;
                     LogDone::Durable { tag, bytes }
                 }
             };
@@ -230,24 +239,17 @@ impl<B: AsRef<[u8]> + 'static> WriterTask<B> {
         LogDone::Opened { sequence }
     }
 
-    async fn commit(&mut self, offset: u64, bytes: &[u8]) {
+    async fn commit(&mut self, offsets: impl Iterator<Item = u64>, bytes: &[u8]) {
         let file = self
             .file
             .as_ref()
             .expect("a segment is opened before the first commit");
         let outcome = match self.mode {
             WriteMode::Mapped => {
-                let mut shared = self.shared.borrow_mut();
-                let segment = shared
-                    .segment
-                    .as_mut()
-                    .expect("it has a file, so it is there");
-                segment.map.copy_in(offset, bytes);
-                // The borrow must not live across the sync: the owner hands in jobs meanwhile.
-                drop(shared);
+                self.copy_in(offsets, bytes);
                 file.fdatasync().await.map_err(|error| ("sync", error))
             }
-            WriteMode::Written => write_all(file, offset, bytes)
+            WriteMode::Written => write_at_all(file, offsets, bytes)
                 .await
                 .map_err(|error| ("write", error)),
         };
@@ -257,6 +259,29 @@ impl<B: AsRef<[u8]> + 'static> WriterTask<B> {
             stop(&segment.path, action, &error);
         }
     }
+
+    /// Apart from the sync, because the owner hands in jobs while that runs.
+    fn copy_in(&self, offsets: impl Iterator<Item = u64>, bytes: &[u8]) {
+        let mut shared = self.shared.borrow_mut();
+        let segment = shared
+            .segment
+            .as_mut()
+            .expect("it has a file, so it is there");
+        for offset in offsets {
+            segment.map.copy_in(offset, bytes);
+        }
+    }
+}
+
+async fn write_at_all(
+    file: &BufferedFile,
+    offsets: impl Iterator<Item = u64>,
+    bytes: &[u8],
+) -> Result<(), glommio::GlommioError<()>> {
+    for offset in offsets {
+        write_all(file, offset, bytes).await?;
+    }
+    Ok(())
 }
 
 /// One write is what the kernel does for these lengths; a signal or a quota may make it shorter.
@@ -334,7 +359,15 @@ mod tests {
                     let page = |byte: u8| vec![byte; PAGE];
                     let (first, second) = (prepared(&path, 1), prepared(&path, 2));
                     let files = [first.path.clone(), second.path.clone()];
-                    let commit = |tag: u64, offset, bytes| LogJob::Commit { tag, offset, bytes };
+                    let commit = |tag: u64, offset, bytes| {
+                        let also_at = (tag == 1).then_some(SIZE - PAGE as u64);
+                        LogJob::Commit {
+                            tag,
+                            offset,
+                            also_at,
+                            bytes,
+                        }
+                    };
                     for job in [
                         LogJob::Open(first),
                         commit(1, 0, page(1)),
@@ -377,6 +410,7 @@ mod tests {
                     read_file(&files[0], &mut bytes).await.expect("read");
                     assert_eq!(bytes.len() as u64, SIZE);
                     assert_eq!(bytes[..2 * PAGE], [page(1), page(2)].concat());
+                    assert_eq!(bytes[SIZE as usize - PAGE..], page(1), "the copy");
                     read_file(&files[1], &mut bytes).await.expect("read");
                     assert_eq!(bytes[..2 * PAGE], both);
                 })
@@ -399,6 +433,7 @@ mod tests {
                 let commit = |tag| LogJob::Commit {
                     tag,
                     offset: 0,
+                    also_at: None,
                     bytes: vec![0; PAGE],
                 };
                 for tag in 1..LOG_JOBS_MAX as u64 {
