@@ -41,3 +41,14 @@ const _: () = assert!(ENTRY_SIZE_BYTES_MAX < SEGMENT_SIZE_BYTES / 4);
 const _: () = assert!(REQUEST_SIZE_BYTES_DEFAULT < ENTRY_SIZE_BYTES_MAX);
 const _: () = assert!(COMMIT_SIZE_SOFT_BYTES.is_multiple_of(PAGE_SIZE_BYTES));
 const _: () = assert!(SEGMENT_SIZE_BYTES.is_multiple_of(PAGE_SIZE_BYTES));
+
+// The log.
+
+/// Scratch memory an encoder keeps between two entries; what one large entry needed beyond it is freed.
+pub const ENCODER_SCRATCH_BYTES_MAX: usize = 256 * KIB as usize;
+/// Staging buffers a log keeps for reuse; a burst that needed more gives the rest back.
+pub const STAGING_BUFFERS_KEPT_MAX: usize = 4;
+/// A staging buffer that one large entry has grown above this is freed instead of kept.
+pub const STAGING_BUFFER_KEPT_BYTES_MAX: usize = 1_024 * KIB as usize;
+/// Log bytes between two marks of where an index lies: what a reader may have to skip, against memory.
+pub const LOCATION_STRIDE_BYTES: u64 = 64 * KIB;
