@@ -66,3 +66,14 @@ pub const DISK_REQUESTS_MAX: usize = 1_024;
 pub const SEGMENTS_RECYCLED_MAX: usize = 2;
 /// Jobs given to a log's writer that have not completed: a commit, a segment change and its headers.
 pub const LOG_JOBS_MAX: usize = 8;
+
+// The log.
+
+/// Scratch memory an encoder keeps between two entries; what one large entry needed beyond it is freed.
+pub const ENCODER_SCRATCH_BYTES_MAX: usize = 256 * KIB as usize;
+/// Staging buffers a log keeps for reuse; a burst that needed more gives the rest back.
+pub const STAGING_BUFFERS_KEPT_MAX: usize = 4;
+/// A staging buffer that one large entry has grown above this is freed instead of kept.
+pub const STAGING_BUFFER_KEPT_BYTES_MAX: usize = 1_024 * KIB as usize;
+/// Log bytes between two marks of where an index lies: what a reader may have to skip, against memory.
+pub const LOCATION_STRIDE_BYTES: u64 = 64 * KIB;
