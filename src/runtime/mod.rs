@@ -1,1 +1,3 @@
-//! Placeholder; replaced by the module's first commit.
+//! The per-core runtime: what surrounds the pure layers on a real machine.
+
+pub mod router;
