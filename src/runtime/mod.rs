@@ -21,5 +21,6 @@ pub mod placement;
     reason = "raw io_uring system calls, before the library may make them"
 )]
 pub mod preflight;
+pub mod router;
 pub mod signals;
 pub mod stats;
