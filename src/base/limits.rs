@@ -41,3 +41,9 @@ const _: () = assert!(ENTRY_SIZE_BYTES_MAX < SEGMENT_SIZE_BYTES / 4);
 const _: () = assert!(REQUEST_SIZE_BYTES_DEFAULT < ENTRY_SIZE_BYTES_MAX);
 const _: () = assert!(COMMIT_SIZE_SOFT_BYTES.is_multiple_of(PAGE_SIZE_BYTES));
 const _: () = assert!(SEGMENT_SIZE_BYTES.is_multiple_of(PAGE_SIZE_BYTES));
+
+// The keyspace.
+
+/// Digests of committed indexes that are kept for comparing members. A member further behind than this
+/// is compared later.
+pub const KEYSPACE_DIGESTS_KEPT_MAX: usize = 4_096;
