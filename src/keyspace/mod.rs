@@ -42,9 +42,9 @@ use record::Record;
 use revision::{FIRST_MAIN, FLOOR_NONE, Steps};
 
 /// What a key costs beside its bytes: its place in the index, its header, what the allocator rounds up.
-const KEY_OVERHEAD_BYTES: u64 = 48;
+pub const KEY_OVERHEAD_BYTES: u64 = 48;
 /// What a version costs beside its value: its header, its place in the history, rounding.
-const VERSION_OVERHEAD_BYTES: u64 = 72;
+pub const VERSION_OVERHEAD_BYTES: u64 = 72;
 
 /// The keyspace right after an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
