@@ -390,6 +390,9 @@ impl FoldJob {
 
     fn finish(&mut self, keyspace: &mut Keyspace) -> Folded {
         let revision = self.revision();
+        if let Some(script) = &mut self.script {
+            script.pin = None;
+        }
         if let Some(index) = self.index {
             self.digest.index(index, revision);
             keyspace.marks.push_back(Mark {

@@ -31,7 +31,7 @@ pub struct RangeJob {
     revision: i64,
     scan: Scan,
     /// None for a single key, which was read at creation.
-    _pin: Option<Pin>,
+    pin: Option<Pin>,
 }
 
 impl RangeJob {
@@ -57,13 +57,14 @@ impl RangeJob {
         Ok(RangeJob {
             revision,
             scan,
-            _pin: pin,
+            pin,
         })
     }
 
     /// Works for at most `steps` steps; the answer when it is complete.
     pub fn run(&mut self, keyspace: &Keyspace, steps: usize) -> Option<RangeAnswer> {
         let response = self.scan.run(&keyspace.keys, &mut Steps::new(steps))?;
+        self.pin = None;
         Some(RangeAnswer {
             revision: self.revision,
             response,

@@ -39,8 +39,8 @@ pub struct Script {
     pub(super) steps: SmallVec<[Step; 1]>,
     /// The main revision it was planned against.
     pub(super) revision: i64,
-    /// Keeps what a script without effects reads.
-    _pin: Option<Pin>,
+    /// Keeps what a script without effects reads, until it has run.
+    pub(super) pin: Option<Pin>,
 }
 
 impl Script {
@@ -100,7 +100,7 @@ impl Keyspace {
         let script = Script {
             steps,
             revision: self.head_revision(),
-            _pin: None,
+            pin: None,
         };
         Plan {
             effects: vec![effect],
@@ -405,7 +405,7 @@ impl PlanJob {
         let script = Script {
             steps,
             revision: self.revision,
-            _pin: self.pin.take(),
+            pin: self.pin.take(),
         };
         Ok(Plan { effects, script })
     }
