@@ -77,3 +77,8 @@ pub const STAGING_BUFFERS_KEPT_MAX: usize = 4;
 pub const STAGING_BUFFER_KEPT_BYTES_MAX: usize = 1_024 * KIB as usize;
 /// Log bytes between two marks of where an index lies: what a reader may have to skip, against memory.
 pub const LOCATION_STRIDE_BYTES: u64 = 64 * KIB;
+// The keyspace.
+
+/// Digests of committed indexes that are kept for comparing members. A member further behind than this
+/// is compared later.
+pub const KEYSPACE_DIGESTS_KEPT_MAX: usize = 4_096;
