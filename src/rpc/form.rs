@@ -9,8 +9,8 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::pb::etcdserverpb::{
-    CompactionRequest, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
-    range_request, request_op,
+    CompactionRequest, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp,
+    TxnRequest, range_request, request_op,
 };
 use super::status::{self, Status};
 use crate::base::MemberId;
@@ -132,7 +132,11 @@ fn check_delete_operation(request: &DeleteRangeRequest) -> Result<(), Status> {
 /// One level of a transaction. What a level uses up is missing from its children's allowance, so the
 /// depth is bounded by the allowance too.
 fn check_level(request: &TxnRequest, allowance: usize) -> Result<(), Status> {
-    let TxnRequest { compare, success, failure } = request;
+    let TxnRequest {
+        compare,
+        success,
+        failure,
+    } = request;
     let used = compare.len().max(success.len()).max(failure.len());
     let Some(rest) = allowance.checked_sub(used) else {
         return Err(status::TOO_MANY_OPERATIONS);
@@ -144,7 +148,9 @@ fn check_level(request: &TxnRequest, allowance: usize) -> Result<(), Status> {
         match &operation.request {
             Some(request_op::Request::RequestRange(range)) => check_range(range)?,
             Some(request_op::Request::RequestPut(put)) => check_put_operation(put)?,
-            Some(request_op::Request::RequestDeleteRange(delete)) => check_delete_operation(delete)?,
+            Some(request_op::Request::RequestDeleteRange(delete)) => {
+                check_delete_operation(delete)?
+            }
             Some(request_op::Request::RequestTxn(nested)) => check_level(nested, rest)?,
             None => return Err(status::KEY_NOT_FOUND),
         }
@@ -274,7 +280,10 @@ mod tests {
     };
 
     fn put(key: &'static str) -> RequestOp {
-        op(Request::RequestPut(PutRequest { key: key.into(), ..PutRequest::default() }))
+        op(Request::RequestPut(PutRequest {
+            key: key.into(),
+            ..PutRequest::default()
+        }))
     }
 
     fn delete(key: &'static str, range_end: &'static str) -> RequestOp {
@@ -286,38 +295,64 @@ mod tests {
     }
 
     fn range(key: &'static str) -> RequestOp {
-        op(Request::RequestRange(RangeRequest { key: key.into(), ..RangeRequest::default() }))
+        op(Request::RequestRange(RangeRequest {
+            key: key.into(),
+            ..RangeRequest::default()
+        }))
     }
 
     fn nested(success: Vec<RequestOp>, failure: Vec<RequestOp>) -> RequestOp {
-        op(Request::RequestTxn(TxnRequest { compare: vec![], success, failure }))
+        op(Request::RequestTxn(TxnRequest {
+            compare: vec![],
+            success,
+            failure,
+        }))
     }
 
     fn op(request: Request) -> RequestOp {
-        RequestOp { request: Some(request) }
+        RequestOp {
+            request: Some(request),
+        }
     }
 
     fn check(success: Vec<RequestOp>, expected: Result<(), Status>) {
-        let request = TxnRequest { compare: vec![], success: success.clone(), failure: vec![] };
-        assert_eq!(check_transaction(&request, &LIMITS), expected, "{success:?}");
-        let request = TxnRequest { compare: vec![], success: vec![], failure: success };
-        assert_eq!(check_transaction(&request, &LIMITS), expected, "{request:?}");
+        let request = TxnRequest {
+            compare: vec![],
+            success: success.clone(),
+            failure: vec![],
+        };
+        assert_eq!(
+            check_transaction(&request, &LIMITS),
+            expected,
+            "{success:?}"
+        );
+        let request = TxnRequest {
+            compare: vec![],
+            success: vec![],
+            failure: success,
+        };
+        assert_eq!(
+            check_transaction(&request, &LIMITS),
+            expected,
+            "{request:?}"
+        );
     }
 
     /// Goal: the rules of a put come in etcd's order.
     #[test]
     fn put_rules_in_order() {
-        let check = |key: &'static str, value: &'static str, lease, expected: Result<(), Status>| {
-            let request = PutRequest {
-                key: key.into(),
-                value: value.into(),
-                lease,
-                ignore_value: true,
-                ignore_lease: true,
-                ..PutRequest::default()
+        let check =
+            |key: &'static str, value: &'static str, lease, expected: Result<(), Status>| {
+                let request = PutRequest {
+                    key: key.into(),
+                    value: value.into(),
+                    lease,
+                    ignore_value: true,
+                    ignore_lease: true,
+                    ..PutRequest::default()
+                };
+                assert_eq!(check_put(&request, &LIMITS), expected);
             };
-            assert_eq!(check_put(&request, &LIMITS), expected);
-        };
         check("", "v", 1, Err(status::EMPTY_KEY));
         check("k", "v", 1, Err(status::VALUE_PROVIDED));
         check("k", "", 1, Err(status::LEASE_PROVIDED));
@@ -328,7 +363,12 @@ mod tests {
     #[test]
     fn range_rules_in_order() {
         let check = |key: &'static str, sort_order, sort_target, expected: Result<(), Status>| {
-            let request = RangeRequest { key: key.into(), sort_order, sort_target, ..RangeRequest::default() };
+            let request = RangeRequest {
+                key: key.into(),
+                sort_order,
+                sort_target,
+                ..RangeRequest::default()
+            };
             assert_eq!(check_range(&request), expected);
         };
         check("", 9, 0, Err(status::EMPTY_KEY));
@@ -371,8 +411,14 @@ mod tests {
         };
         check(with_nested(100, 28), Ok(()));
         check(with_nested(100, 29), Err(status::TOO_MANY_OPERATIONS));
-        let request = TxnRequest { compare: vec![Compare::default(); 129], ..TxnRequest::default() };
-        assert_eq!(check_transaction(&request, &LIMITS), Err(status::TOO_MANY_OPERATIONS));
+        let request = TxnRequest {
+            compare: vec![Compare::default(); 129],
+            ..TxnRequest::default()
+        };
+        assert_eq!(
+            check_transaction(&request, &LIMITS),
+            Err(status::TOO_MANY_OPERATIONS)
+        );
         let request = TxnRequest {
             compare: vec![Compare::default()],
             success: vec![RequestOp { request: None }],
@@ -384,7 +430,10 @@ mod tests {
     /// Goal: an operation's own rules come before overlaps, and an empty operation is "key not found".
     #[test]
     fn operations_are_checked_before_overlaps() {
-        check(vec![put("a"), put("a"), RequestOp { request: None }], Err(status::KEY_NOT_FOUND));
+        check(
+            vec![put("a"), put("a"), RequestOp { request: None }],
+            Err(status::KEY_NOT_FOUND),
+        );
         check(vec![put("a"), put("a"), range("")], Err(status::EMPTY_KEY));
         check(vec![put("a"), put("a")], Err(status::DUPLICATE_KEY));
     }
@@ -401,12 +450,36 @@ mod tests {
         check(vec![delete("a", "\0"), put("b")], Ok(()));
         check(vec![put("a"), range("a")], Ok(()));
         check(vec![nested(vec![put("a")], vec![put("a")])], Ok(()));
-        check(vec![nested(vec![put("a")], vec![put("a")]), put("a")], duplicate());
-        check(vec![nested(vec![put("a")], vec![]), nested(vec![], vec![put("a")])], duplicate());
+        check(
+            vec![nested(vec![put("a")], vec![put("a")]), put("a")],
+            duplicate(),
+        );
+        check(
+            vec![
+                nested(vec![put("a")], vec![]),
+                nested(vec![], vec![put("a")]),
+            ],
+            duplicate(),
+        );
         check(vec![nested(vec![put("a"), put("a")], vec![])], duplicate());
-        check(vec![put("a"), nested(vec![], vec![delete("a", "")])], duplicate());
-        check(vec![nested(vec![delete("a", "")], vec![]), nested(vec![put("a")], vec![])], duplicate());
-        check(vec![nested(vec![put("a")], vec![]), nested(vec![delete("a", "")], vec![])], Ok(()));
+        check(
+            vec![put("a"), nested(vec![], vec![delete("a", "")])],
+            duplicate(),
+        );
+        check(
+            vec![
+                nested(vec![delete("a", "")], vec![]),
+                nested(vec![put("a")], vec![]),
+            ],
+            duplicate(),
+        );
+        check(
+            vec![
+                nested(vec![put("a")], vec![]),
+                nested(vec![delete("a", "")], vec![]),
+            ],
+            Ok(()),
+        );
     }
 
     /// Goal: the size limit counts the envelope, to the byte; reads have none.
@@ -420,15 +493,42 @@ mod tests {
         // Tag 2, length 1, id tag 1 + 9 or 10, body tag 1 + length 3; the body: 3 for the key, 4 for the value.
         let largest = 1_572_864 - (2 + 1 + 1 + 9 + 1 + 3) - 7;
         assert_eq!(check_put(&put(largest), &LIMITS), Ok(()));
-        assert_eq!(check_put(&put(largest + 1), &LIMITS), Err(status::REQUEST_TOO_LARGE));
-        let limits = FormLimits { member: MemberId(0x8000), ..LIMITS };
-        assert_eq!(check_put(&put(largest), &limits), Err(status::REQUEST_TOO_LARGE));
-        let tiny = FormLimits { request_size_bytes_max: 1, ..LIMITS };
-        let reads = TxnRequest { success: vec![range("k")], ..TxnRequest::default() };
+        assert_eq!(
+            check_put(&put(largest + 1), &LIMITS),
+            Err(status::REQUEST_TOO_LARGE)
+        );
+        let limits = FormLimits {
+            member: MemberId(0x8000),
+            ..LIMITS
+        };
+        assert_eq!(
+            check_put(&put(largest), &limits),
+            Err(status::REQUEST_TOO_LARGE)
+        );
+        let tiny = FormLimits {
+            request_size_bytes_max: 1,
+            ..LIMITS
+        };
+        let reads = TxnRequest {
+            success: vec![range("k")],
+            ..TxnRequest::default()
+        };
         assert_eq!(check_transaction(&reads, &tiny), Ok(()));
-        let request = CompactionRequest { revision: 1, physical: false };
-        assert_eq!(check_compaction(&request, &tiny), Err(status::REQUEST_TOO_LARGE));
-        let request = DeleteRangeRequest { key: "k".into(), ..DeleteRangeRequest::default() };
-        assert_eq!(check_delete_range(&request, &tiny), Err(status::REQUEST_TOO_LARGE));
+        let request = CompactionRequest {
+            revision: 1,
+            physical: false,
+        };
+        assert_eq!(
+            check_compaction(&request, &tiny),
+            Err(status::REQUEST_TOO_LARGE)
+        );
+        let request = DeleteRangeRequest {
+            key: "k".into(),
+            ..DeleteRangeRequest::default()
+        };
+        assert_eq!(
+            check_delete_range(&request, &tiny),
+            Err(status::REQUEST_TOO_LARGE)
+        );
     }
 }

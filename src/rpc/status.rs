@@ -232,10 +232,16 @@ mod tests {
     fn messages_are_percent_encoded() {
         let check = |text: &str, expected: Option<&str>| {
             let header = Status::new(Code::Internal, text.to_owned()).message_header();
-            assert_eq!(header.as_ref().map(|value| value.to_str().unwrap()), expected);
+            assert_eq!(
+                header.as_ref().map(|value| value.to_str().unwrap()),
+                expected
+            );
         };
         check("", None);
-        check("etcdserver: key not found", Some("etcdserver: key not found"));
+        check(
+            "etcdserver: key not found",
+            Some("etcdserver: key not found"),
+        );
         check("100%\n", Some("100%25%0A"));
         check("\u{e9}~\u{7f}", Some("%C3%A9~%7F"));
         let fixed = KEY_NOT_FOUND.message_header().unwrap();
@@ -251,15 +257,35 @@ mod tests {
             assert_eq!(status.code.header(), code.to_string().as_str());
         };
         let keyspace = Refusal::Keyspace;
-        check(keyspace(KeyspaceRefusal::KeyNotFound), 3, "etcdserver: key not found");
-        check(keyspace(KeyspaceRefusal::LeaseNotFound), 5, "etcdserver: requested lease not found");
-        check(keyspace(KeyspaceRefusal::Compacted), 11, "etcdserver: mvcc: required revision has been compacted");
-        check(keyspace(KeyspaceRefusal::FutureRevision), 11, "etcdserver: mvcc: required revision is a future revision");
+        check(
+            keyspace(KeyspaceRefusal::KeyNotFound),
+            3,
+            "etcdserver: key not found",
+        );
+        check(
+            keyspace(KeyspaceRefusal::LeaseNotFound),
+            5,
+            "etcdserver: requested lease not found",
+        );
+        check(
+            keyspace(KeyspaceRefusal::Compacted),
+            11,
+            "etcdserver: mvcc: required revision has been compacted",
+        );
+        check(
+            keyspace(KeyspaceRefusal::FutureRevision),
+            11,
+            "etcdserver: mvcc: required revision is a future revision",
+        );
         check(Refusal::NoLeader, 14, "etcdserver: no leader");
         check(Refusal::LeaderChanged, 14, "etcdserver: leader changed");
         check(Refusal::TimedOut, 14, "etcdserver: request timed out");
         check(Refusal::TooManyRequests, 8, "etcdserver: too many requests");
-        check(Refusal::NoSpace, 8, "etcdserver: mvcc: database space exceeded");
+        check(
+            Refusal::NoSpace,
+            8,
+            "etcdserver: mvcc: database space exceeded",
+        );
         check(Refusal::Corrupt, 15, "etcdserver: corrupt cluster");
         check(Refusal::TooLarge, 3, "etcdserver: request is too large");
         check(Refusal::Stopped, 14, "etcdserver: server stopped");
