@@ -52,5 +52,5 @@ pub const MEMORY_BUDGET_SHARE_DIVISOR: u64 = 4;
 pub const MEMORY_BUDGET_BYTES_FALLBACK: u64 = 512 * MIB;
 /// Log lines that wait for the thread that writes them; further ones are dropped and counted.
 pub const LOG_LINES_QUEUED_MAX: usize = 8_192;
-/// The longest log line; what is longer is cut.
-pub const LOG_LINE_BYTES_MAX: usize = 64 * 1_024;
+/// Bytes of one value in a log line; what is longer is cut. A line has at most 32 values.
+pub const LOG_VALUE_BYTES_MAX: usize = 4 * 1_024;
