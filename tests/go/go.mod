@@ -1,0 +1,3 @@
+module kontiki/tests
+
+go 1.26
