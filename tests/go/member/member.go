@@ -66,15 +66,20 @@ func Subject(t testing.TB) Kind {
 	return Kind{Name: "kontiki", Binary: path}
 }
 
-// IsReference tells whether the server under test is itself an etcd. The tests then check themselves:
-// everything must agree, and no difference is allowed.
-func (k Kind) IsReference(t testing.TB) bool {
+// Same tells whether two kinds are the same program. With an etcd as the server under test the tests check
+// themselves: everything must agree, and no difference is allowed.
+func Same(t testing.TB, a, b Kind) bool {
+	t.Helper()
+	return a.version(t) == b.version(t)
+}
+
+func (k Kind) version(t testing.TB) string {
 	t.Helper()
 	out, err := exec.Command(k.Binary, "--version").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s --version: %v\n%s", k.Binary, err, out)
 	}
-	return !bytes.Contains(bytes.ToLower(out), []byte("kontiki"))
+	return string(out)
 }
 
 // Etcdctl is the etcdctl that came with the reference: ETCDCTL_BIN, or the fetched one.
