@@ -138,16 +138,16 @@ func protocolSteps() []step {
 		{id: "protocol/gzip", method: kvRange, request: &pb.RangeRequest{Key: b("a")}, options: []grpc.CallOption{grpc.UseCompressor(gzip.Name)}},
 
 		// Bytes that are no protobuf.
-		raw("protocol/truncated-length", kvRange, 0x0a, 0x05, 'a').refused(malformed("unexpected EOF")),
-		raw("protocol/truncated-varint", kvRange, 0x0a, 0x01, 'a', 0x18, 0x80).refused(malformed("unexpected EOF")),
-		raw("protocol/truncated-tag", kvRange, 0x80).refused(malformed("unexpected EOF")),
-		raw("protocol/field-zero", kvRange, 0x02, 0x01, 'a').refused(malformed("proto: RangeRequest: illegal tag 0 (wire type 2)")),
-		raw("protocol/end-group", kvRange, 0x0c).refused(malformed("proto: RangeRequest: wiretype end group for non-group")),
-		raw("protocol/wire-type-6", kvRange, 0x0e).refused(malformed("proto: wrong wireType = 6 for field Key")),
-		raw("protocol/varint-11-bytes", kvRange, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01).refused(malformed("proto: integer overflow")),
-		raw("protocol/wrong-wire-type", kvRange, 0x08, 0x01).refused(malformed("proto: wrong wireType = 0 for field Key")),
-		raw("protocol/nested-garbage", kvTxn, 0x12, 0x03, 0x0a, 0x05, 'a').refused(malformed("unexpected EOF")),
-		raw("protocol/put-garbage", kvPut, 0xff, 0xff, 0xff).refused(malformed("unexpected EOF")),
+		raw("protocol/malformed-truncated-length", kvRange, 0x0a, 0x05, 'a').refused(malformed("unexpected EOF")),
+		raw("protocol/malformed-truncated-varint", kvRange, 0x0a, 0x01, 'a', 0x18, 0x80).refused(malformed("unexpected EOF")),
+		raw("protocol/malformed-truncated-tag", kvRange, 0x80).refused(malformed("unexpected EOF")),
+		raw("protocol/malformed-field-zero", kvRange, 0x02, 0x01, 'a').refused(malformed("proto: RangeRequest: illegal tag 0 (wire type 2)")),
+		raw("protocol/malformed-end-group", kvRange, 0x0c).refused(malformed("proto: RangeRequest: wiretype end group for non-group")),
+		raw("protocol/malformed-wire-type-6", kvRange, 0x0e).refused(malformed("proto: wrong wireType = 6 for field Key")),
+		raw("protocol/malformed-varint-11-bytes", kvRange, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01).refused(malformed("proto: integer overflow")),
+		raw("protocol/malformed-wrong-wire-type", kvRange, 0x08, 0x01).refused(malformed("proto: wrong wireType = 0 for field Key")),
+		raw("protocol/malformed-nested-garbage", kvTxn, 0x12, 0x03, 0x0a, 0x05, 'a').refused(malformed("unexpected EOF")),
+		raw("protocol/malformed-put-garbage", kvPut, 0xff, 0xff, 0xff).refused(malformed("unexpected EOF")),
 		getA("protocol/still-works"),
 	}
 }

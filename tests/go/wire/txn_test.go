@@ -302,6 +302,33 @@ func txnSteps() []step {
 	return steps
 }
 
+// unseenSteps: a key both put and deleted in one txn, which etcd's check lets pass when the deletion has no
+// end, or comes in a later nested txn; the writes then happen in their order, at one revision.
+func unseenSteps() []step {
+	open := func(key string) *pb.RequestOp {
+		return opDelete(&pb.DeleteRangeRequest{Key: b(key), RangeEnd: []byte{0}, PrevKv: true})
+	}
+	nested := func(list ...*pb.RequestOp) *pb.RequestOp { return opTxn(&pb.TxnRequest{Success: list}) }
+	reads := func(name string) []step {
+		return []step{
+			all("unseen/" + name + "-content"),
+			get("unseen/"+name+"-single", &pb.RangeRequest{Key: b("z")}),
+		}
+	}
+	steps := []step{set("unseen/seed-a", "a", "1"), set("unseen/seed-m", "m", "1"), set("unseen/seed-z", "z", "1")}
+	steps = append(steps, txn("unseen/put-then-delete", &pb.TxnRequest{Success: ops(opSet("z", "2"), opSet("zz", "2"), open("m"), opGet("z"))}))
+	steps = append(steps, reads("put-then-delete")...)
+	steps = append(steps, txn("unseen/delete-then-put", &pb.TxnRequest{Success: ops(opSet("m", "3"), open("n"), opPut(&pb.PutRequest{Key: b("z"), Value: b("3"), PrevKv: true}), opGet("z"))}))
+	steps = append(steps, reads("delete-then-put")...)
+	steps = append(steps, txn("unseen/live-delete-then-put", &pb.TxnRequest{Success: ops(open("m"), opPut(&pb.PutRequest{Key: b("z"), Value: b("4"), PrevKv: true}), opRange(&pb.RangeRequest{Key: b("a"), RangeEnd: []byte{0}}))}))
+	steps = append(steps, reads("live-delete-then-put")...)
+	steps = append(steps, txn("unseen/siblings", &pb.TxnRequest{Success: ops(nested(opSet("z", "5")), nested(opDelete(&pb.DeleteRangeRequest{Key: b("m"), RangeEnd: b("zz"), PrevKv: true})), opGet("z"))}))
+	steps = append(steps, reads("siblings")...)
+	steps = append(steps, txn("unseen/everything", &pb.TxnRequest{Success: ops(opSet("new", "6"), opDelete(&pb.DeleteRangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, PrevKv: true}), opRange(&pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}}))}))
+	steps = append(steps, reads("everything")...)
+	return append(steps, set("unseen/after", "z", "7"), compact("unseen/compacted", 6), all("unseen/after-compaction"))
+}
+
 func repeated[T any](count int, one T) []T {
 	list := make([]T, count)
 	for i := range list {

@@ -6,6 +6,7 @@
 package wire
 
 import (
+	"flag"
 	"fmt"
 	"strings"
 	"testing"
@@ -40,6 +41,7 @@ func chapters() []chapter {
 		{name: "delete", steps: deleteSteps()},
 		{name: "compare", steps: compareSteps()},
 		{name: "txn", steps: txnSteps()},
+		{name: "unseen", steps: unseenSteps()},
 		{name: "compact", steps: compactSteps()},
 		{name: "limits", steps: limitSteps()},
 		{name: "small", flags: []string{"--max-txn-ops", "3", "--max-request-bytes", "2048"}, steps: smallSteps()},
@@ -61,10 +63,12 @@ func TestScript(t *testing.T) {
 			asked += runChapter(t, part, rows)
 		})
 	}
-	if !t.Failed() {
+	// A part of the script, chosen with -run, cannot need all rows.
+	whole := flag.Lookup("test.run").Value.String() == "" || flag.Lookup("test.run").Value.String() == "TestScript"
+	if whole && !t.Failed() {
 		rows.finish(t)
 	}
-	if asked < requestsMin {
+	if whole && asked < requestsMin {
 		t.Errorf("the script asked %d requests, it must ask at least %d", asked, requestsMin)
 	}
 	summary := fmt.Sprintf("script: %d requests in %d chapters, %d answers compared (history read back included), %d fields agree, %d intended differences",
