@@ -31,6 +31,14 @@ pub const SHARD_RANGE_JOBS_MAX: usize = 4_096;
 /// Steps (keys or versions visited) of a long fold, read or reclaim in one slice.
 pub const SLICE_STEPS_MAX: usize = 2_048;
 
+/// How often a shard is told that time passed, in milliseconds.
+pub const TICK_MILLIS: u64 = 100;
+/// How long a log is idle before its last commit is sealed, in microseconds.
+pub const SEAL_IDLE_MICROS: u64 = 1_000;
+/// Room in the active segment that client writes leave when the file system is full: for alarms and
+/// elections.
+pub const LOG_RESERVE_BYTES: u64 = 4 * MIB;
+
 /// Batches in one mailbox between two cores.
 pub const MAILBOX_BATCHES_MAX: usize = 1_024;
 
