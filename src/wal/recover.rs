@@ -105,6 +105,14 @@ pub struct Recovered {
     pub(crate) end: LogEnd,
 }
 
+impl Recovered {
+    /// The segment that takes commits; none in an empty log.
+    #[must_use]
+    pub fn active_segment(&self) -> Option<SegmentSequence> {
+        self.end.active.map(|(header, _)| header.sequence)
+    }
+}
+
 /// Where an appender goes on.
 #[derive(Clone, Debug)]
 pub(crate) struct LogEnd {
