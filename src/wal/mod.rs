@@ -25,6 +25,7 @@
 //! ```
 
 pub mod append;
+pub mod damage;
 pub mod record;
 pub mod recover;
 pub mod retain;
@@ -33,7 +34,8 @@ pub mod segment;
 pub use append::{
     Appender, Commit, CommitStep, Durable, PreparedSegment, SegmentOpening, StageError, Staged,
 };
+pub use damage::{Damage, Outcome, Refusal};
 pub use record::{CommitSequence, HardState};
-pub use recover::{Damage, Outcome, Recovered, Recovery, Refusal, Replayed, SegmentFile};
+pub use recover::{Recovered, Recovery, Replayed, SegmentFile};
 pub use retain::{Location, SegmentSummary};
 pub use segment::{Geometry, LogIdentity, SegmentSequence};
