@@ -585,7 +585,7 @@ impl Appender {
         self.active
             .as_ref()
             .map_or(0, free)
-            .saturating_sub(self.staged_bytes)
+            .saturating_sub(self.staging.size_bytes())
     }
 
     /// Whether a segment's header is on its way to the disk.
