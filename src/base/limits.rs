@@ -177,3 +177,5 @@ pub const RECOVERY_BATCHES_MAX: usize = 16;
 
 /// Messages from the disk thread that the core has not looked at.
 pub const DISK_ANSWERS_MAX: usize = 64;
+/// How long a stopping member waits for calls that are under way, in seconds.
+pub const CONNECTION_DRAIN_SECONDS_MAX: u64 = 5;
