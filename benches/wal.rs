@@ -73,6 +73,7 @@ struct Log {
     writer: LogWriter<Staged>,
     disk: DiskThread,
     answers: mailbox::Receiver<DiskAnswer>,
+    spare: Option<segments::PreparedSegment>,
     directory: PathBuf,
     value: Value,
     next_index: Index,
@@ -100,6 +101,7 @@ impl Log {
             writer: LogWriter::start(mode),
             disk: DiskThread::start(settings, sender).expect("a thread"),
             answers,
+            spare: None,
             directory: directory.to_owned(),
             value: Value {
                 bytes: vec![0x6b; VALUE_BYTES],
@@ -115,6 +117,16 @@ impl Log {
         let next = self.appender.next_segment();
         let path = self.directory.join(next.file_name());
         self.disk.prepare(next.0, path).expect("one at a time");
+    }
+
+    /// Making a segment writes all of it: not while anything else is measured.
+    async fn wait_for_spare(&mut self) {
+        if self.spare.is_none() {
+            match self.answers.receive().await {
+                Some(DiskAnswer::Ready(prepared)) => self.spare = Some(prepared),
+                other => panic!("the disk has no segment: {other:?}"),
+            }
+        }
     }
 
     fn stage(&mut self, count: usize) {
@@ -143,9 +155,8 @@ impl Log {
                     return;
                 }
                 CommitStep::OpenSegment(sequence) => {
-                    let Some(DiskAnswer::Ready(prepared)) = self.answers.receive().await else {
-                        panic!("the disk has no segment");
-                    };
+                    self.wait_for_spare().await;
+                    let prepared = self.spare.take().expect("waited for");
                     assert_eq!(prepared.sequence, sequence.0);
                     let opening = self.appender.open_segment(PreparedSegment {
                         sequence,
@@ -297,6 +308,7 @@ async fn measure(base: &Path, mode: WriteMode, scale: Scale) -> Figures {
     let clock = Clock::new();
     let cpu_before = CpuTimes::read();
     log.commit(1).await;
+    log.wait_for_spare().await;
 
     let device = Device::of(root.path());
     let (sectors, flushes) = device.written();
