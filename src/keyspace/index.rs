@@ -24,6 +24,10 @@ pub(super) enum Versions {
     /// The usual case in place.
     One(Record),
     /// A queue, because the oldest are dropped first.
+    #[expect(
+        clippy::box_collection,
+        reason = "in place it would double the size of every key's entry"
+    )]
     Many(Box<VecDeque<Record>>),
 }
 
