@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use kontiki::base::LeaseId;
 use kontiki::keyspace::fold::Answer;
+use kontiki::keyspace::range::RangeJob;
 use kontiki::keyspace::request::*;
 
 use super::rig::{Rig, Write};
@@ -247,4 +248,40 @@ fn limits_and_orders() {
         &["a", "b"],
         3,
     );
+}
+
+/// Goal: a read under way gives its answer although everything it reads is compacted meanwhile; the space
+/// comes back once it is complete.
+#[test]
+fn a_read_outlives_a_compaction() {
+    let mut rig = Rig::new(1);
+    for value in ["1", "2"] {
+        for key in ["a", "b", "c"] {
+            rig.write(Write::Put(put(key, value))).expect("no refusal");
+        }
+    }
+    rig.keyspace.commit(rig.keyspace.folded_index());
+    let range = KeyRange {
+        key: Bytes::from("a"),
+        range_end: Bytes::from("\0"),
+    };
+    let request = RangeRequest {
+        range,
+        revision: 4,
+        ..RangeRequest::default()
+    };
+    let mut job = RangeJob::new(&mut rig.keyspace, request).expect("readable");
+    assert!(job.run(&rig.keyspace, 1).is_none());
+    let size = rig.keyspace.size_bytes();
+    rig.write(Write::Compact(7)).expect("current");
+    rig.keyspace.commit(rig.keyspace.folded_index());
+    rig.reclaim_all();
+    assert!(rig.keyspace.reclaimed_through() <= 4);
+    assert_eq!(rig.keyspace.size_bytes(), size);
+    let answer = job.run(&rig.keyspace, 100).expect("three keys");
+    assert!(answer.response.kvs.iter().all(|kv| kv.value == "1"));
+    assert_eq!(answer.response.kvs.len(), 3);
+    rig.reclaim_all();
+    assert_eq!(rig.keyspace.reclaimed_through(), 7);
+    assert!(rig.keyspace.size_bytes() < size);
 }
