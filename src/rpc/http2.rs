@@ -51,8 +51,11 @@ use crate::shard::event::{Answer, ClientRequest, Header, Request, Response};
 pub(super) struct Http2<IO> {
     phase: Phase<IO>,
     shared: Shared<IO>,
-    timer: Option<(Instant, Pin<Box<dyn Future<Output = ()>>>)>,
+    timer: Option<Timer>,
 }
+
+/// When the connection looks at the clock next, and what wakes it then.
+type Timer = (Instant, Pin<Box<dyn Future<Output = ()>>>);
 
 enum Phase<IO> {
     /// Settings are being exchanged.
