@@ -108,9 +108,6 @@ pub(crate) struct Core {
     pub(crate) unanswered: Rc<RefCell<Vec<ClientRequest>>>,
 }
 
-/// What a test's shard says: an answer now, or none until the test gives one.
-pub(crate) type Respond = dyn FnMut(&Request) -> Option<Result<Response, Refusal>>;
-
 impl Core {
     /// A core whose shard answers with `respond`. Call inside a `LocalSet`.
     pub(crate) fn start(
