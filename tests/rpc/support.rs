@@ -198,7 +198,7 @@ pub(crate) async fn settle() {
 /// Runs a test on one thread, with local tasks.
 pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
+        .enable_all()
         .build()
         .unwrap();
     let local = tokio::task::LocalSet::new();
