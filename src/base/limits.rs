@@ -1,5 +1,7 @@
 //! Every bound of the product in one place, tied together at compile time.
 
+use std::time::Duration;
+
 /// The size of one log segment on disk.
 pub const SEGMENT_SIZE_BYTES: u64 = 64 * MIB;
 /// The unit in which commits are padded and copied: one page, one sector multiple.
@@ -41,3 +43,117 @@ const _: () = assert!(ENTRY_SIZE_BYTES_MAX < SEGMENT_SIZE_BYTES / 4);
 const _: () = assert!(REQUEST_SIZE_BYTES_DEFAULT < ENTRY_SIZE_BYTES_MAX);
 const _: () = assert!(COMMIT_SIZE_SOFT_BYTES.is_multiple_of(PAGE_SIZE_BYTES));
 const _: () = assert!(SEGMENT_SIZE_BYTES.is_multiple_of(PAGE_SIZE_BYTES));
+
+// The runtime: cores, sockets, files.
+
+/// Connections the kernel holds for one listening socket until its core accepts them.
+pub const LISTEN_BACKLOG: i32 = 1_024;
+/// Connections taken from one listening socket before other tasks of the core run.
+pub const ACCEPTS_PER_TURN_MAX: usize = 64;
+/// The longest turn of a core's loop that is not counted as a stall.
+pub const TURN_MAX: Duration = Duration::from_millis(1);
+/// Between two heartbeats of a core with nothing to do: what a lost wake-up costs at most.
+pub const HEARTBEAT_IDLE: Duration = Duration::from_millis(10);
+/// Between two heartbeats of a core with requests in flight.
+pub const HEARTBEAT_BUSY: Duration = Duration::from_millis(1);
+/// A core without a heartbeat for this long is counted and logged.
+pub const CORE_FROZEN: Duration = Duration::from_millis(50);
+/// A core without a heartbeat for this long ends the process: it holds leadership and connections hostage.
+pub const CORE_STUCK: Duration = Duration::from_secs(30);
+/// Requests to one log's disk thread that have not been worked on: one spare and what is being recycled.
+pub const DISK_REQUESTS_MAX: usize = 1_024;
+/// Segments kept for reuse beside the log; older ones are removed.
+pub const SEGMENTS_RECYCLED_MAX: usize = 2;
+/// Jobs given to a log's writer that have not completed: a commit, a segment change and its headers.
+pub const LOG_JOBS_MAX: usize = 8;
+
+// The log.
+
+/// Scratch memory an encoder keeps between two entries; what one large entry needed beyond it is freed.
+pub const ENCODER_SCRATCH_BYTES_MAX: usize = 256 * KIB as usize;
+/// Staging buffers a log keeps for reuse; a burst that needed more gives the rest back.
+pub const STAGING_BUFFERS_KEPT_MAX: usize = 4;
+/// A staging buffer that one large entry has grown above this is freed instead of kept.
+pub const STAGING_BUFFER_KEPT_BYTES_MAX: usize = 1_024 * KIB as usize;
+/// Log bytes between two marks of where an index lies: what a reader may have to skip, against memory.
+pub const LOCATION_STRIDE_BYTES: u64 = 64 * KIB;
+// The keyspace.
+
+/// Digests of committed indexes that are kept for comparing members. A member further behind than this
+/// is compared later.
+pub const KEYSPACE_DIGESTS_KEPT_MAX: usize = 4_096;
+// The edge: one client connection, and all of them on one core.
+
+/// What one read of a client's socket may take.
+pub const EDGE_READ_BUFFER_BYTES: usize = 64 * KIB as usize;
+/// Read from one client before the others get their turn.
+pub const EDGE_TURN_READ_BYTES_MAX: usize = 256 * KIB as usize;
+/// Answer payload handed to HTTP/2 in one pass of a connection.
+pub const EDGE_TURN_SEND_BYTES_MAX: usize = MIB as usize;
+/// Passes of one connection before the others get their turn.
+pub const EDGE_TURN_PASSES_MAX: usize = 8;
+/// Unsent bytes of one connection above which HTTP/2 is told to wait. Soft by one frame.
+pub const EDGE_OUTPUT_BYTES_MAX: usize = 256 * KIB as usize;
+/// Idle buffers a core keeps for its connections.
+pub const EDGE_IDLE_BUFFERS_MAX: usize = 64;
+/// HTTP/2 flow control: what one stream may send before it is read.
+/// Larger than a request, so that unary calls need no window updates of their own.
+pub const EDGE_STREAM_WINDOW_BYTES: u32 = 2 * MIB as u32;
+/// HTTP/2 flow control: what all streams of a connection may send before they are read.
+pub const EDGE_CONNECTION_WINDOW_BYTES: u32 = 4 * MIB as u32;
+/// The largest HTTP/2 frame a client may send.
+pub const EDGE_FRAME_BYTES_MAX: u32 = 64 * KIB as u32;
+/// The largest set of request headers, decoded.
+pub const EDGE_HEADER_LIST_BYTES_MAX: u32 = 64 * KIB as u32;
+/// Answer payload that HTTP/2 buffers for one stream.
+pub const EDGE_STREAM_SEND_BUFFER_BYTES: usize = 256 * KIB as usize;
+/// Streams a client may have open on one connection, unless a flag says otherwise.
+pub const EDGE_STREAMS_DEFAULT: u32 = 4_096;
+/// The most that flag may say: calls are numbered in 16 bits, with room for cancelled ones.
+pub const EDGE_STREAMS_MAX: u32 = 32_768;
+/// Streams a client may reset before this server has looked at them.
+pub const EDGE_PENDING_RESETS_MAX: usize = 256;
+/// Streams this server remembers after resetting them.
+pub const EDGE_LOCAL_RESETS_MAX: usize = 128;
+/// Protocol errors on single streams after which the connection is closed.
+pub const EDGE_STREAM_ERRORS_MAX: usize = 1_024;
+/// Streams a client may reset within [`EDGE_RESET_WINDOW_MS`].
+pub const EDGE_RESETS_MAX: u64 = 4_096;
+/// The time over which resets are counted.
+pub const EDGE_RESET_WINDOW_MS: u64 = 10_000;
+/// Bytes of requests and answers one connection holds. Above it: `too many requests`.
+pub const EDGE_CONNECTION_HELD_BYTES_MAX: u64 = 64 * MIB;
+/// The same for all connections of a core, unless a flag says otherwise.
+pub const EDGE_CORE_HELD_BYTES_DEFAULT: u64 = 512 * MIB;
+/// Client connections of a core, unless a flag says otherwise.
+pub const EDGE_CONNECTIONS_DEFAULT: usize = 16_384;
+/// From accept to the first bytes that tell the protocol.
+pub const EDGE_FIRST_BYTES_MS_MAX: u64 = 20_000;
+/// Without progress for this long, a half-sent request or a half-read answer is given up.
+pub const EDGE_STALL_MS_MAX: u64 = 60_000;
+/// From the start of a shutdown to the end of the last call.
+pub const EDGE_DRAIN_MS_MAX: u64 = 5_000;
+/// How often a connection with calls in flight looks at its deadlines.
+pub const EDGE_TICK_MS: u64 = 1_000;
+/// The largest request head over HTTP/1.1.
+pub const EDGE_HTTP1_HEAD_BYTES_MAX: usize = 16 * KIB as usize;
+/// An HTTP/1.1 connection without a finished request for this long is closed.
+pub const EDGE_HTTP1_IDLE_MS_MAX: u64 = 30_000;
+/// The first chunk of a streamed read, in keys.
+pub const RANGE_STREAM_FIRST_KEYS: i64 = 10;
+
+const _: () = assert!(EDGE_STREAMS_DEFAULT <= EDGE_STREAMS_MAX);
+const _: () = assert!(EDGE_STREAM_WINDOW_BYTES <= EDGE_CONNECTION_WINDOW_BYTES);
+const _: () = assert!((EDGE_STREAM_WINDOW_BYTES as u64) < EDGE_CONNECTION_HELD_BYTES_MAX);
+// Configuration and logs.
+
+/// The largest configuration file that is read.
+pub const CONFIG_FILE_SIZE_BYTES_MAX: u64 = MIB;
+/// One part in this many of the available memory stays outside the default memory budget.
+pub const MEMORY_BUDGET_SHARE_DIVISOR: u64 = 4;
+/// The memory budget when neither the machine's nor the container's memory is known.
+pub const MEMORY_BUDGET_BYTES_FALLBACK: u64 = 512 * MIB;
+/// Log lines that wait for the thread that writes them; further ones are dropped and counted.
+pub const LOG_LINES_QUEUED_MAX: usize = 8_192;
+/// Bytes of one value in a log line; what is longer is cut. A line has at most 32 values.
+pub const LOG_VALUE_BYTES_MAX: usize = 4 * 1_024;

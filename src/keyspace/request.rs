@@ -173,14 +173,16 @@ impl TxnRequest {
     /// Whether no branch can write: all top-level operations are ranges (contract section 8, routing).
     #[must_use]
     pub fn is_read_only(&self) -> bool {
-        self.operations().all(|op| matches!(op, RequestOp::Range(_)))
+        self.operations()
+            .all(|op| matches!(op, RequestOp::Range(_)))
     }
 
     /// Whether it may be answered from local state: read-only, and every range is serializable.
     /// A transaction with no operations is.
     #[must_use]
     pub fn is_serializable(&self) -> bool {
-        self.operations().all(|op| matches!(op, RequestOp::Range(range) if range.serializable))
+        self.operations()
+            .all(|op| matches!(op, RequestOp::Range(range) if range.serializable))
     }
 
     fn operations(&self) -> impl Iterator<Item = &RequestOp> {

@@ -16,8 +16,10 @@ pub struct Ticket {
     pub core: u32,
     /// The connection's slot on that core.
     pub connection: u32,
-    /// Distinguishes successive connections in one slot, and requests on one connection.
-    pub request: u64,
+    /// Distinguishes successive connections in one slot.
+    pub generation: u32,
+    /// Distinguishes the requests of one connection.
+    pub request: u32,
 }
 
 /// One request of a client, checked for form.
