@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! main -> server                        wires everything; start and stop in order
+//! logging                               log lines as etcd writes them                 a thread
 //! config      rpc                       flags | clients (HTTP/2, gRPC, HTTP/1.1)           async
 //!             runtime                   pinned cores, mailboxes, mapped files, clock      async
 //! ======== below this line: no I/O, no clock, no randomness, no async, no threads ========
@@ -15,6 +16,8 @@
 //! An arrow only points down; `tests/layers.rs` keeps the picture true.
 
 // Above the line: async, sockets, files, clocks.
+pub mod logging;
+
 pub mod config;
 pub mod rpc;
 pub mod runtime;

@@ -41,3 +41,16 @@ const _: () = assert!(ENTRY_SIZE_BYTES_MAX < SEGMENT_SIZE_BYTES / 4);
 const _: () = assert!(REQUEST_SIZE_BYTES_DEFAULT < ENTRY_SIZE_BYTES_MAX);
 const _: () = assert!(COMMIT_SIZE_SOFT_BYTES.is_multiple_of(PAGE_SIZE_BYTES));
 const _: () = assert!(SEGMENT_SIZE_BYTES.is_multiple_of(PAGE_SIZE_BYTES));
+
+// Configuration and logs.
+
+/// The largest configuration file that is read.
+pub const CONFIG_FILE_SIZE_BYTES_MAX: u64 = MIB;
+/// One part in this many of the available memory stays outside the default memory budget.
+pub const MEMORY_BUDGET_SHARE_DIVISOR: u64 = 4;
+/// The memory budget when neither the machine's nor the container's memory is known.
+pub const MEMORY_BUDGET_BYTES_FALLBACK: u64 = 512 * MIB;
+/// Log lines that wait for the thread that writes them; further ones are dropped and counted.
+pub const LOG_LINES_QUEUED_MAX: usize = 8_192;
+/// Bytes of one value in a log line; what is longer is cut. A line has at most 32 values.
+pub const LOG_VALUE_BYTES_MAX: usize = 4 * 1_024;
