@@ -54,3 +54,13 @@ pub const MEMORY_BUDGET_BYTES_FALLBACK: u64 = 512 * MIB;
 pub const LOG_LINES_QUEUED_MAX: usize = 8_192;
 /// Bytes of one value in a log line; what is longer is cut. A line has at most 32 values.
 pub const LOG_VALUE_BYTES_MAX: usize = 4 * 1_024;
+// The log.
+
+/// Scratch memory an encoder keeps between two entries; what one large entry needed beyond it is freed.
+pub const ENCODER_SCRATCH_BYTES_MAX: usize = 256 * KIB as usize;
+/// Staging buffers a log keeps for reuse; a burst that needed more gives the rest back.
+pub const STAGING_BUFFERS_KEPT_MAX: usize = 4;
+/// A staging buffer that one large entry has grown above this is freed instead of kept.
+pub const STAGING_BUFFER_KEPT_BYTES_MAX: usize = 1_024 * KIB as usize;
+/// Log bytes between two marks of where an index lies: what a reader may have to skip, against memory.
+pub const LOCATION_STRIDE_BYTES: u64 = 64 * KIB;

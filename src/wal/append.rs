@@ -1,0 +1,791 @@
+//! The end of the log: records are staged in memory, and leave as commits, one sync at a time.
+//!
+//! Owns the staging buffers, the chain, the durable mark and the place of the next commit. Must never
+//! touch a file: it hands out bytes with the place where they belong, and is told when they are durable.
+//! Runs on the shard's core.
+//!
+//! ```text
+//! stage_*  ->  [batch][batch][batch]  ->  commit()  ->  the caller copies and syncs  ->  durable()
+//!                                            |
+//!                                            +-> the segment is full: open_segment(), write, sync, segment_opened()
+//! ```
+//!
+//! A segment change is safe at every step, because the header of the next segment is durable before
+//! anything follows in it, and everything before it is durable when it is built:
+//!
+//! | crash | found after it |
+//! |---|---|
+//! | before any header page is on disk | the file is a spare, the log ends in the segment before |
+//! | with one of the two header pages torn | the other one counts, the segment is empty |
+//! | after the header's sync | the segment is empty; commits go on in it |
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use crate::base::limits::{
+    PAGE_SIZE_BYTES, SHARD_STAGED_BYTES_MAX, STAGING_BUFFER_KEPT_BYTES_MAX,
+    STAGING_BUFFERS_KEPT_MAX,
+};
+use crate::base::{Index, MemberId, Term};
+use crate::frame::{Body, EncodeError, Encoder, PageBuffer, Record, RecordKind};
+use crate::wal::record::{
+    COMMIT_HEADER_BYTES, CommitHeader, CommitSequence, HardState, commit_size_bytes,
+};
+use crate::wal::recover::Recovered;
+use crate::wal::retain::{Catalog, Extent, Location, SegmentSummary};
+use crate::wal::segment::{Geometry, LogIdentity, SegmentHeader, SegmentSequence};
+
+/// Commits that must carry a changed term or vote before it may be used: no single bad block forgets it.
+const HARD_STATE_COPIES: u8 = 2;
+
+/// The end of one shard's log.
+pub struct Appender {
+    geometry: Geometry,
+    identity: LogIdentity,
+    encoder: Encoder,
+    catalog: Catalog,
+    /// The segment that takes commits; none before the first is opened.
+    active: Option<Active>,
+    next_segment: SegmentSequence,
+    next_commit: CommitSequence,
+    /// Header checksum of the last commit handed out.
+    chain: u32,
+    /// Last index of the log as far as it was handed out, entries voided since included.
+    placed_index: Index,
+    /// Last index of the log, staged records included.
+    last_index: Index,
+    durable_commit: CommitSequence,
+    durable_index: Index,
+    hard_state: HardState,
+    /// Counts changes of term or vote, so that a completion knows which one it made durable.
+    hard_state_version: u64,
+    /// Commits handed out with the present term and vote, at most [`HARD_STATE_COPIES`] counted.
+    hard_state_placed: u8,
+    /// Durable ones among them.
+    hard_state_durable: u8,
+    /// Whether the last commit only vouches for the one before it, or there is none.
+    sealed: bool,
+    staged: VecDeque<Batch>,
+    /// Bytes of all staged batches and of the commit in flight.
+    staged_bytes: u64,
+    spare_buffers: Vec<PageBuffer>,
+    flight: Flight,
+}
+
+struct Active {
+    header: SegmentHeader,
+    /// Where the next commit goes.
+    offset: u64,
+}
+
+/// The one thing the caller is making durable.
+enum Flight {
+    Nothing,
+    Commit {
+        sequence: CommitSequence,
+        durable_index: Index,
+        hard_state_version: u64,
+        size_bytes: u64,
+    },
+    Segment(SegmentHeader),
+}
+
+/// Records that will be one commit.
+struct Batch {
+    /// Room for the commit header, then the records.
+    buffer: PageBuffer,
+    record_count: u32,
+    extent: Extent,
+    /// Last index of the log after these records.
+    placed_index: Index,
+    /// The same, lowered by records that were staged later: what becomes durable with this batch and
+    /// still counts.
+    durable_index: Index,
+    is_seal: bool,
+}
+
+/// What the caller has to do to get on.
+#[derive(Debug)]
+pub enum CommitStep {
+    /// Nothing is staged.
+    Nothing,
+    /// The active segment has no room for the next commit, or there is none: prepare this segment, then
+    /// call [`Appender::open_segment`]. Nothing was taken; ask again afterwards.
+    OpenSegment(SegmentSequence),
+    /// Write this, sync, then call [`Appender::durable`].
+    Commit(Commit),
+}
+
+/// A batch on its way to the disk.
+#[derive(Debug)]
+pub struct Commit {
+    /// Its number.
+    pub sequence: CommitSequence,
+    /// The segment it belongs in.
+    pub segment: SegmentSequence,
+    /// Where in the segment, at a page boundary.
+    pub offset: u64,
+    /// Last index of the log after this commit.
+    pub last_index: Index,
+    /// How many records it holds; none when it only carries a term or a vote.
+    pub record_count: u32,
+    bytes: PageBuffer,
+}
+
+impl Commit {
+    /// The bytes: whole pages, page-aligned in memory, final.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// A segment file that exists in full, holds nothing of this log's present, and may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PreparedSegment {
+    /// What [`CommitStep::OpenSegment`] asked for; also in the file's name.
+    pub sequence: SegmentSequence,
+    /// A random number that no client can know, never zero, new for every life of a file.
+    pub salt: u64,
+}
+
+/// The header of a segment on its way to the disk.
+#[derive(Debug)]
+pub struct SegmentOpening {
+    /// The segment.
+    pub sequence: SegmentSequence,
+    /// Where the page belongs: at both places.
+    pub offsets: [u64; 2],
+    page: PageBuffer,
+}
+
+impl SegmentOpening {
+    /// The header page, page-aligned in memory.
+    #[must_use]
+    pub fn page(&self) -> &[u8] {
+        &self.page
+    }
+}
+
+/// What a completed sync has made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Durable {
+    /// Every commit up to this one.
+    pub commit: CommitSequence,
+    /// Every entry up to this index; entries that were voided meanwhile do not count.
+    pub index: Index,
+    /// Whether the present term and vote are in two durable commits and may be used.
+    pub hard_state: bool,
+}
+
+impl Appender {
+    /// An empty log that begins with index 1. It asks for segment 1 first.
+    #[must_use]
+    pub fn new(geometry: Geometry, identity: LogIdentity) -> Appender {
+        Appender {
+            geometry,
+            identity,
+            encoder: Encoder::new(geometry.entry_size_bytes_max()),
+            catalog: Catalog::new(geometry),
+            active: None,
+            next_segment: SegmentSequence(1),
+            next_commit: CommitSequence(1),
+            chain: 0,
+            placed_index: Index(0),
+            last_index: Index(0),
+            durable_commit: CommitSequence(0),
+            durable_index: Index(0),
+            hard_state: HardState::default(),
+            hard_state_version: 0,
+            hard_state_placed: HARD_STATE_COPIES,
+            hard_state_durable: HARD_STATE_COPIES,
+            sealed: true,
+            staged: VecDeque::new(),
+            staged_bytes: 0,
+            spare_buffers: Vec::new(),
+            flight: Flight::Nothing,
+        }
+    }
+
+    /// Goes on exactly after the end of a recovered log. Everything recovered counts as durable, so the
+    /// caller has synced every segment, has overwritten the page that a torn tail names and has
+    /// restored damaged header pages before.
+    ///
+    /// # Panics
+    /// If the log is corrupt: it must be rebuilt, never continued.
+    #[must_use]
+    pub fn resume(geometry: Geometry, identity: LogIdentity, recovered: Recovered) -> Appender {
+        let Recovered {
+            outcome,
+            hard_state,
+            last_index,
+            end,
+            ..
+        } = recovered;
+        assert!(
+            outcome.may_continue(),
+            "a corrupt log is never continued: {outcome:?}"
+        );
+        let last_commit = CommitSequence(end.next_commit.0 - 1);
+        let mut appender = Appender::new(geometry, identity);
+        let Some((header, offset)) = end.active else {
+            return appender;
+        };
+        appender.next_segment = header.sequence.next();
+        appender.active = Some(Active { header, offset });
+        appender.catalog = end.catalog;
+        appender.next_commit = end.next_commit;
+        appender.chain = end.chain;
+        appender.placed_index = last_index;
+        appender.last_index = last_index;
+        appender.durable_commit = last_commit;
+        appender.durable_index = last_index;
+        appender.hard_state = hard_state;
+        appender.hard_state_placed = end.hard_state_copies.min(HARD_STATE_COPIES);
+        appender.hard_state_durable = appender.hard_state_placed;
+        appender.sealed = end.sealed;
+        appender
+    }
+
+    /// Stages the entry at `last_index() + 1`. Returns where its record lies in the batch.
+    ///
+    /// # Errors
+    /// [`StageError`]; nothing was staged.
+    ///
+    /// # Panics
+    /// If `index` is not the next one.
+    pub fn stage_entry<T: Body>(
+        &mut self,
+        term: Term,
+        index: Index,
+        body: &T,
+    ) -> Result<Staged, StageError> {
+        self.assert_next(index);
+        self.open_batch()?;
+        let batch = self.staged.back_mut().expect("a batch is open");
+        match self.encoder.entry(term, index, body, &mut batch.buffer) {
+            Ok(range) => Ok(self.staged_entry(index, range)),
+            Err(error) => {
+                self.drop_empty_batch();
+                Err(StageError::Encode(error))
+            }
+        }
+    }
+
+    /// Stages an entry that another member encoded, as it is.
+    ///
+    /// # Errors
+    /// [`StageError`]; nothing was staged.
+    ///
+    /// # Panics
+    /// If it is not an entry, or its index is not the next one.
+    pub fn stage_record(&mut self, record: &Record<'_>) -> Result<Staged, StageError> {
+        let index = record.header.index;
+        assert_eq!(record.header.kind, RecordKind::Entry, "only entries travel");
+        self.assert_next(index);
+        let limit = self.geometry.entry_size_bytes_max();
+        if u64::from(record.header.length) > limit {
+            let limit_bytes = usize::try_from(limit).expect("a limit fits in an address");
+            return Err(StageError::Encode(EncodeError::TooLarge { limit_bytes }));
+        }
+        self.open_batch()?;
+        let batch = self.staged.back_mut().expect("a batch is open");
+        let start = batch.buffer.len();
+        batch.buffer.extend_from_slice(record.bytes);
+        let range = start..batch.buffer.len();
+        Ok(self.staged_entry(index, range))
+    }
+
+    /// Voids every entry above `after`; `term` is the term of the leader whose entries follow.
+    /// From now on the next index is `after + 1`, and no completion reports an index above `after`
+    /// until its replacement is durable.
+    ///
+    /// # Errors
+    /// [`StageError::Full`]; nothing was staged.
+    ///
+    /// # Panics
+    /// If `after` lies below the commit index: what is committed is never voided.
+    pub fn stage_truncate(&mut self, term: Term, after: Index) -> Result<(), StageError> {
+        assert!(
+            after >= self.hard_state.commit,
+            "truncation after {after} below the commit index {}",
+            self.hard_state.commit
+        );
+        assert!(
+            after <= self.last_index,
+            "truncation after {after} beyond the last index {}",
+            self.last_index
+        );
+        self.open_batch()?;
+        if let Flight::Commit { durable_index, .. } = &mut self.flight {
+            *durable_index = after.min(*durable_index);
+        }
+        for batch in &mut self.staged {
+            batch.durable_index = after.min(batch.durable_index);
+        }
+        self.durable_index = after.min(self.durable_index);
+        self.last_index = after;
+        let batch = self.staged.back_mut().expect("a batch is open");
+        batch.extent.cut_after = Some(
+            batch
+                .extent
+                .cut_after
+                .map_or(after, |lowest| lowest.min(after)),
+        );
+        self.stage_mark(RecordKind::Truncate, term, after);
+        Ok(())
+    }
+
+    /// Notes that the state up to `index`, whose entry had `term`, is in a durable checkpoint.
+    ///
+    /// # Errors
+    /// [`StageError::Full`]; nothing was staged.
+    pub fn stage_checkpoint(&mut self, term: Term, index: Index) -> Result<(), StageError> {
+        assert!(
+            index <= self.hard_state.commit,
+            "a checkpoint at {index} above the commit index {}",
+            self.hard_state.commit
+        );
+        self.open_batch()?;
+        self.stage_mark(RecordKind::Checkpoint, term, index);
+        Ok(())
+    }
+
+    /// Whether the last commit is durable and nothing on disk says so yet. The caller stages a seal when
+    /// this stays true for about a millisecond, and before it stops.
+    #[must_use]
+    pub fn needs_seal(&self) -> bool {
+        !self.sealed && !self.in_flight() && !self.has_work()
+    }
+
+    /// Stages a seal: a commit that vouches for the last one.
+    ///
+    /// # Panics
+    /// If [`Self::needs_seal`] is false.
+    pub fn stage_seal(&mut self) {
+        assert!(self.needs_seal(), "nothing to seal");
+        self.push_batch();
+        self.staged.back_mut().expect("a batch is open").is_seal = true;
+        self.stage_mark(RecordKind::Seal, self.hard_state.term, self.last_index);
+    }
+
+    /// What every commit from now on carries. A changed term or vote asks for two commits, of records
+    /// or of nothing else; it must not be used before [`Self::hard_state_durable`].
+    ///
+    /// # Panics
+    /// If the term or the commit index falls, or a vote changes within a term.
+    pub fn set_hard_state(&mut self, hard_state: HardState) {
+        let now = &self.hard_state;
+        assert!(
+            hard_state.term >= now.term,
+            "term falls from {} to {}",
+            now.term,
+            hard_state.term
+        );
+        assert!(
+            hard_state.commit >= now.commit,
+            "commit index falls from {} to {}",
+            now.commit,
+            hard_state.commit
+        );
+        assert_ne!(
+            hard_state.vote,
+            Some(MemberId(0)),
+            "a member's id is never zero"
+        );
+        let vote_kept =
+            hard_state.term > now.term || now.vote.is_none() || now.vote == hard_state.vote;
+        assert!(
+            vote_kept,
+            "vote changes from {:?} to {:?} in term {}",
+            now.vote, hard_state.vote, now.term
+        );
+        if (hard_state.term, hard_state.vote) != (now.term, now.vote) {
+            self.hard_state_version += 1;
+            self.hard_state_placed = 0;
+            self.hard_state_durable = 0;
+        }
+        self.hard_state = hard_state;
+    }
+
+    /// Takes the next commit.
+    ///
+    /// # Panics
+    /// If one is in flight: a page under writeback is never stored to, and a commit is built only when
+    /// the one before is durable.
+    pub fn commit(&mut self) -> CommitStep {
+        assert!(!self.in_flight(), "one sync at a time");
+        if !self.has_work() {
+            return CommitStep::Nothing;
+        }
+        if self.staged.is_empty() {
+            self.push_batch();
+        }
+        let body_length = self.staged[0].buffer.len() - COMMIT_HEADER_BYTES;
+        let size_bytes = commit_size_bytes(body_length as u64);
+        let active = match &mut self.active {
+            Some(active) if active.offset + size_bytes <= self.geometry.commits_end() => active,
+            _ => return CommitStep::OpenSegment(self.next_segment),
+        };
+        let batch = self.staged.pop_front().expect("there is a batch");
+        let sequence = self.next_commit;
+        let header = CommitHeader {
+            salt: active.header.salt,
+            sequence,
+            body_length: u32::try_from(body_length).expect("a commit is smaller than a segment"),
+            record_count: batch.record_count,
+            // Entries that a later batch voids are still in this one: a commit index beyond what stays
+            // would, after a crash between the two, declare the voided ones committed.
+            hard_state: HardState {
+                commit: self.hard_state.commit.min(batch.durable_index),
+                ..self.hard_state
+            },
+            durable_mark: self.durable_commit,
+        };
+        let mut bytes = batch.buffer;
+        self.chain = header.write(self.chain, &mut bytes);
+        bytes.resize(
+            usize::try_from(size_bytes).expect("a commit fits in memory"),
+            0,
+        );
+        let (segment, offset) = (active.header.sequence, active.offset);
+        active.offset += size_bytes;
+        self.catalog.add_commit(
+            Location {
+                segment,
+                offset,
+                commit: sequence,
+            },
+            batch.extent,
+        );
+        self.next_commit = sequence.next();
+        self.placed_index = batch.placed_index;
+        self.hard_state_placed = HARD_STATE_COPIES.min(self.hard_state_placed + 1);
+        self.sealed = batch.is_seal;
+        self.flight = Flight::Commit {
+            sequence,
+            durable_index: batch.durable_index,
+            hard_state_version: self.hard_state_version,
+            size_bytes: (body_length + COMMIT_HEADER_BYTES) as u64,
+        };
+        CommitStep::Commit(Commit {
+            sequence,
+            segment,
+            offset,
+            last_index: batch.placed_index,
+            record_count: batch.record_count,
+            bytes,
+        })
+    }
+
+    /// The commit is durable: its buffer comes back, the next one may be taken.
+    ///
+    /// # Panics
+    /// If it is not the one in flight.
+    pub fn durable(&mut self, commit: Commit) -> Durable {
+        let flight = std::mem::replace(&mut self.flight, Flight::Nothing);
+        let Flight::Commit {
+            sequence,
+            durable_index,
+            hard_state_version,
+            size_bytes,
+        } = flight
+        else {
+            panic!("commit {} is not in flight", commit.sequence);
+        };
+        assert_eq!(commit.sequence, sequence, "the commit in flight");
+        self.durable_commit = sequence;
+        self.durable_index = durable_index;
+        if hard_state_version == self.hard_state_version {
+            self.hard_state_durable = HARD_STATE_COPIES.min(self.hard_state_durable + 1);
+        }
+        self.staged_bytes -= size_bytes;
+        self.keep_buffer(commit.bytes);
+        Durable {
+            commit: sequence,
+            index: durable_index,
+            hard_state: self.hard_state_durable(),
+        }
+    }
+
+    /// Begins the next segment. The caller writes the page at both offsets, syncs, and calls
+    /// [`Self::segment_opened`]; only then does a commit go into it.
+    ///
+    /// # Panics
+    /// If something is in flight, the sequence is not the one asked for, or the salt is zero or the
+    /// active segment's.
+    pub fn open_segment(&mut self, prepared: PreparedSegment) -> SegmentOpening {
+        assert!(!self.in_flight(), "one sync at a time");
+        assert_eq!(
+            prepared.sequence, self.next_segment,
+            "segments are opened in order"
+        );
+        assert_ne!(prepared.salt, 0, "a salt is never zero");
+        let active_salt = self.active.as_ref().map(|active| active.header.salt);
+        assert_ne!(
+            active_salt,
+            Some(prepared.salt),
+            "a salt is new for every life of a segment"
+        );
+        let header = SegmentHeader {
+            identity: self.identity,
+            segment_size_bytes: self.geometry.segment_size_bytes(),
+            sequence: prepared.sequence,
+            salt: prepared.salt,
+            first_index: self.placed_index.next(),
+            first_commit: self.next_commit,
+            previous_sequence: self
+                .active
+                .as_ref()
+                .map_or(SegmentSequence(0), |active| active.header.sequence),
+            previous_checksum: self.chain,
+        };
+        self.flight = Flight::Segment(header);
+        SegmentOpening {
+            sequence: header.sequence,
+            offsets: self.geometry.header_offsets(),
+            page: header_page(&header),
+        }
+    }
+
+    /// The header pages are durable: commits go into the segment from now on.
+    ///
+    /// # Panics
+    /// If it is not the one in flight.
+    pub fn segment_opened(&mut self, opening: SegmentOpening) {
+        let flight = std::mem::replace(&mut self.flight, Flight::Nothing);
+        let Flight::Segment(header) = flight else {
+            panic!("segment {} is not being opened", opening.sequence);
+        };
+        assert_eq!(header.sequence, opening.sequence, "the segment in flight");
+        self.catalog.add_segment(&header);
+        self.active = Some(Active {
+            header,
+            offset: self.geometry.commits_begin(),
+        });
+        self.next_segment = header.sequence.next();
+    }
+
+    /// Whether a commit or a segment header is on its way to the disk.
+    #[must_use]
+    pub fn in_flight(&self) -> bool {
+        !matches!(self.flight, Flight::Nothing)
+    }
+
+    /// Whether [`Self::commit`] has something to hand out: staged records, or a term or vote that is not
+    /// yet in two commits.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.staged.is_empty() || self.hard_state_placed < HARD_STATE_COPIES
+    }
+
+    /// Last index of the log, staged records included.
+    #[must_use]
+    pub fn last_index(&self) -> Index {
+        self.last_index
+    }
+
+    /// Every entry up to here is durable and not voided.
+    #[must_use]
+    pub fn durable_index(&self) -> Index {
+        self.durable_index
+    }
+
+    /// Every commit up to here is durable.
+    #[must_use]
+    pub fn durable_commit(&self) -> CommitSequence {
+        self.durable_commit
+    }
+
+    /// What the next commit carries.
+    #[must_use]
+    pub fn hard_state(&self) -> HardState {
+        self.hard_state
+    }
+
+    /// Whether the present term and vote are in two durable commits and may be used.
+    #[must_use]
+    pub fn hard_state_durable(&self) -> bool {
+        self.hard_state_durable == HARD_STATE_COPIES
+    }
+
+    /// Bytes staged or in flight, at most about [`SHARD_STAGED_BYTES_MAX`].
+    #[must_use]
+    pub fn staged_bytes(&self) -> u64 {
+        self.staged_bytes
+    }
+
+    /// The segment that will be asked for next: what a spare file is named.
+    #[must_use]
+    pub fn next_segment(&self) -> SegmentSequence {
+        self.next_segment
+    }
+
+    /// The record's bytes, header to padding, as long as it is staged and not handed out.
+    #[must_use]
+    pub fn staged_record(&self, staged: &Staged) -> Option<&[u8]> {
+        let at = staged.commit.0.checked_sub(self.next_commit.0)?;
+        let batch = self.staged.get(usize::try_from(at).ok()?)?;
+        batch.buffer.get(staged.range.clone())
+    }
+
+    /// Where to begin reading for the present entry at `index`: walk the commits from there on; the last
+    /// record with that index before the end of the log is the one. `None` when it was never in a commit
+    /// of this log or its segment was recycled.
+    #[must_use]
+    pub fn locate(&self, index: Index) -> Option<Location> {
+        if index > self.placed_index {
+            None
+        } else {
+            self.catalog.locate(index)
+        }
+    }
+
+    /// The segments that hold commits, oldest first; the last one is active.
+    pub fn segments(&self) -> impl Iterator<Item = &SegmentSummary> {
+        self.catalog.segments()
+    }
+
+    /// Bytes of those segments on disk, spares excluded.
+    #[must_use]
+    pub fn log_size_bytes(&self) -> u64 {
+        self.catalog.log_size_bytes()
+    }
+
+    /// The segments, oldest first, that nothing needs once the state up to `checkpoint` is in a durable
+    /// checkpoint. The caller calls [`Self::recycled`] for each one it takes.
+    #[must_use]
+    pub fn recyclable(&self, checkpoint: Index) -> Vec<SegmentSequence> {
+        self.catalog.recyclable(checkpoint.next())
+    }
+
+    /// The oldest segment is about to become a spare.
+    ///
+    /// # Panics
+    /// If it is not the oldest, or is the active one.
+    pub fn recycled(&mut self, sequence: SegmentSequence) {
+        self.catalog.remove_oldest(sequence);
+    }
+
+    fn assert_next(&self, index: Index) {
+        assert_eq!(index, self.last_index.next(), "entries are staged in order");
+    }
+
+    /// Makes sure that the last batch takes another record.
+    fn open_batch(&mut self) -> Result<(), StageError> {
+        if self.staged_bytes >= SHARD_STAGED_BYTES_MAX {
+            return Err(StageError::Full {
+                staged_bytes: self.staged_bytes,
+            });
+        }
+        let soft = self.geometry.commit_size_soft_bytes();
+        let open = self
+            .staged
+            .back()
+            .is_some_and(|batch| (batch.buffer.len() as u64) < soft && !batch.is_seal);
+        if !open {
+            self.push_batch();
+        }
+        Ok(())
+    }
+
+    fn push_batch(&mut self) {
+        let capacity =
+            usize::try_from(self.geometry.commit_size_soft_bytes() + 2 * PAGE_SIZE_BYTES);
+        let capacity = capacity.expect("a batch fits in memory");
+        let mut buffer = self
+            .spare_buffers
+            .pop()
+            .unwrap_or_else(|| PageBuffer::with_capacity(capacity));
+        buffer.clear();
+        buffer.resize(COMMIT_HEADER_BYTES, 0);
+        self.staged_bytes += COMMIT_HEADER_BYTES as u64;
+        self.staged.push_back(Batch {
+            buffer,
+            record_count: 0,
+            extent: Extent::default(),
+            placed_index: self.last_index,
+            durable_index: self.last_index,
+            is_seal: false,
+        });
+    }
+
+    /// Takes back the batch that was opened for a record that then could not be encoded.
+    fn drop_empty_batch(&mut self) {
+        if self
+            .staged
+            .back()
+            .is_some_and(|batch| batch.record_count == 0)
+        {
+            let batch = self.staged.pop_back().expect("there is a batch");
+            self.staged_bytes -= COMMIT_HEADER_BYTES as u64;
+            self.keep_buffer(batch.buffer);
+        }
+    }
+
+    fn stage_mark(&mut self, kind: RecordKind, term: Term, index: Index) {
+        let batch = self.staged.back_mut().expect("a batch is open");
+        let range = Encoder::mark(kind, term, index, &mut batch.buffer);
+        batch.record_count += 1;
+        batch.placed_index = self.last_index;
+        batch.durable_index = self.last_index;
+        self.staged_bytes += range.len() as u64;
+    }
+
+    fn staged_entry(&mut self, index: Index, range: Range<usize>) -> Staged {
+        let commit = CommitSequence(self.next_commit.0 + self.staged.len() as u64 - 1);
+        let batch = self.staged.back_mut().expect("a batch is open");
+        batch.record_count += 1;
+        batch.extent.first_index = batch
+            .extent
+            .first_index
+            .map_or(Some(index), |lowest| Some(lowest.min(index)));
+        batch.placed_index = index;
+        batch.durable_index = index;
+        self.last_index = index;
+        self.staged_bytes += range.len() as u64;
+        Staged { commit, range }
+    }
+
+    fn keep_buffer(&mut self, buffer: PageBuffer) {
+        if self.spare_buffers.len() < STAGING_BUFFERS_KEPT_MAX
+            && buffer.capacity() <= STAGING_BUFFER_KEPT_BYTES_MAX
+        {
+            self.spare_buffers.push(buffer);
+        }
+    }
+}
+
+/// The header page of a segment, as both places hold it.
+pub(crate) fn header_page(header: &SegmentHeader) -> PageBuffer {
+    let mut page = PageBuffer::new();
+    page.resize(
+        usize::try_from(PAGE_SIZE_BYTES).expect("a page fits in memory"),
+        0,
+    );
+    header.write(&mut page);
+    page
+}
+
+/// Where a staged record lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Staged {
+    /// The commit it will be part of.
+    pub commit: CommitSequence,
+    /// Its bytes in that commit, from the commit's first byte.
+    pub range: Range<usize>,
+}
+
+/// Why a record was not staged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StageError {
+    /// Too much waits for the disk: try again after the next completion.
+    #[error("{staged_bytes} bytes wait for the disk, the limit is {SHARD_STAGED_BYTES_MAX}")]
+    Full {
+        /// Bytes staged and in flight.
+        staged_bytes: u64,
+    },
+    /// The body cannot be an entry.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+}

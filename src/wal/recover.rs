@@ -1,0 +1,860 @@
+//! From the bytes of the segment files back to the log: what is in it, where it ends, and whether what
+//! follows the end was ever promised to anybody.
+//!
+//! One segment is in memory at a time. Valid commits are handed on at once, in order; an entry that a
+//! later leader replaced is handed on, then undone by [`Replayed::Cut`], as it happened when the
+//! log was written. The first commit that does not hold ends the replay. Everything beyond it is looked
+//! at as evidence only: if anything shows that the commit was durable, the log is corrupt, and if nothing
+//! does, it has a torn tail. Must never repair: the outcome says what the caller has to do.
+//!
+//! ```text
+//! segment 7                               segment 8                  9
+//! |header|c40|c41|c42|.......|copy|       |header|c43|c4#|....|copy|  |spare|
+//!                     `- the header of 8 says "first commit 43": 7 ends here, nothing is missing
+//!                                                     `- c44 does not hold. A c45, or a segment 9 with a
+//!                                                        header: corrupt. Neither: a torn tail
+//! ```
+
+use std::fmt;
+
+use crate::base::limits::PAGE_SIZE_BYTES;
+use crate::base::{Index, Term};
+use crate::frame::{AccessError, Record, RecordError, RecordKind};
+use crate::wal::record::{
+    COMMIT_HEADER_BYTES, CheckedCommit, CommitError, CommitHeader, CommitSequence, Expected,
+    HardState, check_commit,
+};
+use crate::wal::retain::{Catalog, Extent, Location};
+use crate::wal::segment::{Geometry, HeaderError, LogIdentity, SegmentHeader, SegmentSequence};
+
+/// A file of the log's directory whose name is a segment's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentFile {
+    /// From the name.
+    pub sequence: SegmentSequence,
+    /// Bytes of the file.
+    pub size_bytes: u64,
+}
+
+/// What recovery hands on, in the order of the log.
+#[derive(Clone, Copy, Debug)]
+pub enum Replayed<'a> {
+    /// The entry after the last one. Its archive is not yet checked: [`crate::frame::access`].
+    Entry(Record<'a>),
+    /// Every entry above `after` is undone; others follow in their place.
+    Cut {
+        /// The last index that stays.
+        after: Index,
+    },
+    /// The state up to `index` was in a checkpoint when this was written.
+    Checkpoint {
+        /// Term of the entry at `index`.
+        term: Term,
+        /// The index.
+        index: Index,
+    },
+}
+
+/// A recovery under way: [`Self::new`], [`Self::segment`] for each file in order, [`Self::finish`].
+pub struct Recovery {
+    geometry: Geometry,
+    identity: LogIdentity,
+    /// The state the caller already has ends here; entries up to it are checked and not handed on.
+    start: Index,
+    files: Vec<SegmentFile>,
+    /// How many of `files` were read.
+    files_read: usize,
+    /// The newest segment with a valid header, and where the next commit in it belongs.
+    active: Option<(SegmentHeader, u64)>,
+    /// Why the walk ended there.
+    end: CommitError,
+    next_commit: CommitSequence,
+    chain: u32,
+    last_index: Index,
+    hard_state: HardState,
+    /// Commits at the end of the log that carry the same term and vote.
+    hard_state_copies: u8,
+    /// The commit whose hard state is the newest; beyond the end only in a corrupt log.
+    hard_state_commit: CommitSequence,
+    sealed: bool,
+    entry_count: u64,
+    commit_count: u64,
+    catalog: Catalog,
+    spares: Vec<SegmentSequence>,
+    damaged_headers: Vec<HeaderRepair>,
+    damage: Option<Damage>,
+}
+
+/// What a log holds and how it ends.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// How it ends.
+    pub outcome: Outcome,
+    /// Term, vote and commit index of the newest valid commit.
+    pub hard_state: HardState,
+    /// Index of the last entry that holds, or where the caller's state ends when nothing follows it.
+    pub last_index: Index,
+    /// Entries that were handed on, those undone later included.
+    pub entry_count: u64,
+    /// Commits that hold.
+    pub commit_count: u64,
+    /// Files that hold nothing of the log and may be used for the segments they are named for.
+    pub spares: Vec<SegmentSequence>,
+    /// Header pages that are damaged while their copy holds. The caller writes them again.
+    pub damaged_headers: Vec<HeaderRepair>,
+    pub(crate) end: LogEnd,
+}
+
+/// Where an appender goes on.
+#[derive(Clone, Debug)]
+pub(crate) struct LogEnd {
+    pub(crate) active: Option<(SegmentHeader, u64)>,
+    pub(crate) next_commit: CommitSequence,
+    pub(crate) chain: u32,
+    pub(crate) hard_state_copies: u8,
+    pub(crate) sealed: bool,
+    pub(crate) catalog: Catalog,
+}
+
+/// How a log ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// With its last commit.
+    Clean,
+    /// With the remains of a commit that nobody was promised. The caller overwrites the page at
+    /// `offset` with zeros and syncs before it goes on.
+    TornTail {
+        /// The segment.
+        segment: SegmentSequence,
+        /// The first page after the new end.
+        offset: u64,
+    },
+    /// Something that was durable is gone. The log must not be continued.
+    Corrupt(Damage),
+}
+
+impl Outcome {
+    /// Whether an appender may go on after this end.
+    #[must_use]
+    pub fn may_continue(&self) -> bool {
+        !matches!(self, Outcome::Corrupt(_))
+    }
+}
+
+/// A header page to write again from its copy.
+#[derive(Clone, Debug)]
+pub struct HeaderRepair {
+    /// The segment.
+    pub segment: SegmentSequence,
+    /// The offset of the damaged page.
+    pub offset: u64,
+    header: SegmentHeader,
+}
+
+impl HeaderRepair {
+    /// The page that belongs there, page-aligned in memory.
+    #[must_use]
+    pub fn page(&self) -> crate::frame::PageBuffer {
+        crate::wal::append::header_page(&self.header)
+    }
+}
+
+/// What is damaged, where, and what shows that it mattered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The segment; its file is [`SegmentSequence::file_name`].
+    pub segment: SegmentSequence,
+    /// The offset in the file.
+    pub offset: u64,
+    /// The first index that the log cannot vouch for.
+    pub index: Index,
+    /// What does not hold.
+    pub cause: Cause,
+    /// What shows that it was durable.
+    pub evidence: Evidence,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Damage {
+            segment,
+            offset,
+            index,
+            cause,
+            evidence,
+        } = self;
+        let file = segment.file_name();
+        write!(
+            f,
+            "log file {file} is damaged at offset {offset}, from index {index} on: {cause}; {evidence}"
+        )
+    }
+}
+
+/// What does not hold in a corrupt log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Cause {
+    /// A commit.
+    #[error(transparent)]
+    Commit(CommitError),
+    /// A record inside a commit whose checksum holds.
+    #[error("commit {0}: {1}")]
+    Record(CommitSequence, RecordError),
+    /// An entry's archive, by the caller's own check.
+    #[error("commit {0}: {1}")]
+    Body(CommitSequence, AccessError),
+    /// A commit that says of itself what cannot be.
+    #[error("commit {0}: {1}")]
+    Content(CommitSequence, ContentError),
+    /// Both header pages of a segment.
+    #[error("neither the first nor the last page holds the segment's header")]
+    HeaderLost,
+    /// A segment that does not continue the one before.
+    #[error("the segment continues another log than the segment before it")]
+    Chain,
+    /// The log ends before the state it belongs to.
+    #[error("the log ends at index {0}, before the checkpoint")]
+    BehindCheckpoint(Index),
+}
+
+/// What cannot be in a commit whose checksums hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ContentError {
+    /// Its durable mark covers itself.
+    #[error("the durable mark {0} is not below the commit")]
+    Mark(CommitSequence),
+    /// Its term, or its commit index, is below an earlier commit's.
+    #[error("term or commit index falls")]
+    HardState,
+    /// It does not hold the number of records it says.
+    #[error("record count does not hold")]
+    RecordCount,
+    /// An entry is not the one after the last.
+    #[error("entry {found} follows index {last}")]
+    Index {
+        /// The entry's index.
+        found: Index,
+        /// The index before it.
+        last: Index,
+    },
+    /// Its commit index is beyond what it holds.
+    #[error("commit index {commit} is above the last index {last}")]
+    CommitIndex {
+        /// What the header says.
+        commit: Index,
+        /// Last index after the commit.
+        last: Index,
+    },
+    /// A truncation beyond the last index, or below what is committed.
+    #[error("truncation after index {after}, with last index {last}")]
+    Truncate {
+        /// The last index that was to stay.
+        after: Index,
+        /// The index before it.
+        last: Index,
+    },
+}
+
+/// What shows that damage was not a torn tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Evidence {
+    /// A later commit is only ever written when the one before is durable.
+    #[error("commit {commit} follows in {} at offset {offset}", segment.file_name())]
+    LaterCommit {
+        /// Where it lies.
+        segment: SegmentSequence,
+        /// Where in it.
+        offset: u64,
+        /// The commit.
+        commit: CommitSequence,
+    },
+    /// A later segment is only ever begun when the one before is durable.
+    #[error("segment {} follows", segment.file_name())]
+    LaterSegment {
+        /// The segment.
+        segment: SegmentSequence,
+    },
+    /// The checksums hold, so this is what was written.
+    #[error("its checksums hold")]
+    Checksums,
+    /// A checkpoint only ever covers what is durable.
+    #[error("a checkpoint holds index {0}")]
+    Checkpoint(Index),
+}
+
+/// A file that is not what it must be; nothing can be said of the log before this is put right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("log file {}, offset {offset}: {reason}", segment.file_name())]
+pub struct Refusal {
+    /// The segment that the file's name stands for.
+    pub segment: SegmentSequence,
+    /// Where in the file.
+    pub offset: u64,
+    /// What is wrong with it.
+    pub reason: RefusalReason,
+}
+
+/// Why a file is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RefusalReason {
+    /// There is no such file, but files before and after it.
+    #[error("the file is missing")]
+    Missing,
+    /// Two files claim this sequence.
+    #[error("the segment is there twice")]
+    Duplicate,
+    /// The file is cut, or of a log with another segment size.
+    #[error("the file has {found} bytes, a segment has {expected}")]
+    Size {
+        /// Bytes of the file, or the size its header says.
+        found: u64,
+        /// Bytes of a segment.
+        expected: u64,
+    },
+    /// A newer, or no longer readable, format.
+    #[error(transparent)]
+    Format(HeaderError),
+    /// It belongs to another cluster, member, data directory or shard.
+    #[error(
+        "the file belongs to {}, this log to {}",
+        Owner(found),
+        Owner(expected)
+    )]
+    Foreign {
+        /// Whose it is.
+        found: LogIdentity,
+        /// Whose it must be.
+        expected: LogIdentity,
+    },
+    /// Its header is another segment's: files were renamed or copied over each other.
+    #[error("the file holds segment {found}")]
+    Swapped {
+        /// The segment its header names.
+        found: SegmentSequence,
+    },
+    /// The first and the last page are valid headers of different lives of the file.
+    #[error("first and last page hold different headers")]
+    HeadersDiffer,
+    /// The segments before the first one are needed and not there.
+    #[error("the oldest segment begins with index {first_index}, index {needed} is needed")]
+    BeginsLate {
+        /// Its first index.
+        first_index: Index,
+        /// The first index without which the state cannot be restored.
+        needed: Index,
+    },
+}
+
+struct Owner<'a>(&'a LogIdentity);
+
+impl fmt::Display for Owner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LogIdentity {
+            cluster,
+            member,
+            incarnation,
+            shard,
+        } = self.0;
+        write!(
+            f,
+            "cluster {cluster} member {member} incarnation {incarnation} shard {shard}"
+        )
+    }
+}
+
+/// What a file turned out to be.
+enum Contents {
+    Live(SegmentHeader),
+    Spare,
+    HeaderLost(Evidence),
+}
+
+impl Recovery {
+    /// Begins with the files found, in ascending order. The caller's state holds everything up to
+    /// `start` already: the index of its checkpoint, zero for none.
+    ///
+    /// # Errors
+    /// [`Refusal`] when a file is missing in between, or is not of the size a segment has.
+    pub fn new(
+        geometry: Geometry,
+        identity: LogIdentity,
+        start: Index,
+        files: &[SegmentFile],
+    ) -> Result<Recovery, Refusal> {
+        for pair in files.windows(2) {
+            let (file, next) = (pair[0].sequence, pair[1].sequence);
+            if next <= file {
+                return Err(Refusal {
+                    segment: next,
+                    offset: 0,
+                    reason: RefusalReason::Duplicate,
+                });
+            }
+            if next != file.next() {
+                return Err(Refusal {
+                    segment: file.next(),
+                    offset: 0,
+                    reason: RefusalReason::Missing,
+                });
+            }
+        }
+        let expected = geometry.segment_size_bytes();
+        if let Some(file) = files.iter().find(|file| file.size_bytes != expected) {
+            let reason = RefusalReason::Size {
+                found: file.size_bytes,
+                expected,
+            };
+            return Err(Refusal {
+                segment: file.sequence,
+                offset: file.size_bytes.min(expected),
+                reason,
+            });
+        }
+        Ok(Recovery {
+            geometry,
+            identity,
+            start,
+            files: files.to_vec(),
+            files_read: 0,
+            active: None,
+            end: CommitError::Absent,
+            next_commit: CommitSequence(1),
+            chain: 0,
+            last_index: Index(0),
+            hard_state: HardState::default(),
+            hard_state_copies: u8::MAX,
+            hard_state_commit: CommitSequence(0),
+            sealed: true,
+            entry_count: 0,
+            commit_count: 0,
+            catalog: Catalog::new(geometry),
+            spares: Vec::new(),
+            damaged_headers: Vec::new(),
+            damage: None,
+        })
+    }
+
+    /// The file to read next, whole; `None` when all were read.
+    #[must_use]
+    pub fn next_file(&self) -> Option<SegmentSequence> {
+        self.files.get(self.files_read).map(|file| file.sequence)
+    }
+
+    /// Reads the file [`Self::next_file`] names, and hands on what it holds. An error of `visit` (a body
+    /// that is not a valid archive) makes the log corrupt at that entry and ends the replay.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the file is not what it must be; the recovery is over then.
+    ///
+    /// # Panics
+    /// If there is no next file.
+    pub fn segment(
+        &mut self,
+        bytes: &[u8],
+        visit: &mut dyn FnMut(Replayed<'_>) -> Result<(), AccessError>,
+    ) -> Result<(), Refusal> {
+        let name = self
+            .next_file()
+            .expect("a segment is read only while there is a next file");
+        self.files_read += 1;
+        match self.identify(name, bytes)? {
+            Contents::Live(header) => {
+                self.begin_segment(header)?;
+                if self.damage.is_some() {
+                    self.note_evidence(&header, bytes, self.geometry.commits_begin());
+                } else {
+                    self.walk(&header, bytes, visit);
+                }
+            }
+            Contents::Spare => self.spares.push(name),
+            Contents::HeaderLost(evidence) => self.corrupt(name, 0, Cause::HeaderLost, evidence),
+        }
+        Ok(())
+    }
+
+    /// Ends the recovery.
+    ///
+    /// # Panics
+    /// If a file was not read.
+    #[must_use]
+    pub fn finish(mut self) -> Recovered {
+        assert_eq!(
+            self.files_read,
+            self.files.len(),
+            "every file is read before the log is judged"
+        );
+        let (segment, offset) = match &self.active {
+            Some((header, offset)) => (header.sequence, *offset),
+            None => (SegmentSequence(0), 0),
+        };
+        if self.damage.is_none() && self.last_index < self.start {
+            let cause = Cause::BehindCheckpoint(self.last_index);
+            self.corrupt(segment, offset, cause, Evidence::Checkpoint(self.start));
+        }
+        let outcome = match self.damage {
+            Some(damage) => Outcome::Corrupt(damage),
+            None if self.end == CommitError::Absent => Outcome::Clean,
+            None => Outcome::TornTail { segment, offset },
+        };
+        Recovered {
+            outcome,
+            hard_state: self.hard_state,
+            last_index: self.last_index,
+            entry_count: self.entry_count,
+            commit_count: self.commit_count,
+            spares: self.spares,
+            damaged_headers: self.damaged_headers,
+            end: LogEnd {
+                active: self.active,
+                next_commit: self.next_commit,
+                chain: self.chain,
+                hard_state_copies: self.hard_state_copies,
+                sealed: self.sealed,
+                catalog: self.catalog,
+            },
+        }
+    }
+
+    /// Decides whether the file is a segment of the log, a spare, or neither.
+    fn identify(&mut self, name: SegmentSequence, bytes: &[u8]) -> Result<Contents, Refusal> {
+        let refuse = |offset, reason| {
+            Err(Refusal {
+                segment: name,
+                offset,
+                reason,
+            })
+        };
+        let expected = self.geometry.segment_size_bytes();
+        let found = bytes.len() as u64;
+        if found != expected {
+            return refuse(found.min(expected), RefusalReason::Size { found, expected });
+        }
+        let mut live: Option<SegmentHeader> = None;
+        let mut damaged_offset = None;
+        let first_live = self
+            .catalog
+            .segments()
+            .next()
+            .map(|segment| segment.sequence);
+        for offset in self.geometry.header_offsets() {
+            match SegmentHeader::parse(page_at(bytes, offset)) {
+                Ok(header) => {
+                    if header.identity != self.identity {
+                        let (found, expected) = (header.identity, self.identity);
+                        return refuse(offset, RefusalReason::Foreign { found, expected });
+                    }
+                    if header.segment_size_bytes != expected {
+                        let found = header.segment_size_bytes;
+                        return refuse(offset, RefusalReason::Size { found, expected });
+                    }
+                    if header.sequence == name {
+                        if live.is_some_and(|other| other != header) {
+                            return refuse(offset, RefusalReason::HeadersDiffer);
+                        }
+                        live = Some(header);
+                        continue;
+                    }
+                    // A recycled file still holds the header of a segment that was given up, so one
+                    // older than every segment of the log. Anything else was renamed or copied.
+                    if first_live.is_none_or(|first| header.sequence >= first) {
+                        return refuse(
+                            offset,
+                            RefusalReason::Swapped {
+                                found: header.sequence,
+                            },
+                        );
+                    }
+                    damaged_offset = Some(offset);
+                }
+                Err(error @ HeaderError::Version { .. }) => {
+                    return refuse(offset, RefusalReason::Format(error));
+                }
+                Err(HeaderError::Absent | HeaderError::Damaged) => damaged_offset = Some(offset),
+            }
+        }
+        if let Some(header) = live {
+            if let Some(offset) = damaged_offset {
+                self.damaged_headers.push(HeaderRepair {
+                    segment: name,
+                    offset,
+                    header,
+                });
+            }
+            return Ok(Contents::Live(header));
+        }
+        // Nothing is ever written behind a header that is not durable. So a commit that the log does
+        // not have yet proves a lost header, while a recycled file only holds older ones.
+        let lost = self
+            .commits_in(bytes, self.geometry.commits_begin())
+            .find(|(_, header)| header.sequence >= self.next_commit);
+        Ok(match lost {
+            Some((offset, header)) => Contents::HeaderLost(Evidence::LaterCommit {
+                segment: name,
+                offset,
+                commit: header.sequence,
+            }),
+            None => Contents::Spare,
+        })
+    }
+
+    /// Checks that a segment continues the log.
+    fn begin_segment(&mut self, header: SegmentHeader) -> Result<(), Refusal> {
+        let segment = header.sequence;
+        if let Some(lost) = self.spares.first().copied() {
+            self.corrupt(
+                lost,
+                0,
+                Cause::HeaderLost,
+                Evidence::LaterSegment { segment },
+            );
+        }
+        self.catalog.add_segment(&header);
+        let Some((previous, offset)) = &self.active else {
+            if header.first_index > self.start.next() && self.damage.is_none() {
+                let reason = RefusalReason::BeginsLate {
+                    first_index: header.first_index,
+                    needed: self.start.next(),
+                };
+                return Err(Refusal {
+                    segment,
+                    offset: 0,
+                    reason,
+                });
+            }
+            self.next_commit = header.first_commit;
+            self.chain = header.previous_checksum;
+            self.last_index = Index(header.first_index.0.saturating_sub(1));
+            return Ok(());
+        };
+        let (previous, offset) = (previous.sequence, *offset);
+        if header.first_commit > self.next_commit {
+            self.corrupt(
+                previous,
+                offset,
+                Cause::Commit(self.end),
+                Evidence::LaterSegment { segment },
+            );
+        } else if header.first_commit < self.next_commit
+            || header.previous_sequence != previous
+            || header.previous_checksum != self.chain
+            || header.first_index != self.last_index.next()
+        {
+            self.corrupt(segment, 0, Cause::Chain, Evidence::Checksums);
+        }
+        Ok(())
+    }
+
+    /// Replays the commits of one segment up to the first that does not hold.
+    fn walk(
+        &mut self,
+        header: &SegmentHeader,
+        bytes: &[u8],
+        visit: &mut dyn FnMut(Replayed<'_>) -> Result<(), AccessError>,
+    ) {
+        let segment = header.sequence;
+        let mut offset = self.geometry.commits_begin();
+        loop {
+            self.active = Some((*header, offset));
+            let rest = self.commits_from(bytes, offset);
+            let expected = Expected {
+                salt: header.salt,
+                sequence: self.next_commit,
+                previous_checksum: self.chain,
+            };
+            match check_commit(rest, &expected) {
+                Ok(commit) => {
+                    let place = Location {
+                        segment,
+                        offset,
+                        commit: commit.header.sequence,
+                    };
+                    if let Err(cause) = self.replay(&commit, place, visit) {
+                        self.corrupt(segment, offset, cause, Evidence::Checksums);
+                        self.note_evidence(header, bytes, offset);
+                        return;
+                    }
+                    offset += commit.header.commit_size_bytes();
+                }
+                Err(error) => {
+                    self.end = error;
+                    self.note_evidence(header, bytes, offset);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Hands on the records of a commit that holds.
+    fn replay(
+        &mut self,
+        commit: &CheckedCommit<'_>,
+        place: Location,
+        visit: &mut dyn FnMut(Replayed<'_>) -> Result<(), AccessError>,
+    ) -> Result<(), Cause> {
+        let CommitHeader {
+            sequence,
+            hard_state,
+            durable_mark,
+            record_count,
+            ..
+        } = commit.header;
+        let content = |error| Cause::Content(sequence, error);
+        if durable_mark >= sequence {
+            return Err(content(ContentError::Mark(durable_mark)));
+        }
+        if hard_state.term < self.hard_state.term || hard_state.commit < self.hard_state.commit {
+            return Err(content(ContentError::HardState));
+        }
+        // What was committed before this commit was written; its own commit index may lie above entries
+        // that it puts in place of others.
+        let committed = self.hard_state.commit;
+        self.note_hard_state(sequence, hard_state);
+        let mut extent = Extent::default();
+        let mut kinds = (0, None);
+        let mut rest = commit.body;
+        while !rest.is_empty() {
+            let (record, after) =
+                Record::parse(rest).map_err(|error| Cause::Record(sequence, error))?;
+            rest = after;
+            kinds = (kinds.0 + 1, Some(record.header.kind));
+            let index = record.header.index;
+            let replayed = match record.header.kind {
+                RecordKind::Entry => {
+                    if index != self.last_index.next() {
+                        return Err(content(ContentError::Index {
+                            found: index,
+                            last: self.last_index,
+                        }));
+                    }
+                    extent.first_index =
+                        Some(extent.first_index.map_or(index, |lowest| lowest.min(index)));
+                    (index > self.start).then_some(Replayed::Entry(record))
+                }
+                RecordKind::Truncate => {
+                    if index > self.last_index || index < committed {
+                        return Err(content(ContentError::Truncate {
+                            after: index,
+                            last: self.last_index,
+                        }));
+                    }
+                    extent.cut_after =
+                        Some(extent.cut_after.map_or(index, |lowest| lowest.min(index)));
+                    Some(Replayed::Cut {
+                        after: index.max(self.start),
+                    })
+                }
+                RecordKind::Checkpoint => Some(Replayed::Checkpoint {
+                    term: record.header.term,
+                    index,
+                }),
+                RecordKind::Seal => None,
+            };
+            if let Some(replayed) = replayed {
+                visit(replayed).map_err(|error| Cause::Body(sequence, error))?;
+            }
+            match record.header.kind {
+                RecordKind::Entry => {
+                    self.entry_count += u64::from(index > self.start);
+                    self.last_index = index;
+                }
+                RecordKind::Truncate => self.last_index = index,
+                RecordKind::Checkpoint | RecordKind::Seal => {}
+            }
+        }
+        if kinds.0 != record_count {
+            return Err(content(ContentError::RecordCount));
+        }
+        if hard_state.commit > self.last_index {
+            return Err(content(ContentError::CommitIndex {
+                commit: hard_state.commit,
+                last: self.last_index,
+            }));
+        }
+        self.sealed = kinds == (1, Some(RecordKind::Seal));
+        self.catalog.add_commit(place, extent);
+        self.chain = commit.checksum;
+        self.next_commit = sequence.next();
+        self.commit_count += 1;
+        Ok(())
+    }
+
+    /// Looks for valid commits from `from` on. One that follows the first bad commit makes the log
+    /// corrupt; the newest one's term and vote count in any case.
+    fn note_evidence(&mut self, header: &SegmentHeader, bytes: &[u8], from: u64) {
+        let found: Vec<(u64, CommitHeader)> = self
+            .commits_in(bytes, from)
+            .filter(|(_, commit)| commit.salt == header.salt)
+            .collect();
+        for (offset, commit) in found {
+            if self.damage.is_none() {
+                if commit.sequence <= self.next_commit && commit.durable_mark < self.next_commit {
+                    continue;
+                }
+                let (segment, end) = (
+                    header.sequence,
+                    self.active.as_ref().map_or(from, |(_, offset)| *offset),
+                );
+                let evidence = Evidence::LaterCommit {
+                    segment,
+                    offset,
+                    commit: commit.sequence,
+                };
+                self.corrupt(segment, end, Cause::Commit(self.end), evidence);
+            }
+            if commit.sequence > self.hard_state_commit {
+                self.note_hard_state(commit.sequence, commit.hard_state);
+            }
+        }
+    }
+
+    /// Every page from `from` on that begins with a commit header whose checksum holds.
+    fn commits_in<'a>(
+        &self,
+        bytes: &'a [u8],
+        from: u64,
+    ) -> impl Iterator<Item = (u64, CommitHeader)> + 'a + use<'a> {
+        let page = usize::try_from(PAGE_SIZE_BYTES).expect("a page fits in an address");
+        let pages = self.commits_from(bytes, from).chunks_exact(page);
+        let offsets = (from..).step_by(page);
+        offsets
+            .zip(pages)
+            .filter_map(|(offset, page)| CommitHeader::parse(page).map(|header| (offset, header)))
+    }
+
+    fn commits_from<'a>(&self, bytes: &'a [u8], offset: u64) -> &'a [u8] {
+        let at =
+            |offset| usize::try_from(offset).expect("an offset in a segment fits in an address");
+        &bytes[at(offset)..at(self.geometry.commits_end())]
+    }
+
+    fn note_hard_state(&mut self, commit: CommitSequence, hard_state: HardState) {
+        let same =
+            (hard_state.term, hard_state.vote) == (self.hard_state.term, self.hard_state.vote);
+        self.hard_state_copies = if same {
+            self.hard_state_copies.saturating_add(1)
+        } else {
+            1
+        };
+        self.hard_state = hard_state;
+        self.hard_state_commit = commit;
+    }
+
+    /// Keeps the first damage; later ones follow from it.
+    fn corrupt(&mut self, segment: SegmentSequence, offset: u64, cause: Cause, evidence: Evidence) {
+        let index = self.last_index.next();
+        self.damage.get_or_insert(Damage {
+            segment,
+            offset,
+            index,
+            cause,
+            evidence,
+        });
+    }
+}
+
+fn page_at(bytes: &[u8], offset: u64) -> &[u8] {
+    let start = usize::try_from(offset).expect("an offset in a segment fits in an address");
+    &bytes[start..]
+}
+
+const _: () = assert!(COMMIT_HEADER_BYTES as u64 <= PAGE_SIZE_BYTES);
