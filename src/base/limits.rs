@@ -64,3 +64,66 @@ pub const STAGING_BUFFERS_KEPT_MAX: usize = 4;
 pub const STAGING_BUFFER_KEPT_BYTES_MAX: usize = 1_024 * KIB as usize;
 /// Log bytes between two marks of where an index lies: what a reader may have to skip, against memory.
 pub const LOCATION_STRIDE_BYTES: u64 = 64 * KIB;
+// The edge: one client connection, and all of them on one core.
+
+/// What one read of a client's socket may take.
+pub const EDGE_READ_BUFFER_BYTES: usize = 64 * KIB as usize;
+/// Read from one client before the others get their turn.
+pub const EDGE_TURN_READ_BYTES_MAX: usize = 256 * KIB as usize;
+/// Answer payload handed to HTTP/2 in one pass of a connection.
+pub const EDGE_TURN_SEND_BYTES_MAX: usize = MIB as usize;
+/// Passes of one connection before the others get their turn.
+pub const EDGE_TURN_PASSES_MAX: usize = 8;
+/// Unsent bytes of one connection above which HTTP/2 is told to wait. Soft by one frame.
+pub const EDGE_OUTPUT_BYTES_MAX: usize = 256 * KIB as usize;
+/// Idle buffers a core keeps for its connections.
+pub const EDGE_IDLE_BUFFERS_MAX: usize = 64;
+/// HTTP/2 flow control: what one stream may send before it is read.
+/// Larger than a request, so that unary calls need no window updates of their own.
+pub const EDGE_STREAM_WINDOW_BYTES: u32 = 2 * MIB as u32;
+/// HTTP/2 flow control: what all streams of a connection may send before they are read.
+pub const EDGE_CONNECTION_WINDOW_BYTES: u32 = 4 * MIB as u32;
+/// The largest HTTP/2 frame a client may send.
+pub const EDGE_FRAME_BYTES_MAX: u32 = 64 * KIB as u32;
+/// The largest set of request headers, decoded.
+pub const EDGE_HEADER_LIST_BYTES_MAX: u32 = 64 * KIB as u32;
+/// Answer payload that HTTP/2 buffers for one stream.
+pub const EDGE_STREAM_SEND_BUFFER_BYTES: usize = 256 * KIB as usize;
+/// Streams a client may have open on one connection, unless a flag says otherwise.
+pub const EDGE_STREAMS_DEFAULT: u32 = 4_096;
+/// The most that flag may say: calls are numbered in 16 bits, with room for cancelled ones.
+pub const EDGE_STREAMS_MAX: u32 = 32_768;
+/// Streams a client may reset before this server has looked at them.
+pub const EDGE_PENDING_RESETS_MAX: usize = 256;
+/// Streams this server remembers after resetting them.
+pub const EDGE_LOCAL_RESETS_MAX: usize = 128;
+/// Protocol errors on single streams after which the connection is closed.
+pub const EDGE_STREAM_ERRORS_MAX: usize = 1_024;
+/// Streams a client may reset within [`EDGE_RESET_WINDOW_MS`].
+pub const EDGE_RESETS_MAX: u64 = 4_096;
+/// The time over which resets are counted.
+pub const EDGE_RESET_WINDOW_MS: u64 = 10_000;
+/// Bytes of requests and answers one connection holds. Above it: `too many requests`.
+pub const EDGE_CONNECTION_HELD_BYTES_MAX: u64 = 64 * MIB;
+/// The same for all connections of a core, unless a flag says otherwise.
+pub const EDGE_CORE_HELD_BYTES_DEFAULT: u64 = 512 * MIB;
+/// Client connections of a core, unless a flag says otherwise.
+pub const EDGE_CONNECTIONS_DEFAULT: usize = 16_384;
+/// From accept to the first bytes that tell the protocol.
+pub const EDGE_FIRST_BYTES_MS_MAX: u64 = 20_000;
+/// Without progress for this long, a half-sent request or a half-read answer is given up.
+pub const EDGE_STALL_MS_MAX: u64 = 60_000;
+/// From the start of a shutdown to the end of the last call.
+pub const EDGE_DRAIN_MS_MAX: u64 = 5_000;
+/// How often a connection with calls in flight looks at its deadlines.
+pub const EDGE_TICK_MS: u64 = 1_000;
+/// The largest request head over HTTP/1.1.
+pub const EDGE_HTTP1_HEAD_BYTES_MAX: usize = 16 * KIB as usize;
+/// An HTTP/1.1 connection without a finished request for this long is closed.
+pub const EDGE_HTTP1_IDLE_MS_MAX: u64 = 30_000;
+/// The first chunk of a streamed read, in keys.
+pub const RANGE_STREAM_FIRST_KEYS: i64 = 10;
+
+const _: () = assert!(EDGE_STREAMS_DEFAULT <= EDGE_STREAMS_MAX);
+const _: () = assert!(EDGE_STREAM_WINDOW_BYTES <= EDGE_CONNECTION_WINDOW_BYTES);
+const _: () = assert!((EDGE_STREAM_WINDOW_BYTES as u64) < EDGE_CONNECTION_HELD_BYTES_MAX);

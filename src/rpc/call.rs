@@ -1,0 +1,183 @@
+//! One call on an HTTP/2 connection: what it waits for, and how its answer leaves.
+
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Response, StatusCode};
+
+use super::edge::Edge;
+use super::grpc::{self, Assembler, Head, RefusedHead};
+use super::range_stream::Pager;
+use super::status::{self, Status};
+use crate::base::Instant;
+use crate::keyspace::request::RangeRequest;
+
+/// A call that did not end in the turn it began.
+pub(super) struct Call {
+    /// Tells successive calls in one slot apart.
+    pub(super) generation: u16,
+    /// What it waits for.
+    pub(super) state: State,
+    /// When the client gives up, if it said so.
+    pub(super) deadline: Option<Instant>,
+    /// When something last moved.
+    pub(super) touched: Instant,
+    /// Bytes counted for it in the budgets.
+    pub(super) held_bytes: u64,
+    /// It waits for its share of a turn.
+    pub(super) in_line: bool,
+    /// Puts this call on its connection's list; made when first needed.
+    pub(super) waker: Option<Waker>,
+}
+
+/// What a call waits for.
+pub(super) enum State {
+    /// Its message.
+    Receiving(Box<Receiving>),
+    /// A shard's answer to a unary call.
+    Waiting(SendResponse<Bytes>),
+    /// Room for its only answer.
+    Sending(Outgoing),
+    /// A streamed read: a page, or room for one.
+    Paging(Box<Paging>),
+    /// The end of the server, or of the client's interest.
+    Watching(Outgoing),
+}
+
+/// A message that is not whole.
+pub(super) struct Receiving {
+    pub(super) head: Head,
+    pub(super) body: RecvStream,
+    pub(super) message: Assembler,
+    pub(super) respond: SendResponse<Bytes>,
+}
+
+/// A streamed read.
+pub(super) struct Paging {
+    pub(super) pager: Pager,
+    /// Until the first piece leaves.
+    pub(super) respond: SendResponse<Bytes>,
+    /// From then on.
+    pub(super) outgoing: Option<Outgoing>,
+    /// The shard has been asked for a page and has not answered.
+    pub(super) asking: bool,
+    /// What to ask when the present piece has left; none: it is the last.
+    pub(super) next: Option<RangeRequest>,
+}
+
+/// How far an answer got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// All of it is with HTTP/2.
+    Done,
+    /// The client's window is full; the call's waker knows when it opens.
+    Blocked,
+    /// This turn's share is used up.
+    NoRoom,
+    /// The client has gone.
+    Gone,
+}
+
+/// A response that has begun, and the part of its body that has not left.
+pub(super) struct Outgoing {
+    stream: SendStream<Bytes>,
+    frame: Bytes,
+}
+
+impl Outgoing {
+    /// Sends the response's headers; none when the client has gone.
+    pub(super) fn begin(
+        edge: &Edge,
+        respond: &mut SendResponse<Bytes>,
+        frame: Bytes,
+    ) -> Option<Outgoing> {
+        let mut response = Response::new(());
+        *response.headers_mut() = edge.response_headers.clone();
+        let stream = respond.send_response(response, false).ok()?;
+        Some(Outgoing { stream, frame })
+    }
+
+    /// Puts the next message behind an empty body.
+    pub(super) fn refill(&mut self, frame: Bytes) {
+        debug_assert!(self.frame.is_empty(), "one message at a time");
+        self.frame = frame;
+    }
+
+    /// Bytes that have not left.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.frame.len() as u64
+    }
+
+    /// Hands over as much as the client's window and `room` allow. `room` shrinks by what left.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, room: &mut usize) -> Sent {
+        while !self.frame.is_empty() {
+            if *room == 0 {
+                return Sent::NoRoom;
+            }
+            self.stream.reserve_capacity(self.frame.len());
+            let mut capacity = self.stream.capacity();
+            if capacity == 0 {
+                capacity = match self.stream.poll_capacity(cx) {
+                    Poll::Ready(Some(Ok(capacity))) => capacity,
+                    Poll::Ready(Some(Err(_)) | None) => return Sent::Gone,
+                    Poll::Pending => return Sent::Blocked,
+                };
+            }
+            let size = capacity.min(self.frame.len()).min(*room);
+            if size == 0 {
+                continue;
+            }
+            *room -= size;
+            if self
+                .stream
+                .send_data(self.frame.split_to(size), false)
+                .is_err()
+            {
+                return Sent::Gone;
+            }
+        }
+        Sent::Done
+    }
+
+    /// Ends the call. A client that has gone does not mind.
+    pub(super) fn finish(mut self, edge: &Edge, status: &Status) {
+        let trailers = if *status == status::OK {
+            edge.ok_trailers.clone()
+        } else {
+            grpc::trailers(status)
+        };
+        let _ = self.stream.send_trailers(trailers);
+    }
+
+    /// Whether the client has reset the stream; otherwise the waker learns of it.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        self.stream.poll_reset(cx).is_ready()
+    }
+
+    /// Gives the call up.
+    pub(super) fn reset(mut self, reason: Reason) {
+        self.stream.send_reset(reason);
+    }
+}
+
+/// Ends a call that has sent nothing yet with its status alone.
+pub(super) fn refuse(mut respond: SendResponse<Bytes>, status: &Status) {
+    send_head(&mut respond, StatusCode::OK, status);
+}
+
+/// Ends a call whose headers were refused.
+pub(super) fn refuse_head(mut respond: SendResponse<Bytes>, refused: &RefusedHead) {
+    send_head(&mut respond, refused.http_status, &refused.status);
+}
+
+fn send_head(respond: &mut SendResponse<Bytes>, http_status: StatusCode, status: &Status) {
+    let mut headers: HeaderMap = grpc::trailers(status);
+    headers.insert(http::header::CONTENT_TYPE, super::edge::GRPC_CONTENT_TYPE);
+    let mut response = Response::new(());
+    *response.status_mut() = http_status;
+    *response.headers_mut() = headers;
+    // A client that has gone does not mind.
+    let _ = respond.send_response(response, true);
+}
