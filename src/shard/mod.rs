@@ -1,3 +1,5 @@
 //! One replica of one shard: raft, log and keyspace as one deterministic machine.
 
+pub mod cluster;
 pub mod event;
+pub mod waiters;

@@ -1,0 +1,216 @@
+//! The part of the replicated state that belongs to the cluster and not to a key: members, alarms and
+//! the cluster version.
+//!
+//! Like everything that is folded, it has a head (all the log holds) and a committed copy; only the
+//! committed one is shown. Cutting the log's tail throws the head's surplus away.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::base::{Index, MemberId};
+use crate::shard::event::{Alarm, AlarmKind, Member};
+
+/// One replicated change of this state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClusterChange {
+    /// A member joins.
+    MemberAdded(Member),
+    /// A member says its name and where its clients reach it.
+    MemberAttributes {
+        /// Whose.
+        id: MemberId,
+        /// `--name`.
+        name: String,
+        /// `--advertise-client-urls`.
+        client_urls: Vec<String>,
+    },
+    /// What every member understands, as etcd counts versions.
+    Version {
+        /// First number.
+        major: u32,
+        /// Second number.
+        minor: u32,
+    },
+    /// An alarm is raised.
+    AlarmRaised(Alarm),
+    /// An alarm is cleared.
+    AlarmCleared(Alarm),
+}
+
+/// One copy of the state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Copy {
+    members: BTreeMap<MemberId, Member>,
+    alarms: BTreeSet<Alarm>,
+    version: Option<(u32, u32)>,
+}
+
+impl Copy {
+    fn apply(&mut self, change: &ClusterChange) {
+        match change {
+            ClusterChange::MemberAdded(member) => {
+                self.members.insert(member.id, member.clone());
+            }
+            ClusterChange::MemberAttributes {
+                id,
+                name,
+                client_urls,
+            } => {
+                if let Some(member) = self.members.get_mut(id) {
+                    member.name.clone_from(name);
+                    member.client_urls.clone_from(client_urls);
+                }
+            }
+            ClusterChange::Version { major, minor } => self.version = Some((*major, *minor)),
+            ClusterChange::AlarmRaised(alarm) => {
+                self.alarms.insert(*alarm);
+            }
+            ClusterChange::AlarmCleared(alarm) => {
+                self.alarms.remove(alarm);
+            }
+        }
+    }
+}
+
+/// Members, alarms and version, at the head and committed.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterState {
+    head: Copy,
+    committed: Copy,
+    /// Folded and not yet committed, in the order of the log.
+    pending: VecDeque<(Index, ClusterChange)>,
+}
+
+impl ClusterState {
+    /// Folds the change of the entry at `index` into the head.
+    pub fn fold(&mut self, index: Index, change: ClusterChange) {
+        self.head.apply(&change);
+        self.pending.push_back((index, change));
+    }
+
+    /// Everything up to `index` is committed.
+    pub fn commit(&mut self, index: Index) {
+        while self.pending.front().is_some_and(|&(at, _)| at <= index) {
+            let (_, change) = self.pending.pop_front().expect("the front was just seen");
+            self.committed.apply(&change);
+        }
+    }
+
+    /// Forgets what was folded after `index`.
+    pub fn truncate(&mut self, index: Index) {
+        self.pending.retain(|&(at, _)| at <= index);
+        self.head = self.committed.clone();
+        for (_, change) in &self.pending {
+            self.head.apply(change);
+        }
+    }
+
+    /// The committed members, by id.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        self.committed.members.values().cloned().collect()
+    }
+
+    /// The members that vote, at the head: a membership is in force when it is appended (Raft
+    /// dissertation, section 4.1).
+    #[must_use]
+    pub fn voters(&self) -> Vec<MemberId> {
+        let voters = self
+            .head
+            .members
+            .values()
+            .filter(|member| !member.is_learner);
+        voters.map(|member| member.id).collect()
+    }
+
+    /// A member at the head.
+    #[must_use]
+    pub fn member_at_head(&self, id: MemberId) -> Option<&Member> {
+        self.head.members.get(&id)
+    }
+
+    /// The committed cluster version, when it is decided.
+    #[must_use]
+    pub fn version(&self) -> Option<(u32, u32)> {
+        self.committed.version
+    }
+
+    /// The cluster version at the head.
+    #[must_use]
+    pub fn version_at_head(&self) -> Option<(u32, u32)> {
+        self.head.version
+    }
+
+    /// The alarms that are raised and committed, of one kind or all.
+    #[must_use]
+    pub fn alarms(&self, kind: Option<AlarmKind>) -> Vec<Alarm> {
+        let wanted = |alarm: &&Alarm| kind.is_none_or(|kind| alarm.kind == kind);
+        self.committed
+            .alarms
+            .iter()
+            .filter(wanted)
+            .copied()
+            .collect()
+    }
+
+    /// Whether an alarm is raised at the head, committed or not.
+    #[must_use]
+    pub fn is_raised_at_head(&self, alarm: Alarm) -> bool {
+        self.head.alarms.contains(&alarm)
+    }
+
+    /// Whether any member's alarm of this kind is in force at the head.
+    #[must_use]
+    pub fn in_force(&self, kind: AlarmKind) -> bool {
+        self.head.alarms.iter().any(|alarm| alarm.kind == kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALARM: Alarm = Alarm {
+        member: MemberId(1),
+        kind: AlarmKind::NoSpace,
+    };
+
+    fn member(id: u64) -> Member {
+        Member {
+            id: MemberId(id),
+            ..Member::default()
+        }
+    }
+
+    /// Goal: nothing is shown before it is committed, while the voters follow the head.
+    #[test]
+    fn shown_when_committed() {
+        let mut state = ClusterState::default();
+        state.fold(Index(1), ClusterChange::MemberAdded(member(1)));
+        state.fold(Index(2), ClusterChange::AlarmRaised(ALARM));
+        assert_eq!(state.members(), []);
+        assert_eq!(state.voters(), [MemberId(1)]);
+        assert!(state.in_force(AlarmKind::NoSpace));
+        state.commit(Index(1));
+        assert_eq!(state.members(), [member(1)]);
+        assert_eq!(state.alarms(None), []);
+        state.commit(Index(2));
+        assert_eq!(state.alarms(None), [ALARM]);
+        assert_eq!(state.alarms(Some(AlarmKind::Corrupt)), []);
+    }
+
+    /// Goal: a cut tail leaves no trace.
+    #[test]
+    fn truncation() {
+        let mut state = ClusterState::default();
+        state.fold(Index(1), ClusterChange::MemberAdded(member(1)));
+        state.commit(Index(1));
+        state.fold(Index(2), ClusterChange::Version { major: 3, minor: 7 });
+        state.fold(Index(3), ClusterChange::AlarmRaised(ALARM));
+        state.truncate(Index(2));
+        assert_eq!(state.version_at_head(), Some((3, 7)));
+        assert!(!state.in_force(AlarmKind::NoSpace));
+        state.truncate(Index(1));
+        assert_eq!(state.version_at_head(), None);
+        assert_eq!(state.voters(), [MemberId(1)]);
+    }
+}
