@@ -1,5 +1,7 @@
 //! Every bound of the product in one place, tied together at compile time.
 
+use std::time::Duration;
+
 /// The size of one log segment on disk.
 pub const SEGMENT_SIZE_BYTES: u64 = 64 * MIB;
 /// The unit in which commits are padded and copied: one page, one sector multiple.
@@ -29,6 +31,14 @@ pub const SHARD_RANGE_JOBS_MAX: usize = 4_096;
 /// Steps (keys or versions visited) of a long fold, read or reclaim in one slice.
 pub const SLICE_STEPS_MAX: usize = 2_048;
 
+/// How often a shard is told that time passed, in milliseconds.
+pub const TICK_MILLIS: u64 = 100;
+/// How long a log is idle before its last commit is sealed, in microseconds.
+pub const SEAL_IDLE_MICROS: u64 = 1_000;
+/// Room in the active segment that client writes leave when the file system is full: for alarms and
+/// elections.
+pub const LOG_RESERVE_BYTES: u64 = 4 * MIB;
+
 /// Batches in one mailbox between two cores.
 pub const MAILBOX_BATCHES_MAX: usize = 1_024;
 
@@ -42,18 +52,29 @@ const _: () = assert!(REQUEST_SIZE_BYTES_DEFAULT < ENTRY_SIZE_BYTES_MAX);
 const _: () = assert!(COMMIT_SIZE_SOFT_BYTES.is_multiple_of(PAGE_SIZE_BYTES));
 const _: () = assert!(SEGMENT_SIZE_BYTES.is_multiple_of(PAGE_SIZE_BYTES));
 
-// Configuration and logs.
+// The runtime: cores, sockets, files.
 
-/// The largest configuration file that is read.
-pub const CONFIG_FILE_SIZE_BYTES_MAX: u64 = MIB;
-/// One part in this many of the available memory stays outside the default memory budget.
-pub const MEMORY_BUDGET_SHARE_DIVISOR: u64 = 4;
-/// The memory budget when neither the machine's nor the container's memory is known.
-pub const MEMORY_BUDGET_BYTES_FALLBACK: u64 = 512 * MIB;
-/// Log lines that wait for the thread that writes them; further ones are dropped and counted.
-pub const LOG_LINES_QUEUED_MAX: usize = 8_192;
-/// Bytes of one value in a log line; what is longer is cut. A line has at most 32 values.
-pub const LOG_VALUE_BYTES_MAX: usize = 4 * 1_024;
+/// Connections the kernel holds for one listening socket until its core accepts them.
+pub const LISTEN_BACKLOG: i32 = 1_024;
+/// Connections taken from one listening socket before other tasks of the core run.
+pub const ACCEPTS_PER_TURN_MAX: usize = 64;
+/// The longest turn of a core's loop that is not counted as a stall.
+pub const TURN_MAX: Duration = Duration::from_millis(1);
+/// Between two heartbeats of a core with nothing to do: what a lost wake-up costs at most.
+pub const HEARTBEAT_IDLE: Duration = Duration::from_millis(10);
+/// Between two heartbeats of a core with requests in flight.
+pub const HEARTBEAT_BUSY: Duration = Duration::from_millis(1);
+/// A core without a heartbeat for this long is counted and logged.
+pub const CORE_FROZEN: Duration = Duration::from_millis(50);
+/// A core without a heartbeat for this long ends the process: it holds leadership and connections hostage.
+pub const CORE_STUCK: Duration = Duration::from_secs(30);
+/// Requests to one log's disk thread that have not been worked on: one spare and what is being recycled.
+pub const DISK_REQUESTS_MAX: usize = 1_024;
+/// Segments kept for reuse beside the log; older ones are removed.
+pub const SEGMENTS_RECYCLED_MAX: usize = 2;
+/// Jobs given to a log's writer that have not completed: a commit, a segment change and its headers.
+pub const LOG_JOBS_MAX: usize = 8;
+
 // The log.
 
 /// Scratch memory an encoder keeps between two entries; what one large entry needed beyond it is freed.
@@ -64,6 +85,11 @@ pub const STAGING_BUFFERS_KEPT_MAX: usize = 4;
 pub const STAGING_BUFFER_KEPT_BYTES_MAX: usize = 1_024 * KIB as usize;
 /// Log bytes between two marks of where an index lies: what a reader may have to skip, against memory.
 pub const LOCATION_STRIDE_BYTES: u64 = 64 * KIB;
+// The keyspace.
+
+/// Digests of committed indexes that are kept for comparing members. A member further behind than this
+/// is compared later.
+pub const KEYSPACE_DIGESTS_KEPT_MAX: usize = 4_096;
 // The edge: one client connection, and all of them on one core.
 
 /// What one read of a client's socket may take.
@@ -127,3 +153,15 @@ pub const RANGE_STREAM_FIRST_KEYS: i64 = 10;
 const _: () = assert!(EDGE_STREAMS_DEFAULT <= EDGE_STREAMS_MAX);
 const _: () = assert!(EDGE_STREAM_WINDOW_BYTES <= EDGE_CONNECTION_WINDOW_BYTES);
 const _: () = assert!((EDGE_STREAM_WINDOW_BYTES as u64) < EDGE_CONNECTION_HELD_BYTES_MAX);
+// Configuration and logs.
+
+/// The largest configuration file that is read.
+pub const CONFIG_FILE_SIZE_BYTES_MAX: u64 = MIB;
+/// One part in this many of the available memory stays outside the default memory budget.
+pub const MEMORY_BUDGET_SHARE_DIVISOR: u64 = 4;
+/// The memory budget when neither the machine's nor the container's memory is known.
+pub const MEMORY_BUDGET_BYTES_FALLBACK: u64 = 512 * MIB;
+/// Log lines that wait for the thread that writes them; further ones are dropped and counted.
+pub const LOG_LINES_QUEUED_MAX: usize = 8_192;
+/// Bytes of one value in a log line; what is longer is cut. A line has at most 32 values.
+pub const LOG_VALUE_BYTES_MAX: usize = 4 * 1_024;

@@ -208,4 +208,26 @@ mod tests {
         });
         assert!(matches!(refused, Err(ConfigError::FileMalformed { .. })));
     }
+
+    /// Goal: a file that is built to exhaust memory or stack is refused, quickly.
+    #[test]
+    fn hostile() {
+        let deep = "[".repeat(100_000);
+        let deep_map = (0..2_000)
+            .map(|depth| format!("{}a:\n", " ".repeat(depth)))
+            .collect::<String>();
+        let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for level in 1..10 {
+            let alias = format!("*a{}", level - 1);
+            let aliases = vec![alias; 10].join(", ");
+            bomb.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
+        }
+        for text in [deep, deep_map, bomb] {
+            let start = &text[..40];
+            assert!(
+                matches!(read(&text), Err(ConfigError::FileMalformed { .. })),
+                "{start}"
+            );
+        }
+    }
 }

@@ -61,7 +61,7 @@ impl Group {
 /// One flag.
 #[derive(Clone, Copy, Debug)]
 pub struct Flag {
-    /// Without dashes; also the key in the configuration file, unless [`Flag::file_section`] says more.
+    /// Without dashes; also the key in the configuration file, unless [`Flag::file_key`] says more.
     pub name: &'static str,
     /// What its value is.
     pub kind: Kind,

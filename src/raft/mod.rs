@@ -61,13 +61,13 @@ pub struct Raft {
 }
 
 impl Raft {
-    /// A follower that continues from what its log recovered, all of which must be durable.
+    /// A follower that continues from what its log holds, durable up to `durable`.
     ///
     /// # Panics
     /// When the recovered commit index lies beyond the log: that is our bug, not damage, because
     /// recovery checks it.
     #[must_use]
-    pub fn new(config: Config, hard_state: HardState, terms: LogTerms) -> Raft {
+    pub fn new(config: Config, hard_state: HardState, terms: LogTerms, durable: Index) -> Raft {
         assert!(
             hard_state.commit <= terms.last_index(),
             "commit index {} lies beyond the end of the log {}",
@@ -86,7 +86,7 @@ impl Raft {
             .map(|&id| (id, Progress::default()))
             .collect();
         if let Some(own) = voters.get_mut(&config.id) {
-            own.matched = terms.last_index();
+            own.matched = durable;
         }
         Raft {
             id: config.id,
@@ -290,7 +290,8 @@ mod tests {
             election_timeout: Duration::from_secs(1),
             seed: 1,
         };
-        Raft::new(config, hard_state, terms)
+        let durable = terms.last_index();
+        Raft::new(config, hard_state, terms, durable)
     }
 
     fn outputs(step: impl FnOnce(&mut Vec<Output>)) -> Vec<Output> {
@@ -358,7 +359,7 @@ mod tests {
             election_timeout: Duration::from_secs(1),
             seed: 1,
         };
-        let mut raft = Raft::new(config, HardState::default(), LogTerms::default());
+        let mut raft = Raft::new(config, HardState::default(), LogTerms::default(), Index(0));
         assert_eq!(outputs(|out| raft.tick(Instant(0), out)), []);
         let late = Instant(0) + Duration::from_secs(3);
         assert_eq!(outputs(|out| raft.tick(late, out)).len(), 1);

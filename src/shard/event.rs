@@ -8,6 +8,54 @@ use crate::keyspace::request::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
     Refusal as KeyspaceRefusal, TxnRequest, TxnResponse,
 };
+use crate::wal::{Commit, PreparedSegment, SegmentOpening, SegmentSequence};
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Clients asked; the shard empties the batch.
+    Requests(&'a mut Vec<ClientRequest>),
+    /// What [`LogEffect::Commit`] asked for is on disk.
+    CommitDurable(Commit),
+    /// What [`LogEffect::OpenSegment`] asked for is on disk.
+    SegmentOpened(SegmentOpening),
+    /// What [`LogEffect::PrepareSegment`] asked for exists, in full.
+    SegmentPrepared(PreparedSegment),
+    /// The file system cannot hold the next segment now; the driver keeps trying.
+    SegmentRefused,
+    /// Time passed: about every [`crate::base::limits::TICK_MILLIS`].
+    Tick {
+        /// Memory the process has allocated, in bytes.
+        memory_used_bytes: u64,
+    },
+    /// Nothing was written for about a millisecond.
+    LogIdle,
+    /// The shard said that it has work left ([`crate::shard::Shard::has_work`]).
+    Continue,
+    /// The member stops: nothing new is taken, what was taken is finished.
+    Stop,
+}
+
+/// What the driver must do, all of it, before it hands in the next event.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// For the log, in this order.
+    pub log: Vec<LogEffect>,
+    /// For clients, in any order between connections and in this order on one connection. None of
+    /// them promises anything that is not yet durable.
+    pub answers: Vec<Answer>,
+}
+
+/// Something to do with the log's files. At most one of `Commit` and `OpenSegment` is under way.
+#[derive(Debug)]
+pub enum LogEffect {
+    /// Write these bytes at their place, sync, then [`Event::CommitDurable`].
+    Commit(Commit),
+    /// Write this header page at both its places, sync, then [`Event::SegmentOpened`].
+    OpenSegment(SegmentOpening),
+    /// Have this segment ready as a file written in full, then [`Event::SegmentPrepared`].
+    PrepareSegment(SegmentSequence),
+}
 
 /// Where an answer goes: opaque to the shard, returned as it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,33 +6,35 @@
 
 use std::collections::VecDeque;
 
-use crate::base::{Index, Instant};
-use crate::shard::event::{Answer, Refusal, Response, Ticket};
+use crate::base::{Index, Instant, Term};
+use crate::shard::event::{Answer, Header, Refusal, Response, Ticket};
 
 /// One answer and what it waits for.
 #[derive(Debug)]
-pub struct Waiter {
+pub(super) struct Waiter {
     /// Released when this index is committed.
-    pub index: Index,
+    pub(super) index: Index,
     /// Where the answer goes.
-    pub ticket: Ticket,
+    pub(super) ticket: Ticket,
     /// When the client is told that it took too long. The entry may still be committed.
-    pub deadline: Instant,
+    pub(super) deadline: Instant,
     /// The revision of the answer's header.
-    pub revision: i64,
+    pub(super) revision: i64,
     /// The answer.
-    pub result: Result<Response, Refusal>,
+    pub(super) result: Result<Response, Refusal>,
+    /// Of a physical compaction: the answer also waits until the space below this revision is free.
+    pub(super) reclaim_through: Option<i64>,
 }
 
 /// The queue of one shard.
 #[derive(Debug, Default)]
-pub struct Waiters {
+pub(super) struct Waiters {
     queue: VecDeque<Waiter>,
 }
 
 impl Waiters {
     /// Adds an answer; its index is not below that of the one before.
-    pub fn push(&mut self, waiter: Waiter) {
+    pub(super) fn push(&mut self, waiter: Waiter) {
         let last = self.queue.back().map_or(Index(0), |last| last.index);
         assert!(
             waiter.index >= last,
@@ -43,7 +45,7 @@ impl Waiters {
     }
 
     /// Hands out every answer whose index is at or below `committed`, oldest first.
-    pub fn release(&mut self, committed: Index, mut each: impl FnMut(Waiter)) {
+    pub(super) fn release(&mut self, committed: Index, mut each: impl FnMut(Waiter)) {
         while self
             .queue
             .front()
@@ -54,7 +56,7 @@ impl Waiters {
     }
 
     /// Hands out every answer that waited past its deadline.
-    pub fn expire(&mut self, now: Instant, mut each: impl FnMut(Waiter)) {
+    pub(super) fn expire(&mut self, now: Instant, mut each: impl FnMut(Waiter)) {
         if self.queue.iter().all(|waiter| waiter.deadline > now) {
             return;
         }
@@ -69,13 +71,13 @@ impl Waiters {
 
     /// Answers that wait.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.queue.len()
     }
 
     /// Whether none waits.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 }
@@ -83,8 +85,8 @@ impl Waiters {
 impl Waiter {
     /// The answer as it goes out.
     #[must_use]
-    pub fn into_answer(self, term: crate::base::Term) -> Answer {
-        let header = crate::shard::event::Header {
+    pub(super) fn into_answer(self, term: Term) -> Answer {
+        let header = Header {
             revision: self.revision,
             term,
         };
@@ -112,6 +114,7 @@ mod tests {
             deadline: Instant(deadline),
             revision: 1,
             result: Ok(Response::Compact),
+            reclaim_through: None,
         }
     }
 

@@ -629,6 +629,30 @@ impl Appender {
         batch.buffer.get(staged.range.clone())
     }
 
+    /// The archive of an entry, as long as it is staged and not handed out.
+    #[must_use]
+    pub fn staged_body(&self, staged: &Staged) -> Option<&[u8]> {
+        let record = self.staged_record(staged)?;
+        let (record, _) = Record::parse(record).expect("what is staged holds");
+        Some(record.body)
+    }
+
+    /// Bytes that still fit into the active segment behind what is staged, about.
+    #[must_use]
+    pub fn room_bytes(&self) -> u64 {
+        let free = |active: &Active| self.geometry.commits_end() - active.offset;
+        self.active
+            .as_ref()
+            .map_or(0, free)
+            .saturating_sub(self.staged_bytes)
+    }
+
+    /// Whether a segment's header is on its way to the disk.
+    #[must_use]
+    pub fn is_opening(&self) -> bool {
+        matches!(self.flight, Flight::Segment(_))
+    }
+
     /// Where to begin reading for the present entry at `index`: walk the commits from there on; the last
     /// record with that index before the end of the log is the one. `None` when it was never in a commit
     /// of this log or its segment was recycled.
@@ -653,10 +677,12 @@ impl Appender {
     }
 
     /// The segments, oldest first, that nothing needs once the state up to `checkpoint` is in a durable
-    /// checkpoint. The caller calls [`Self::recycled`] for each one it takes.
+    /// checkpoint. Two durable commits always stay behind them, for the term and the vote they carry.
+    /// The caller calls [`Self::recycled`] for each one it takes.
     #[must_use]
     pub fn recyclable(&self, checkpoint: Index) -> Vec<SegmentSequence> {
-        self.catalog.recyclable(checkpoint.next())
+        self.catalog
+            .recyclable(checkpoint.next(), self.durable_commit)
     }
 
     /// The oldest segment is about to become a spare.

@@ -530,12 +530,8 @@ impl Recovery {
             return refuse(found.min(expected), RefusalReason::Size { found, expected });
         }
         let mut live: Option<SegmentHeader> = None;
+        let mut stale = None;
         let mut damaged_offset = None;
-        let first_live = self
-            .catalog
-            .segments()
-            .next()
-            .map(|segment| segment.sequence);
         for offset in self.geometry.header_offsets() {
             match SegmentHeader::parse(page_at(bytes, offset)) {
                 Ok(header) => {
@@ -554,16 +550,7 @@ impl Recovery {
                         live = Some(header);
                         continue;
                     }
-                    // A recycled file still holds the header of a segment that was given up, so one
-                    // older than every segment of the log. Anything else was renamed or copied.
-                    if first_live.is_none_or(|first| header.sequence >= first) {
-                        return refuse(
-                            offset,
-                            RefusalReason::Swapped {
-                                found: header.sequence,
-                            },
-                        );
-                    }
+                    stale = Some((offset, header.sequence));
                     damaged_offset = Some(offset);
                 }
                 Err(error @ HeaderError::Version { .. }) => {
@@ -581,6 +568,18 @@ impl Recovery {
                 });
             }
             return Ok(Contents::Live(header));
+        }
+        let first_live = self
+            .catalog
+            .segments()
+            .next()
+            .map(|segment| segment.sequence);
+        // A recycled file still holds the header of a segment that was given up, so one older than every
+        // segment of the log. Anything else was renamed or copied.
+        if let Some((offset, found)) = stale
+            && first_live.is_none_or(|first| found >= first)
+        {
+            return refuse(offset, RefusalReason::Swapped { found });
         }
         // Nothing is ever written behind a header that is not durable. So a commit that the log does
         // not have yet proves a lost header, while a recycled file only holds older ones.

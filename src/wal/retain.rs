@@ -30,6 +30,8 @@ pub struct SegmentSummary {
     pub salt: u64,
     /// The index after the last entry before it.
     pub first_index: Index,
+    /// The first commit in it.
+    pub first_commit: CommitSequence,
 }
 
 /// What a commit put into the log, as far as finding it again is concerned.
@@ -67,6 +69,7 @@ impl Catalog {
             sequence: header.sequence,
             salt: header.salt,
             first_index: header.first_index,
+            first_commit: header.first_commit,
         };
         self.segments.push_back(summary);
     }
@@ -104,15 +107,24 @@ impl Catalog {
         self.segments.len() as u64 * self.segment_size_bytes
     }
 
-    /// The segments, oldest first, of which a state up to `kept_from` needs nothing.
+    /// The segments, oldest first, of which a state that needs the log from `kept_from` on needs nothing.
     ///
     /// What a segment holds ends where the next one begins, so a segment can go when the next begins at
-    /// or below the first index that is still needed. The active segment never goes.
-    pub(crate) fn recyclable(&self, kept_from: Index) -> Vec<SegmentSequence> {
+    /// or below the first index that is still needed. Term and vote live in commit headers only, so two
+    /// durable commits must lie behind it as well. The active segment never goes.
+    pub(crate) fn recyclable(
+        &self,
+        kept_from: Index,
+        durable_commit: CommitSequence,
+    ) -> Vec<SegmentSequence> {
         let followers = self.segments.iter().skip(1);
+        let needless = |next: &SegmentSummary| {
+            let second = next.first_commit.next();
+            next.first_index <= kept_from && second <= durable_commit
+        };
         let pairs = self.segments.iter().zip(followers);
         pairs
-            .take_while(|(_, next)| next.first_index <= kept_from)
+            .take_while(|(_, next)| needless(next))
             .map(|(segment, _)| segment.sequence)
             .collect()
     }
@@ -158,7 +170,7 @@ mod tests {
                 sequence: SegmentSequence(at as u64 + 1),
                 salt: 1,
                 first_index: Index(*first_index),
-                first_commit: CommitSequence(1),
+                first_commit: CommitSequence(at as u64 * 10 + 1),
                 previous_sequence: SegmentSequence(at as u64),
                 previous_checksum: 0,
             });
@@ -166,23 +178,25 @@ mod tests {
         catalog
     }
 
-    /// Goal: a segment goes only when every index in it is below what is kept, and never the active one.
+    /// Goal: a segment goes only when every index in it is below what is kept and two durable commits
+    /// follow, which carry term and vote; and never the active one.
     #[test]
     fn recyclable() {
-        let check = |kept_from: u64, expected: &[u64]| {
-            let found: Vec<u64> = catalog(&[1, 10, 10, 25])
-                .recyclable(Index(kept_from))
-                .iter()
-                .map(|sequence| sequence.0)
-                .collect();
-            assert_eq!(found, expected, "kept from {kept_from}");
+        let check = |kept_from: u64, durable: u64, expected: &[u64]| {
+            let found =
+                catalog(&[1, 10, 10, 25]).recyclable(Index(kept_from), CommitSequence(durable));
+            let found: Vec<u64> = found.iter().map(|sequence| sequence.0).collect();
+            assert_eq!(found, expected, "kept from {kept_from}, durable {durable}");
         };
-        check(0, &[]);
-        check(9, &[]);
-        check(10, &[1, 2]);
-        check(24, &[1, 2]);
-        check(25, &[1, 2, 3]);
-        check(1000, &[1, 2, 3]);
+        check(0, 99, &[]);
+        check(9, 99, &[]);
+        check(10, 99, &[1, 2]);
+        check(24, 99, &[1, 2]);
+        check(25, 99, &[1, 2, 3]);
+        check(1000, 99, &[1, 2, 3]);
+        check(1000, 32, &[1, 2, 3]);
+        check(1000, 31, &[1, 2]);
+        check(1000, 11, &[]);
     }
 
     fn location(segment: u64, offset: u64) -> Location {

@@ -1,0 +1,145 @@
+//! Compaction: the floor moves at once, memory comes back in slices.
+//!
+//! Reclaim follows the committed floor only, never passes a revision that a read is pinned to, and
+//! walks the history, so its work grows with the changes below the floor and not with the keys.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use super::Keyspace;
+use super::revision::{FLOOR_NONE, Steps};
+
+/// Keeps the versions that are visible at one revision from being reclaimed while it lives.
+#[derive(Debug)]
+pub(super) struct Pin {
+    revision: i64,
+    _token: Arc<()>,
+}
+
+impl Pin {
+    /// Everything from here on is kept.
+    pub(super) fn revision(&self) -> i64 {
+        self.revision
+    }
+}
+
+/// The pinned revisions. As many as there are unfinished reads, which the caller bounds.
+#[derive(Debug, Default)]
+pub(super) struct Pins {
+    /// Reads of one revision share a token; it is dead when the last of them is gone.
+    tokens: BTreeMap<i64, Weak<()>>,
+    /// Tokens left by the last sweep.
+    swept: usize,
+}
+
+impl Pins {
+    /// Pins a revision, which must be readable.
+    pub(super) fn pin(&mut self, revision: i64) -> Pin {
+        if self.tokens.len() > 2 * self.swept + 16 {
+            self.tokens.retain(|_, token| token.strong_count() > 0);
+            self.swept = self.tokens.len();
+        }
+        let slot = self.tokens.entry(revision).or_default();
+        let token = slot.upgrade().unwrap_or_else(|| {
+            let token = Arc::new(());
+            *slot = Arc::downgrade(&token);
+            token
+        });
+        Pin {
+            revision,
+            _token: token,
+        }
+    }
+
+    fn lowest(&mut self) -> Option<i64> {
+        while let Some(first) = self.tokens.first_entry() {
+            if first.get().strong_count() > 0 {
+                return Some(*first.key());
+            }
+            first.remove();
+        }
+        None
+    }
+}
+
+/// How far reclaim has come.
+#[derive(Debug)]
+pub(super) struct Reclaim {
+    /// Place in the history of the next change to look at.
+    place: u64,
+    /// The floor being worked on.
+    target: i64,
+    /// The floor last completed.
+    through: i64,
+}
+
+impl Default for Reclaim {
+    fn default() -> Reclaim {
+        Reclaim {
+            place: 0,
+            target: FLOOR_NONE,
+            through: FLOOR_NONE,
+        }
+    }
+}
+
+impl Keyspace {
+    /// The floor up to which everything superseded has been freed. A physical compaction is complete
+    /// when this has reached its revision.
+    #[must_use]
+    pub fn reclaimed_through(&self) -> i64 {
+        self.reclaim.through
+    }
+
+    /// Frees superseded versions below the committed floor for at most `steps` steps; whether there is
+    /// more that could be done now.
+    ///
+    /// For each key the newest version at or below the floor stays if it is a value; a tombstone stays
+    /// only when it lies exactly at the floor, so that a watch from there still sees the deletion.
+    pub fn reclaim(&mut self, steps: usize) -> bool {
+        let floor = self.compacted_revision();
+        let target = self.pins.lowest().map_or(floor, |pinned| pinned.min(floor));
+        if target > self.reclaim.target {
+            // Changes exactly at the previous target are looked at again.
+            self.reclaim.target = target;
+            self.reclaim.place = self.history.front();
+        }
+        let target = self.reclaim.target;
+        if self.reclaim.through == target {
+            return false;
+        }
+        let mut steps = Steps::new(steps);
+        while steps.take() {
+            let change = self.history.change(self.reclaim.place);
+            let Some((revision, key)) = change.filter(|(revision, _)| revision.main <= target)
+            else {
+                self.reclaim.through = target;
+                return false;
+            };
+            let key = key.clone();
+            let main = revision.main;
+            while self.drop_oldest(key.bytes(), |oldest_main, _| oldest_main < main) {}
+            if main < target {
+                self.drop_oldest(key.bytes(), |oldest_main, live| {
+                    oldest_main == main && !live
+                });
+                self.history.drop_oldest();
+                self.reclaim.place = self.history.front();
+            } else {
+                self.reclaim.place += 1;
+            }
+        }
+        true
+    }
+
+    fn drop_oldest(&mut self, key: &[u8], drop: impl FnOnce(i64, bool) -> bool) -> bool {
+        let popped = self
+            .keys
+            .pop_oldest(key, |oldest| drop(oldest.main(), oldest.is_live()));
+        let Some((record, key_gone)) = popped else {
+            return false;
+        };
+        self.forget(key, &record, key_gone);
+        true
+    }
+}

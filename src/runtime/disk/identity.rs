@@ -1,0 +1,230 @@
+//! The identity file: whose data directory this is.
+//!
+//! Owns the random identities of this process. The file is written once, when a member is born, and
+//! says for ever which member of which cluster the log belongs to, under which incarnation. A copy of a
+//! directory has the same incarnation, an emptied one another: peers can tell.
+//!
+//! Two lines of text: a JSON object, and the CRC-32C of that line.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::directory::{DataDirectory, DirectoryError, replace_file};
+use crate::base::checksum::crc32c;
+use crate::base::{ClusterId, Incarnation, MemberId};
+
+/// The newest format this build reads and writes.
+const FORMAT_VERSION: u32 = 1;
+
+/// Who a data directory belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The member.
+    pub member: MemberId,
+    /// The directory itself.
+    pub incarnation: Incarnation,
+    /// The member's name when it was born.
+    pub name: String,
+    /// The version of the server that made the directory.
+    pub created_by: String,
+}
+
+/// The identity file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// It does not say what it should, or its checksum is wrong.
+    #[error("{}: the identity file is damaged: {cause}; restore it from a backup of this very member", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: &'static str,
+    },
+    /// A newer server wrote it.
+    #[error("{}: the data directory was written by a newer version (format {version}, this build reads {FORMAT_VERSION})", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        version: u32,
+    },
+    /// It could not be read.
+    #[error("{}: cannot read the identity file: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// It could not be written.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+}
+
+/// The JSON object. Ids are hexadecimal text: JSON's numbers do not hold 64 bits everywhere.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    format: u32,
+    cluster: String,
+    member: String,
+    incarnation: String,
+    name: String,
+    created_by: String,
+}
+
+/// Read on its own first, so that a newer file is told from a damaged one.
+#[derive(Deserialize)]
+struct FormatOnly {
+    format: u32,
+}
+
+/// The identity in `directory`; `None` in a new one.
+///
+/// # Errors
+/// [`IdentityError`]; a damaged file is never taken for a missing one.
+pub fn load(directory: &DataDirectory) -> Result<Option<Identity>, IdentityError> {
+    let path = file_path(directory);
+    match std::fs::read(&path) {
+        Ok(bytes) => parse(&path, &bytes).map(Some),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(IdentityError::Io { path, source }),
+    }
+}
+
+/// Writes the identity of a new member, durably and all at once.
+///
+/// # Errors
+/// [`IdentityError::Directory`].
+pub fn store(directory: &DataDirectory, identity: &Identity) -> Result<(), IdentityError> {
+    Ok(replace_file(&file_path(directory), &render(identity))?)
+}
+
+fn file_path(directory: &DataDirectory) -> PathBuf {
+    directory.path().join("identity")
+}
+
+fn render(identity: &Identity) -> Vec<u8> {
+    let line = Line {
+        format: FORMAT_VERSION,
+        cluster: identity.cluster.to_string(),
+        member: identity.member.to_string(),
+        incarnation: identity.incarnation.to_string(),
+        name: identity.name.clone(),
+        created_by: identity.created_by.clone(),
+    };
+    let mut text = serde_json::to_string(&line).expect("text and numbers always encode");
+    let checksum = crc32c(text.as_bytes());
+    text.push_str(&format!("\n{checksum:08x}\n"));
+    text.into_bytes()
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Identity, IdentityError> {
+    let damaged = |cause| IdentityError::Damaged {
+        path: path.to_owned(),
+        cause,
+    };
+    let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is not text"))?;
+    let (line, checksum) = text
+        .strip_suffix('\n')
+        .and_then(|text| text.split_once('\n'))
+        .ok_or_else(|| damaged("it does not have two lines"))?;
+    if checksum != format!("{:08x}", crc32c(line.as_bytes())) {
+        return Err(damaged("the checksum does not match"));
+    }
+    let FormatOnly { format } =
+        serde_json::from_str(line).map_err(|_| damaged("it has no format version"))?;
+    if format > FORMAT_VERSION {
+        return Err(IdentityError::Newer {
+            path: path.to_owned(),
+            version: format,
+        });
+    }
+    let line: Line = serde_json::from_str(line).map_err(|_| damaged("a field is missing"))?;
+    let id =
+        |text: &str| u64::from_str_radix(text, 16).map_err(|_| damaged("an id is not a number"));
+    Ok(Identity {
+        cluster: ClusterId(id(&line.cluster)?),
+        member: MemberId(id(&line.member)?),
+        incarnation: Incarnation(
+            u128::from_str_radix(&line.incarnation, 16)
+                .map_err(|_| damaged("the incarnation is not a number"))?,
+        ),
+        name: line.name,
+        created_by: line.created_by,
+    })
+}
+
+/// Sixteen random bytes from the kernel: an incarnation, the salt of a segment, a seed.
+///
+/// # Errors
+/// The kernel has no random source.
+pub fn random_u128() -> io::Result<u128> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u128::from_ne_bytes(bytes))
+}
+
+/// Eight random bytes from the kernel.
+///
+/// # Errors
+/// The kernel has no random source.
+pub fn random_u64() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity {
+            cluster: ClusterId(0xcdf8_1819_4e3a_8c32),
+            member: MemberId(0x8e9e_05c5_2164_694d),
+            incarnation: Incarnation(random_u128().expect("random")),
+            name: "a \"name\"\nwith two lines".into(),
+            created_by: "0.1.0".into(),
+        }
+    }
+
+    /// Goal: a new directory has no identity, and a stored one comes back as it was.
+    #[test]
+    fn stored_and_loaded() {
+        let root = tempfile::tempdir().expect("a directory");
+        let directory = DataDirectory::open(root.path()).expect("opened");
+        assert_eq!(load(&directory).expect("readable"), None);
+        let identity = identity();
+        store(&directory, &identity).expect("stored");
+        assert_eq!(load(&directory).expect("readable"), Some(identity));
+    }
+
+    /// Goal: every single wrong byte, every cut and a newer format are refused, never read as something else.
+    #[test]
+    fn damage() {
+        let bytes = render(&identity());
+        let path = Path::new("identity");
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x04;
+            let outcome = parse(path, &damaged);
+            assert!(
+                matches!(outcome, Err(IdentityError::Damaged { .. })),
+                "byte {at}: {outcome:?}"
+            );
+            assert!(parse(path, &bytes[..at]).is_err(), "cut at {at}");
+        }
+        let line = r#"{"format":2,"something":"else"}"#;
+        let newer = format!("{line}\n{:08x}\n", crc32c(line.as_bytes()));
+        let outcome = parse(path, newer.as_bytes());
+        assert!(
+            matches!(outcome, Err(IdentityError::Newer { version: 2, .. })),
+            "{outcome:?}"
+        );
+    }
+}

@@ -1,0 +1,306 @@
+//! Writes: evaluated one after the other against the head, each as one entry or none.
+//!
+//! ```text
+//! request -> refused by alarms or space? -> plan -> no effects:  read the answer ----.
+//!                                              `--> effects: append an entry, fold --+-> waiter
+//! ```
+//!
+//! A plan, a fold or a read that does not finish in its slice becomes the shard's [`WriteJob`]; the next
+//! write begins when it is done, so the order of the log is the order of evaluation.
+
+use super::cluster::ClusterChange;
+use super::entry::{ArchivedEntryBody, EntryBody};
+use super::event::{
+    Alarm, AlarmKind, AlarmRequest, ClientRequest, Refusal, Request, Response, Ticket,
+};
+use super::waiters::Waiter;
+use super::{Role, Shard};
+use crate::base::limits::{
+    LOG_RESERVE_BYTES, SHARD_STAGED_BYTES_MAX, SHARD_UNCOMMITTED_ENTRIES_MAX,
+};
+use crate::base::{Index, Instant};
+use crate::frame;
+use crate::keyspace::effects::ArchivedEffect;
+use crate::keyspace::fold::{Answer as Folded, FoldJob};
+use crate::keyspace::request::{RequestOp, TxnRequest};
+use crate::keyspace::revision::View;
+use crate::keyspace::txn::{Plan, PlanJob};
+
+/// What etcd counts a put at, beside its key and value.
+const PUT_COST_BYTES: u64 = 256;
+
+/// A write that takes more than one slice.
+pub(super) struct WriteJob {
+    origin: Origin,
+    stage: Stage,
+}
+
+/// Whose write it is.
+#[derive(Clone, Copy)]
+struct Origin {
+    ticket: Ticket,
+    deadline: Instant,
+    /// Of a physical compaction: the revision below which the space must be free before the answer.
+    reclaim_through: Option<i64>,
+}
+
+enum Stage {
+    Plan(PlanJob),
+    /// The answer of a plan without effects is being read at the head.
+    Read(FoldJob),
+    /// The entry is in the log and being folded. Its body is kept apart, because the log's staging
+    /// buffer goes its own way.
+    Fold {
+        index: Index,
+        fold: FoldJob,
+        body: Vec<u8>,
+    },
+}
+
+impl Shard {
+    /// Whether the head may take another write now.
+    pub(super) fn may_evaluate(&self) -> bool {
+        self.raft.role() == Role::Leader
+            && self.waiters.len() < SHARD_UNCOMMITTED_ENTRIES_MAX
+            && self.log.staged_bytes() < SHARD_STAGED_BYTES_MAX / 2
+    }
+
+    /// Evaluates writes in order for at most about `steps` steps.
+    pub(super) fn evaluate_writes(&mut self, steps: &mut usize) {
+        if let Some(job) = self.job.take() {
+            self.run_write(job.origin, job.stage, steps);
+        }
+        while *steps > 0 && self.job.is_none() && self.may_evaluate() {
+            let Some(request) = self.writes.pop_front() else {
+                break;
+            };
+            *steps -= 1;
+            self.start_write(request, steps);
+        }
+    }
+
+    fn start_write(&mut self, request: ClientRequest, steps: &mut usize) {
+        let ClientRequest {
+            ticket,
+            deadline,
+            request,
+        } = request;
+        let mut origin = Origin {
+            ticket,
+            deadline,
+            reclaim_through: None,
+        };
+        if let Err(refusal) = self.check_state(&request) {
+            return self.wait_at_head(origin, Err(refusal));
+        }
+        let plan = match request {
+            Request::Put(put) => self.keyspace.plan_put(put),
+            Request::Compact { revision, physical } => {
+                origin.reclaim_through = physical.then_some(revision);
+                self.keyspace.plan_compact(revision)
+            }
+            Request::DeleteRange(delete) => {
+                let plan = PlanJob::delete_range(&self.keyspace, delete);
+                return self.run_write(origin, Stage::Plan(plan), steps);
+            }
+            Request::Txn(txn) => {
+                let plan = PlanJob::txn(&mut self.keyspace, txn, View::Head);
+                return self.run_write(origin, Stage::Plan(plan), steps);
+            }
+            Request::Alarm(alarm) => return self.change_alarm(origin, alarm),
+            other => unreachable!("not a write: {other:?}"),
+        };
+        match plan {
+            Ok(plan) => self.carry_out(origin, plan, steps),
+            Err(refusal) => self.wait_at_head(origin, Err(refusal.into())),
+        }
+    }
+
+    /// Gives a write a slice; what is left of it becomes the job.
+    fn run_write(&mut self, origin: Origin, mut stage: Stage, steps: &mut usize) {
+        let slice = (*steps).max(1);
+        match &mut stage {
+            Stage::Plan(plan) => match plan.run(&mut self.keyspace, slice) {
+                Some(Ok(plan)) => return self.carry_out(origin, plan, steps),
+                Some(Err(refusal)) => return self.wait_at_head(origin, Err(refusal.into())),
+                None => {}
+            },
+            Stage::Read(read) => {
+                if let Some(folded) = read.run(&mut self.keyspace, &[], slice) {
+                    return self.wait_at_head(origin, Ok(response(folded.answer)));
+                }
+            }
+            Stage::Fold { index, fold, body } => {
+                if let Some(folded) = fold.run(&mut self.keyspace, archived_effects(body), slice) {
+                    let index = *index;
+                    return self.wait(origin, index, folded.revision, Ok(response(folded.answer)));
+                }
+            }
+        }
+        *steps = 0;
+        self.job = Some(WriteJob { origin, stage });
+    }
+
+    /// Logs what a plan changes and folds it, or reads the answer of one that changes nothing.
+    fn carry_out(&mut self, origin: Origin, plan: Plan, steps: &mut usize) {
+        if plan.effects.is_empty() {
+            return self.run_write(origin, Stage::Read(FoldJob::read(plan.script)), steps);
+        }
+        let body = EntryBody::Effects(plan.effects);
+        let (index, staged) = match self.append(&body) {
+            Ok(appended) => appended,
+            Err(refusal) => return self.wait_at_head(origin, Err(refusal)),
+        };
+        let mut fold = FoldJob::lead(&mut self.keyspace, index, plan.script);
+        let body = self
+            .log
+            .staged_body(&staged)
+            .expect("the entry was staged just now");
+        let effects = archived_effects(body);
+        // The usual entry is folded here and now, straight from the staging buffer.
+        match fold.run(&mut self.keyspace, effects, (*steps).max(effects.len())) {
+            Some(folded) => self.wait(origin, index, folded.revision, Ok(response(folded.answer))),
+            None => {
+                *steps = 0;
+                let stage = Stage::Fold {
+                    index,
+                    fold,
+                    body: body.to_vec(),
+                };
+                self.job = Some(WriteJob { origin, stage });
+            }
+        }
+    }
+
+    fn change_alarm(&mut self, origin: Origin, request: AlarmRequest) {
+        let change = match request {
+            AlarmRequest::List(kind) => {
+                return self.wait_at_head(origin, Ok(Response::Alarm(self.cluster.alarms(kind))));
+            }
+            AlarmRequest::Nothing => {
+                return self.wait_at_head(origin, Ok(Response::Alarm(Vec::new())));
+            }
+            AlarmRequest::Activate(member, kind) => {
+                let alarm = Alarm { member, kind };
+                if self.cluster.is_raised_at_head(alarm) {
+                    return self.wait_at_head(origin, Ok(Response::Alarm(vec![alarm])));
+                }
+                (alarm, ClusterChange::AlarmRaised(alarm))
+            }
+            AlarmRequest::Deactivate(member, kind) => {
+                let alarm = Alarm { member, kind };
+                if !self.cluster.is_raised_at_head(alarm) {
+                    return self.wait_at_head(origin, Ok(Response::Alarm(Vec::new())));
+                }
+                (alarm, ClusterChange::AlarmCleared(alarm))
+            }
+        };
+        let (alarm, change) = change;
+        match self.append_cluster_change(change) {
+            Ok(index) => {
+                let revision = self.keyspace.head_revision();
+                self.wait(origin, index, revision, Ok(Response::Alarm(vec![alarm])));
+            }
+            Err(refusal) => self.wait_at_head(origin, Err(refusal)),
+        }
+    }
+
+    /// Refuses by alarms, quota, memory and disk. What raises the first two is what would grow the
+    /// keyspace; whatever frees space goes on.
+    fn check_state(&mut self, request: &Request) -> Result<(), Refusal> {
+        if matches!(request, Request::Alarm(_)) {
+            return Ok(());
+        }
+        if self.cluster.in_force(AlarmKind::Corrupt) {
+            return Err(Refusal::Corrupt);
+        }
+        if self.log_space_exhausted && self.log.room_bytes() < LOG_RESERVE_BYTES {
+            return Err(Refusal::NoSpace);
+        }
+        let cost = match request {
+            Request::Put(put) => PUT_COST_BYTES + put.key.len() as u64 + put.value.len() as u64,
+            Request::Txn(txn) => txn_cost_bytes(txn),
+            _ => 0,
+        };
+        if cost == 0 {
+            return Ok(());
+        }
+        if self.cluster.in_force(AlarmKind::NoSpace) {
+            return Err(Refusal::NoSpace);
+        }
+        let size = self.keyspace.size_bytes() + cost;
+        let above_quota = self.settings.quota_bytes.is_some_and(|quota| size >= quota);
+        let used = self.memory_used_bytes.max(self.keyspace.size_bytes()) + cost;
+        if above_quota || used >= self.settings.memory_budget_bytes {
+            let member = self.settings.identity.member;
+            let alarm = Alarm {
+                member,
+                kind: AlarmKind::NoSpace,
+            };
+            // Without room for the alarm itself the refusal stands alone.
+            let _raised = self.append_cluster_change(ClusterChange::AlarmRaised(alarm));
+            return Err(Refusal::NoSpace);
+        }
+        Ok(())
+    }
+
+    /// An answer that changed nothing is a read at the head: it leaves when the head is committed.
+    fn wait_at_head(&mut self, origin: Origin, result: Result<Response, Refusal>) {
+        let revision = self.keyspace.head_revision();
+        self.wait(origin, self.raft.last_index(), revision, result);
+    }
+
+    fn wait(
+        &mut self,
+        origin: Origin,
+        index: Index,
+        revision: i64,
+        result: Result<Response, Refusal>,
+    ) {
+        let Origin {
+            ticket,
+            deadline,
+            reclaim_through,
+        } = origin;
+        let reclaim_through = reclaim_through.filter(|_| result.is_ok());
+        self.waiters.push(Waiter {
+            index,
+            ticket,
+            deadline,
+            revision,
+            result,
+            reclaim_through,
+        });
+    }
+}
+
+/// The effects of an entry that this process has encoded or checked.
+pub(super) fn archived_effects(body: &[u8]) -> &[ArchivedEffect] {
+    match frame::access::<EntryBody>(body).expect("the entry was checked when it came in") {
+        ArchivedEntryBody::Effects(effects) => effects,
+        ArchivedEntryBody::Noop | ArchivedEntryBody::Cluster(_) => &[],
+    }
+}
+
+/// A planned request's answer as a shard's.
+pub(super) fn response(answer: Option<Folded>) -> Response {
+    match answer.expect("a script was given, so there is an answer") {
+        Folded::Put(response) => Response::Put(response),
+        Folded::DeleteRange(response) => Response::DeleteRange(response),
+        Folded::Txn(response) => Response::Txn(response),
+        Folded::Compact => Response::Compact,
+    }
+}
+
+/// What etcd counts a transaction at: the dearer branch, nested ones included.
+fn txn_cost_bytes(txn: &TxnRequest) -> u64 {
+    let branch = |operations: &[RequestOp]| -> u64 {
+        let cost = |operation: &RequestOp| match operation {
+            RequestOp::Put(put) => PUT_COST_BYTES + put.key.len() as u64 + put.value.len() as u64,
+            RequestOp::Txn(txn) => txn_cost_bytes(txn),
+            RequestOp::Range(_) | RequestOp::DeleteRange(_) => 0,
+        };
+        operations.iter().map(cost).sum()
+    };
+    branch(&txn.success).max(branch(&txn.failure))
+}

@@ -1,0 +1,150 @@
+//! From the log's records back to the state: fold(log), in slices.
+//!
+//! Recovery hands on what the log holds, one record at a time; a record is checked when it comes and
+//! folded when there is time, so a restart never works longer than a slice at once.
+
+use std::collections::VecDeque;
+
+use super::cluster::{ClusterChange, ClusterState};
+use super::entry::{ArchivedEntryBody, EntryBody};
+use super::evaluate::archived_effects;
+use crate::base::{Index, Term};
+use crate::frame::{self, AccessError, Record};
+use crate::keyspace::fold::FoldJob;
+use crate::keyspace::{Keyspace, TruncateJob};
+use crate::raft::LogTerms;
+use crate::wal::{HardState, Replayed as Replay};
+
+/// State and position of a log that was replayed to its end.
+#[derive(Default)]
+pub struct Replayed {
+    /// Every version, committed up to the recovered commit index.
+    pub keyspace: Keyspace,
+    /// Members, alarms and version.
+    pub cluster: ClusterState,
+    /// Which term wrote which index.
+    pub terms: LogTerms,
+    /// Term, vote and commit index.
+    pub hard_state: HardState,
+}
+
+/// A replay under way.
+#[derive(Default)]
+pub struct Replayer {
+    state: Replayed,
+    /// Checked and not folded.
+    queue: VecDeque<Item>,
+    job: Option<Job>,
+}
+
+enum Item {
+    Entry {
+        term: Term,
+        index: Index,
+        body: Vec<u8>,
+    },
+    Cut(Index),
+}
+
+enum Job {
+    Fold(FoldJob, Vec<u8>),
+    Truncate(TruncateJob),
+}
+
+impl Replayer {
+    /// Takes what recovery hands on.
+    ///
+    /// # Errors
+    /// When an entry's archive is not one, or says something this build does not know.
+    pub fn take(&mut self, replayed: Replay<'_>) -> Result<(), AccessError> {
+        match replayed {
+            Replay::Entry(Record { header, body, .. }) => {
+                check(body)?;
+                let (term, index) = (header.term, header.index);
+                self.queue.push_back(Item::Entry {
+                    term,
+                    index,
+                    body: body.to_vec(),
+                });
+            }
+            Replay::Cut { after } => self.queue.push_back(Item::Cut(after)),
+            Replay::Checkpoint { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Folds for at most `steps` steps; whether everything taken so far is folded.
+    pub fn run(&mut self, mut steps: usize) -> bool {
+        let Replayer { state, queue, job } = self;
+        while steps > 0 {
+            steps -= 1;
+            if let Some(running) = job {
+                let done = match running {
+                    Job::Fold(fold, body) => {
+                        let effects = archived_effects(body);
+                        fold.run(&mut state.keyspace, effects, steps.max(1))
+                            .is_some()
+                    }
+                    Job::Truncate(truncate) => truncate.run(&mut state.keyspace, steps.max(1)),
+                };
+                if !done {
+                    return false;
+                }
+                *job = None;
+            }
+            match queue.pop_front() {
+                None => return true,
+                Some(Item::Cut(after)) => {
+                    state.terms.truncate(after);
+                    state.cluster.truncate(after);
+                    *job = Some(Job::Truncate(TruncateJob::new(&mut state.keyspace, after)));
+                }
+                Some(Item::Entry { term, index, body }) => {
+                    let appended = state.terms.append(term);
+                    assert_eq!(appended, index, "recovery hands on entries without gaps");
+                    for change in cluster_changes(&body) {
+                        state.cluster.fold(index, change);
+                    }
+                    *job = Some(Job::Fold(FoldJob::replay(&mut state.keyspace, index), body));
+                }
+            }
+        }
+        false
+    }
+
+    /// The end of the log: what it had committed is shown again.
+    ///
+    /// # Panics
+    /// If something taken is not folded yet.
+    #[must_use]
+    pub fn finish(self, hard_state: HardState) -> Replayed {
+        assert!(
+            self.queue.is_empty() && self.job.is_none(),
+            "replay everything first"
+        );
+        let mut state = self.state;
+        state.keyspace.commit(hard_state.commit);
+        state.cluster.commit(hard_state.commit);
+        state.hard_state = hard_state;
+        state
+    }
+}
+
+fn check(body: &[u8]) -> Result<(), AccessError> {
+    let unknown = AccessError { length: body.len() };
+    if let ArchivedEntryBody::Cluster(effects) = frame::access::<EntryBody>(body)? {
+        for effect in effects.iter() {
+            ClusterChange::try_from(effect).map_err(|_| unknown)?;
+        }
+    }
+    Ok(())
+}
+
+fn cluster_changes(body: &[u8]) -> Vec<ClusterChange> {
+    let entry = frame::access::<EntryBody>(body).expect("the entry was checked when it came in");
+    let ArchivedEntryBody::Cluster(effects) = entry else {
+        return Vec::new();
+    };
+    let change = |effect| ClusterChange::try_from(effect).expect("checked when it came in");
+    effects.iter().map(change).collect()
+}

@@ -1,0 +1,468 @@
+//! Random histories: three keyspaces (slices of one step, of three, and unlimited; the second only
+//! replays entries) and the model must agree on every answer, revision, digest and byte.
+
+use bytes::Bytes;
+use kontiki::base::{Index, LeaseId};
+use kontiki::keyspace::range::RangeJob;
+use kontiki::keyspace::request::*;
+use kontiki::keyspace::revision::View;
+use kontiki::keyspace::txn::PlanJob;
+use proptest::prelude::*;
+
+use super::model::{Model, inside};
+use super::rig::{Rig, Write};
+
+#[derive(Clone, Debug)]
+enum Op {
+    Write(Write),
+    Commit(usize),
+    Truncate(usize),
+    Reclaim(usize),
+    Range(RangeRequest),
+    /// Starts a read, works one step, and goes on after other operations.
+    Hold(RangeRequest),
+    Release,
+    ReadTxn(TxnRequest),
+    Events(i64, KeyRange),
+}
+
+fn key() -> impl Strategy<Value = Bytes> {
+    prop::sample::select(vec!["a", "ab", "b", "c", "d", "e"])
+        .prop_map(|key| Bytes::from_static(key.as_bytes()))
+}
+
+fn interval() -> impl Strategy<Value = KeyRange> {
+    let end = prop::sample::select(vec!["", "", "\0", "b", "c", "e", "f"]);
+    (key(), end).prop_map(|(key, end)| KeyRange {
+        key,
+        range_end: Bytes::from_static(end.as_bytes()),
+    })
+}
+
+/// Some short, some long enough to be shared instead of copied.
+fn value() -> impl Strategy<Value = Bytes> {
+    prop_oneof![
+        4 => (0u8..4, 0usize..3).prop_map(|(byte, size)| Bytes::from(vec![byte; size])),
+        1 => (0u8..4).prop_map(|byte| Bytes::from(vec![byte; 1_500])),
+    ]
+}
+
+fn bound() -> impl Strategy<Value = i64> {
+    prop_oneof![4 => Just(0i64), 1 => 1i64..12]
+}
+
+fn range_request() -> impl Strategy<Value = RangeRequest> {
+    let order = prop::sample::select(vec![SortOrder::None, SortOrder::Ascend, SortOrder::Descend]);
+    let target = prop::sample::select(vec![
+        SortTarget::Key,
+        SortTarget::Version,
+        SortTarget::Create,
+        SortTarget::Mod,
+        SortTarget::Value,
+    ]);
+    let revision = prop_oneof![2 => Just(0i64), 2 => -2i64..12];
+    let bounds = [
+        bound().boxed(),
+        bound().boxed(),
+        bound().boxed(),
+        bound().boxed(),
+    ];
+    let flags = (prop::bool::weighted(0.2), prop::bool::weighted(0.2));
+    (interval(), -1i64..4, revision, order, target, flags, bounds).prop_map(
+        |(range, limit, revision, sort_order, sort_target, (keys_only, count_only), bounds)| {
+            RangeRequest {
+                range,
+                limit,
+                revision,
+                sort_order,
+                sort_target,
+                keys_only,
+                count_only,
+                min_mod_revision: bounds[0],
+                max_mod_revision: bounds[1],
+                min_create_revision: bounds[2],
+                max_create_revision: bounds[3],
+                ..RangeRequest::default()
+            }
+        },
+    )
+}
+
+fn put() -> impl Strategy<Value = PutRequest> {
+    let flags = (
+        any::<bool>(),
+        prop::bool::weighted(0.15),
+        prop::bool::weighted(0.1),
+    );
+    (key(), value(), flags, prop::bool::weighted(0.03)).prop_map(
+        |(key, value, (prev_kv, ignore_value, ignore_lease), lease)| PutRequest {
+            key,
+            value: if ignore_value { Bytes::new() } else { value },
+            lease: LeaseId(i64::from(lease)),
+            prev_kv,
+            ignore_value,
+            ignore_lease,
+        },
+    )
+}
+
+fn delete() -> impl Strategy<Value = DeleteRangeRequest> {
+    (interval(), any::<bool>()).prop_map(|(range, prev_kv)| DeleteRangeRequest { range, prev_kv })
+}
+
+fn compare() -> impl Strategy<Value = Compare> {
+    let result = prop::sample::select(vec![
+        CompareResult::Equal,
+        CompareResult::Greater,
+        CompareResult::Less,
+        CompareResult::NotEqual,
+        CompareResult::Unknown,
+    ]);
+    let target = prop_oneof![
+        (0i64..4).prop_map(CompareTarget::Version),
+        (0i64..12).prop_map(CompareTarget::CreateRevision),
+        (0i64..12).prop_map(CompareTarget::ModRevision),
+        (0i64..2).prop_map(CompareTarget::Lease),
+        value().prop_map(CompareTarget::Value),
+    ];
+    (interval(), result, target).prop_map(|(range, result, target)| Compare {
+        range,
+        result,
+        target,
+    })
+}
+
+fn txn() -> impl Strategy<Value = TxnRequest> {
+    let leaf = prop_oneof![
+        range_request().prop_map(RequestOp::Range),
+        put().prop_map(RequestOp::Put),
+        delete().prop_map(RequestOp::DeleteRange),
+    ];
+    let operation = leaf.prop_recursive(2, 8, 3, |inner| {
+        (
+            prop::collection::vec(compare(), 0..2),
+            prop::collection::vec(inner.clone(), 0..3),
+            prop::collection::vec(inner, 0..3),
+        )
+            .prop_map(|(compare, success, failure)| {
+                RequestOp::Txn(TxnRequest {
+                    compare,
+                    success,
+                    failure,
+                })
+            })
+    });
+    (
+        prop::collection::vec(compare(), 0..3),
+        prop::collection::vec(operation.clone(), 0..4),
+        prop::collection::vec(operation, 0..3),
+    )
+        .prop_map(|(compare, success, failure)| {
+            let mut txn = TxnRequest {
+                compare,
+                success,
+                failure,
+            };
+            txn.success = legal(txn.success, &mut Touched::default());
+            txn.failure = legal(txn.failure, &mut Touched::default());
+            txn
+        })
+}
+
+/// What a branch puts and deletes.
+#[derive(Clone, Default)]
+struct Touched {
+    puts: Vec<Bytes>,
+    deletes: Vec<KeyRange>,
+}
+
+/// Leaves out what the check of form refuses: a key put twice, or put and deleted, in one branch.
+fn legal(operations: Vec<RequestOp>, touched: &mut Touched) -> Vec<RequestOp> {
+    let mut kept = vec![];
+    for operation in operations {
+        match operation {
+            RequestOp::Put(put) => {
+                if touched.puts.contains(&put.key)
+                    || touched.deletes.iter().any(|range| inside(range, &put.key))
+                {
+                    continue;
+                }
+                touched.puts.push(put.key.clone());
+                kept.push(RequestOp::Put(put));
+            }
+            RequestOp::DeleteRange(delete) => {
+                if touched.puts.iter().any(|key| inside(&delete.range, key)) {
+                    continue;
+                }
+                touched.deletes.push(delete.range.clone());
+                kept.push(RequestOp::DeleteRange(delete));
+            }
+            RequestOp::Txn(inner) => {
+                let (mut one, mut other) = (touched.clone(), touched.clone());
+                let success = legal(inner.success, &mut one);
+                let failure = legal(inner.failure, &mut other);
+                touched.puts = [one.puts, other.puts].concat();
+                touched.deletes = [one.deletes, other.deletes].concat();
+                kept.push(RequestOp::Txn(TxnRequest {
+                    compare: inner.compare,
+                    success,
+                    failure,
+                }));
+            }
+            range => kept.push(range),
+        }
+    }
+    kept
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let ranges = prop::collection::vec(range_request().prop_map(RequestOp::Range), 0..3);
+    prop_oneof![
+        12 => put().prop_map(|put| Op::Write(Write::Put(put))),
+        4 => delete().prop_map(|delete| Op::Write(Write::DeleteRange(delete))),
+        8 => txn().prop_map(|txn| Op::Write(Write::Txn(txn))),
+        3 => (-1i64..14).prop_map(|revision| Op::Write(Write::Compact(revision))),
+        8 => (0usize..6).prop_map(Op::Commit),
+        2 => (0usize..4).prop_map(Op::Truncate),
+        4 => (1usize..5).prop_map(Op::Reclaim),
+        6 => range_request().prop_map(Op::Range),
+        2 => range_request().prop_map(Op::Hold),
+        1 => Just(Op::Release),
+        2 => (prop::collection::vec(compare(), 0..2), ranges).prop_map(|(compare, success)| {
+            Op::ReadTxn(TxnRequest { compare, success, failure: vec![] })
+        }),
+        2 => (-2i64..14, interval()).prop_map(|(from, range)| Op::Events(from, range)),
+    ]
+}
+
+/// A read that was started and not finished.
+struct Held {
+    jobs: Vec<RangeJob>,
+    expected: RangeResponse,
+}
+
+struct Scenario {
+    model: Model,
+    /// Slices of one step; unlimited; replay only.
+    rigs: [Rig; 3],
+    held: Vec<Held>,
+}
+
+impl Scenario {
+    fn new() -> Scenario {
+        let rigs = [Rig::new(1), Rig::new(1 << 40), Rig::new(3)];
+        Scenario {
+            model: Model::new(),
+            rigs,
+            held: vec![],
+        }
+    }
+
+    fn run(&mut self, op: Op) {
+        match op {
+            Op::Write(write) => self.write(&write),
+            Op::Commit(ahead) => {
+                self.model.committed =
+                    (self.model.committed + ahead).min(self.model.states.len() - 1);
+                let index = Index(self.model.visible().index);
+                self.rigs
+                    .iter_mut()
+                    .for_each(|rig| rig.keyspace.commit(index));
+            }
+            Op::Truncate(ahead) => {
+                let keep = (self.model.committed + ahead).min(self.model.states.len() - 1);
+                self.model.states.truncate(keep + 1);
+                let after = Index(self.model.head().index);
+                self.rigs.iter_mut().for_each(|rig| rig.truncate(after));
+            }
+            Op::Reclaim(steps) => self.rigs.iter_mut().for_each(|rig| {
+                rig.keyspace.reclaim(steps);
+            }),
+            Op::Range(request) => {
+                let expected = self.expected(&request);
+                for rig in &mut self.rigs {
+                    let answer = rig.range(request.clone());
+                    assert_eq!(
+                        answer.map(|answer| answer.response),
+                        expected,
+                        "{request:?}"
+                    );
+                }
+            }
+            Op::Hold(request) => {
+                let Ok(expected) = self.expected(&request) else {
+                    return;
+                };
+                let mut jobs = vec![];
+                for rig in &mut self.rigs {
+                    let mut job = RangeJob::new(&mut rig.keyspace, request.clone())
+                        .expect("the model says so");
+                    if let Some(answer) = job.run(&rig.keyspace, 1) {
+                        assert_eq!(answer.response, expected);
+                    } else {
+                        jobs.push(job);
+                    }
+                }
+                if jobs.len() == self.rigs.len() {
+                    self.held.push(Held { jobs, expected });
+                }
+            }
+            Op::Release => self.release(),
+            Op::ReadTxn(txn) => self.read_txn(&txn),
+            Op::Events(from, range) => self.events(from, &range),
+        }
+        self.check();
+    }
+
+    fn write(&mut self, write: &Write) {
+        let expected = self.model.head().write(write);
+        let [stepwise, at_once, replay] = &mut self.rigs;
+        let one = stepwise.write(write.clone());
+        let other = at_once.write(write.clone());
+        assert_eq!(one, other, "slices change nothing");
+        let (mut next, answer) = match expected {
+            Err(refusal) => {
+                assert_eq!(one, Err(refusal));
+                return;
+            }
+            Ok(expected) => expected,
+        };
+        let (folded, entry) = one.expect("the model does not refuse");
+        assert_eq!(folded.answer.as_ref(), Some(&answer), "{write:?}");
+        assert_eq!(folded.revision, next.main);
+        assert_eq!(folded.changed, next.main > self.model.head().main);
+        assert_eq!(
+            entry.is_empty(),
+            !folded.changed && !matches!(write, Write::Compact(_))
+        );
+        if !entry.is_empty() {
+            let replayed = replay.replay(&entry);
+            assert_eq!(
+                (replayed.revision, replayed.answer),
+                (folded.revision, None)
+            );
+            next.index += 1;
+            self.model.states.push(next);
+        }
+    }
+
+    fn expected(&self, request: &RangeRequest) -> Result<RangeResponse, Refusal> {
+        let visible = self.model.visible();
+        match request.revision {
+            ..=0 => Ok(visible.range(request, visible.main)),
+            at if at > visible.main => Err(Refusal::FutureRevision),
+            at if at < visible.floor => Err(Refusal::Compacted),
+            at => Ok(visible.range(request, at)),
+        }
+    }
+
+    fn read_txn(&mut self, txn: &TxnRequest) {
+        let expected = self.model.visible().write(&Write::Txn(txn.clone()));
+        for rig in &mut self.rigs {
+            let mut job = PlanJob::txn(&mut rig.keyspace, txn.clone(), View::Committed);
+            let plan = loop {
+                if let Some(plan) = job.run(&mut rig.keyspace, rig.slice) {
+                    break plan;
+                }
+            };
+            let answer = plan.map(|plan| rig.read(plan).answer.expect("a script answers"));
+            assert_eq!(answer, expected.clone().map(|(_, answer)| answer));
+        }
+    }
+
+    fn events(&mut self, from: i64, range: &KeyRange) {
+        let visible = self.model.visible();
+        for rig in &self.rigs {
+            match rig.events(from, range) {
+                Ok(events) => {
+                    assert!(from >= visible.floor);
+                    assert_eq!(events, visible.events(from, range));
+                }
+                Err(compacted) => {
+                    assert!(from < visible.floor);
+                    assert_eq!(compacted.floor, visible.floor);
+                }
+            }
+        }
+    }
+
+    fn release(&mut self) {
+        for held in self.held.drain(..) {
+            for (mut job, rig) in held.jobs.into_iter().zip(&self.rigs) {
+                let answer = loop {
+                    if let Some(answer) = job.run(&rig.keyspace, rig.slice) {
+                        break answer;
+                    }
+                };
+                assert_eq!(answer.response, held.expected);
+            }
+        }
+    }
+
+    fn check(&self) {
+        let (head, visible) = (self.model.head(), self.model.visible());
+        let digests: Vec<_> = self
+            .rigs
+            .iter()
+            .map(|rig| rig.keyspace.digest(Index(head.index)))
+            .collect();
+        assert!(digests[0].is_some());
+        assert!(
+            digests.iter().all(|digest| *digest == digests[0]),
+            "{digests:?}"
+        );
+        for Rig { keyspace, .. } in &self.rigs {
+            assert_eq!(keyspace.head_revision(), head.main);
+            assert_eq!(keyspace.folded_index(), Index(head.index));
+            assert_eq!(keyspace.committed_revision(), visible.main);
+            assert_eq!(keyspace.committed_index(), Index(visible.index));
+            assert_eq!(keyspace.compacted_revision(), visible.floor);
+        }
+    }
+
+    /// With nothing held, reclaim leaves exactly what etcd would keep, and every readable revision and
+    /// event is still there.
+    fn finish(&mut self) {
+        self.release();
+        for rig in &mut self.rigs {
+            rig.reclaim_all();
+        }
+        let (head, visible) = (self.model.head(), self.model.visible());
+        for rig in &self.rigs {
+            assert_eq!(rig.keyspace.reclaimed_through(), visible.floor);
+            assert_eq!(
+                rig.keyspace.size_bytes(),
+                head.reclaimed_size(visible.floor)
+            );
+        }
+        let everything = KeyRange {
+            key: Bytes::from_static(b"\0"),
+            range_end: Bytes::from_static(b"\0"),
+        };
+        for revision in visible.floor.max(1)..=visible.main {
+            let request = RangeRequest {
+                range: everything.clone(),
+                revision,
+                ..RangeRequest::default()
+            };
+            self.run(Op::Range(request));
+        }
+        let floor = self.model.visible().floor;
+        self.events(floor, &everything);
+        self.events(floor + 2, &everything);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    /// Goal: whatever happens in whatever order, the keyspace answers as the obvious one does.
+    #[test]
+    fn agrees_with_the_model(ops in prop::collection::vec(op(), 1..60)) {
+        let mut scenario = Scenario::new();
+        for op in ops {
+            scenario.run(op);
+        }
+        scenario.finish();
+    }
+}

@@ -1,0 +1,10 @@
+//! The log over byte slices: every crash and every kind of damage that a disk can leave behind, and
+//! the outcome each of them must have.
+
+mod appender;
+mod cut;
+mod disk;
+mod files;
+mod golden;
+mod model;
+mod sectors;
