@@ -1,4 +1,4 @@
-//! What the fuzz targets share: the body of an entry, the identity of a log, and the writing of seeds.
+//! What the fuzz targets share: the effects of an entry, the identity of a log, and the writing of seeds.
 //!
 //! Each target makes its own seeds with the product's encoders, so that they follow the format:
 //! started with `KONTIKI_FUZZ_SEEDS` naming a directory, it writes them there and exits.
@@ -6,47 +6,23 @@
 use std::fs;
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use kontiki::base::{ClusterId, Incarnation, MemberId, ShardId};
+pub use kontiki::keyspace::effects::{ArchivedEffect, Effect};
 use kontiki::wal::LogIdentity;
-
-/// The body of an entry as the keyspace writes it: a list of effects with keys and values.
-#[derive(Clone, Debug, rkyv::Archive, rkyv::Serialize)]
-pub enum Effect {
-    /// A put.
-    Put {
-        /// The key.
-        key: Vec<u8>,
-        /// The value.
-        value: Vec<u8>,
-        /// The lease.
-        lease: i64,
-    },
-    /// A deletion of an interval.
-    DeleteRange {
-        /// First key.
-        key: Vec<u8>,
-        /// End of the interval.
-        range_end: Vec<u8>,
-    },
-    /// The floor moves.
-    Compact {
-        /// To here.
-        revision: i64,
-    },
-}
 
 /// Some effects that differ from each other and with `number`.
 #[must_use]
 pub fn effects(number: u64) -> Vec<Effect> {
-    let key = number.to_be_bytes().to_vec();
+    let key = Bytes::copy_from_slice(&number.to_be_bytes());
     let put = Effect::Put {
         key: key.clone(),
-        value: vec![u8::try_from(number % 251).expect("below 251"); 40],
-        lease: 7,
+        value: vec![u8::try_from(number % 251).expect("below 251"); 40].into(),
+        lease: 0,
     };
     let deletion = Effect::DeleteRange {
         key: key.clone(),
-        range_end: vec![0],
+        range_end: Bytes::from_static(&[0]),
     };
     let compaction = Effect::Compact {
         revision: i64::try_from(number).unwrap_or(i64::MAX),

@@ -44,7 +44,8 @@ fuzz_target!(
 fn seeds() -> Vec<Vec<u8>> {
     let line = "--name\nn1\n--data-dir=/d\n--listen-client-urls\nhttp://127.0.0.1:2379\n\
                 --advertise-client-urls=http://127.0.0.1:2379\n--initial-cluster=n1=http://localhost:2380";
-    let variables = "ETCD_NAME=n1\nETCD_HEARTBEAT_INTERVAL=100\nETCD_UNKNOWN=1\nKONTIKI_CORES=0,2-3";
+    let variables =
+        "ETCD_NAME=n1\nETCD_HEARTBEAT_INTERVAL=100\nETCD_UNKNOWN=1\nKONTIKI_CORES=0,2-3";
     let yaml = "name: n1\ndata-dir: /d\nelection-timeout: 1000\nheartbeat-interval: 100\n\
                 initial-cluster: n1=http://localhost:2380\ncors: '*'\nlog-outputs: [stderr]\n";
     let json = "{\"name\": \"n1\", \"quota-backend-bytes\": 1000000, \"snapshot-count\": 10000}";
@@ -64,7 +65,15 @@ fn seeds() -> Vec<Vec<u8>> {
         seed("--config-file\netcd.yml", "", Some(json)),
         seed("--version", "", None),
         seed("-h", "", None),
-        seed("--cores=0-1\n--shards=1\n--wal-write=written\n--memory-budget-bytes=9", "", None),
-        seed("--quota-backend-bytes=-1\n--max-txn-ops=0\n--strict-reconfig-check=false", "", None),
+        seed(
+            "--cores=0-1\n--shards=1\n--wal-write=written\n--memory-budget-bytes=9",
+            "",
+            None,
+        ),
+        seed(
+            "--quota-backend-bytes=-1\n--max-txn-ops=0\n--strict-reconfig-check=false",
+            "",
+            None,
+        ),
     ]
 }

@@ -43,7 +43,11 @@ fn seeds() -> Vec<Vec<u8>> {
         seeds.push(record.body.to_vec());
         seeds.push(buffer.to_vec());
     }
-    for kind in [RecordKind::Truncate, RecordKind::Checkpoint, RecordKind::Seal] {
+    for kind in [
+        RecordKind::Truncate,
+        RecordKind::Checkpoint,
+        RecordKind::Seal,
+    ] {
         Encoder::mark(kind, Term(2), Index(2), &mut all);
     }
     seeds.push(all.to_vec());

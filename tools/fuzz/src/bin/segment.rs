@@ -101,7 +101,10 @@ fn go_on(mut files: Files, recovered: Recovered, seen: Vec<Index>) {
     for repair in &recovered.damaged_headers {
         store(&mut files, repair.segment, repair.offset, &repair.page());
     }
-    assert_eq!(seen.last().copied().unwrap_or_default(), recovered.last_index);
+    assert_eq!(
+        seen.last().copied().unwrap_or_default(),
+        recovered.last_index
+    );
     let mut appender = Appender::resume(geometry(), identity(), recovered);
     let index = appender.last_index().next();
     let term = Term(appender.hard_state().term.0.max(1_000));
@@ -111,7 +114,11 @@ fn go_on(mut files: Files, recovered: Recovered, seen: Vec<Index>) {
     write_out(&mut appender, &mut files);
     let (again, seen_again) = recover(&files).expect("a log that was continued");
     assert!(again.outcome.may_continue(), "{:?}", again.outcome);
-    assert_eq!(seen_again, [seen, vec![index]].concat(), "nothing is lost by going on");
+    assert_eq!(
+        seen_again,
+        [seen, vec![index]].concat(),
+        "nothing is lost by going on"
+    );
 }
 
 fn write_out(appender: &mut Appender, files: &mut Files) {
@@ -190,7 +197,10 @@ fn seeds() -> Vec<Vec<u8>> {
     seeds.push([&[5, 0, 0, 0, 8, 2][..], &[1; 2]].concat());
     seeds.push([&[18, 1, 7, 0, 0, 1, 9][..], &[0, 0, 0, 40, 1, 5]].concat());
     let raw = valid_log(2).into_values().next().expect("one file");
-    let written = raw.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let written = raw
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
     seeds.push([&[0], &raw[..written.min(3 * 4096)]].concat());
     seeds
 }
