@@ -16,6 +16,8 @@
 //! An arrow only points down; `tests/layers.rs` keeps the picture true.
 
 // Above the line: async, sockets, files, clocks.
+pub mod server;
+
 pub mod logging;
 
 pub mod config;

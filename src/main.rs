@@ -6,7 +6,10 @@ use std::process::ExitCode;
 
 use kontiki::base::limits::CONFIG_FILE_SIZE_BYTES_MAX;
 use kontiki::config::{self, ConfigError, ConfigFile, EXIT_SETTINGS, Invocation};
-use kontiki::logging;
+use kontiki::{logging, server};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let (mut config, notices) = match read_configuration() {
@@ -41,8 +44,17 @@ fn main() -> ExitCode {
         memory_budget_bytes,
         "starting a member"
     );
+    let outcome = server::run(*config);
+    if let Err(error) = &outcome {
+        tracing::error!("{error}");
+        eprintln!("kontiki: {error}");
+    }
     drop(logging);
-    ExitCode::SUCCESS
+    if outcome.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(EXIT_SETTINGS)
+    }
 }
 
 /// Reads command line, environment and the file they name.

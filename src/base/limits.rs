@@ -165,3 +165,17 @@ pub const MEMORY_BUDGET_BYTES_FALLBACK: u64 = 512 * MIB;
 pub const LOG_LINES_QUEUED_MAX: usize = 8_192;
 /// Bytes of one value in a log line; what is longer is cut. A line has at most 32 values.
 pub const LOG_VALUE_BYTES_MAX: usize = 4 * 1_024;
+
+// Recovery.
+
+/// Pieces of a log that travel together from the walking thread to the core.
+pub const RECOVERY_BATCH_PIECES_MAX: usize = 1_024;
+/// Batches of them that wait for the core.
+pub const RECOVERY_BATCHES_MAX: usize = 16;
+
+// The shard's core.
+
+/// Messages from the disk thread that the core has not looked at.
+pub const DISK_ANSWERS_MAX: usize = 64;
+/// How long a stopping member waits for calls that are under way, in seconds.
+pub const CONNECTION_DRAIN_SECONDS_MAX: u64 = 5;

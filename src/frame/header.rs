@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let expected = [
-            0x30, 0x54, 0xf3, 0x2e, 5, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9,
+            0xcc, 0xdf, 0x3a, 0xb6, 5, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9,
             0, 0, 0, 0, 0, 0, 0, b'h', b'e', b'l', b'l', b'o', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
         ];
         assert_eq!(record(RecordKind::Entry, b"hello"), expected);

@@ -24,6 +24,10 @@ pub(super) enum Versions {
     /// The usual case in place.
     One(Record),
     /// A queue, because the oldest are dropped first.
+    #[expect(
+        clippy::box_collection,
+        reason = "in place it would double the size of every key's entry"
+    )]
     Many(Box<VecDeque<Record>>),
 }
 
@@ -359,4 +363,63 @@ fn insert(leaf: &mut Leaf, at: usize, entry: Entry) -> Option<(Key, Leaf)> {
     }
     leaf.shrink_to(leaf.len() + LEAF_KEYS_SLACK);
     Some((right[0].key.clone(), right))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::revision::Revision;
+    use super::*;
+
+    /// Goal: over splits and merges of leaves, in any order, walks in both directions see exactly the
+    /// keys that are there.
+    #[test]
+    fn leaves_split_and_merge() {
+        let mut index = KeyIndex::default();
+        let mut expected = std::collections::BTreeSet::new();
+        let key = |number: u32| number.wrapping_mul(0x9e37_79b9).to_be_bytes();
+        let check = |index: &KeyIndex, expected: &std::collections::BTreeSet<[u8; 4]>| {
+            let span = Span::new(Bytes::from_static(b"\0"), Bytes::from_static(b"\0"));
+            let (mut forward, mut backward) = (vec![], vec![]);
+            index.scan(&span, |key, _| {
+                forward.push(key.bytes().to_vec());
+                ControlFlow::Continue(())
+            });
+            index.scan_back(&span, |key, _| {
+                backward.push(key.bytes().to_vec());
+                ControlFlow::Continue(())
+            });
+            backward.reverse();
+            assert_eq!(
+                forward,
+                expected.iter().map(|key| key.to_vec()).collect::<Vec<_>>()
+            );
+            assert_eq!(forward, backward);
+        };
+        for number in 1..3_000 {
+            let at = Revision {
+                main: 2,
+                sub: number,
+            };
+            let (_, created) = index.push(&key(number), |newest| Record::put(newest, at, b"", 0));
+            assert!(created);
+            expected.insert(key(number));
+        }
+        check(&index, &expected);
+        for number in 1..3_000 {
+            let number = number * 7 % 3_000;
+            if index
+                .pop_newest(&key(number), 2)
+                .is_some_and(|(_, gone)| gone)
+            {
+                assert!(expected.remove(&key(number)));
+            }
+            if number % 50 == 0 {
+                check(&index, &expected);
+            }
+        }
+        assert!(expected.len() < 3_000 / 7 + 1);
+        check(&index, &expected);
+    }
 }

@@ -21,7 +21,7 @@ use crate::base::limits::{
     REQUEST_SIZE_BYTES_DEFAULT, TXN_OPERATIONS_DEFAULT,
 };
 use crate::base::{Instant, ShardId};
-use crate::runtime::router::Router;
+use crate::runtime::{self, router::Router};
 use crate::shard::event::Identity;
 
 /// Time, as the driver of this core has it.
@@ -31,6 +31,19 @@ pub trait Clock {
 
     /// Completes once `span` has passed. Dropping it cancels the timer.
     fn sleep(&self, span: Duration) -> Pin<Box<dyn Future<Output = ()>>>;
+}
+
+/// The clock of the core this runs on.
+pub struct CoreClock(pub runtime::clock::Clock);
+
+impl Clock for CoreClock {
+    fn now(&self) -> Instant {
+        self.0.now()
+    }
+
+    fn sleep(&self, span: Duration) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(runtime::executor::sleep(span))
+    }
 }
 
 /// Which web pages may read answers over HTTP/1.1 (`--cors`).

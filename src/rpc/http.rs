@@ -214,7 +214,11 @@ pub(super) fn health_page(reason: Option<&str>) -> Page {
     let reason_text = serde_json::Value::from(reason.unwrap_or_default());
     let body = format!(r#"{{"health":"{health}","reason":{reason_text}}}"#);
     if reason.is_none() {
-        Page::json(200, body)
+        // etcd names no type here, and its HTTP library takes the body for text.
+        Page {
+            nosniff: false,
+            ..Page::plain(200, body)
+        }
     } else {
         Page::plain(503, body + "\n")
     }

@@ -236,6 +236,37 @@ mod tests {
         assert_eq!(receiver.poll_receive(&mut cx), Poll::Ready(None));
     }
 
+    /// Posts a batch when it is dropped, which is while the receiver registers its next waker: after its
+    /// first look into the queue, before it has said that it sleeps.
+    struct PostsLate(Sender<char>);
+
+    impl Wake for PostsLate {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    impl Drop for PostsLate {
+        fn drop(&mut self) {
+            // As a sender whose ring still sees an awake receiver: nobody will ring for this one.
+            self.0.post('z').expect("room");
+        }
+    }
+
+    /// Goal: a batch that arrives while the receiver falls asleep, and for which nobody rings, is found.
+    #[test]
+    fn second_look() {
+        let (sender, mut receiver) = mailbox(1);
+        let late = Waker::from(Arc::new(PostsLate(sender)));
+        assert_eq!(
+            receiver.poll_receive(&mut Context::from_waker(&late)),
+            Poll::Pending
+        );
+        drop(late);
+        let next = Waker::from(Arc::new(CountingWaker::default()));
+        let mut cx = Context::from_waker(&next);
+        assert_eq!(receiver.poll_receive(&mut cx), Poll::Ready(Some('z')));
+        assert_eq!(receiver.poll_receive(&mut cx), Poll::Ready(None));
+    }
+
     /// Goal: under threads that race with the receiver's falling asleep no batch and no wake is lost.
     #[test]
     fn threads_stress() {

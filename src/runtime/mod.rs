@@ -8,6 +8,7 @@
 //! [`placement`] (one executor per core), [`net`] (sockets), and [`signals`] to end it.
 
 pub mod clock;
+pub mod core;
 pub mod disk;
 pub mod executor;
 pub mod fatal;
@@ -21,6 +22,7 @@ pub mod placement;
     reason = "raw io_uring system calls, before the library may make them"
 )]
 pub mod preflight;
+pub mod recovery;
 pub mod router;
 pub mod signals;
 pub mod stats;

@@ -137,12 +137,19 @@ impl Listener {
 
     /// Accepts for ever on this core and hands each connection to `on_connection`. Ends only by being
     /// dropped, at any point, without losing a descriptor; what was not accepted is then reset by the kernel.
-    /// Refusals for lack of descriptors or memory are logged and retried.
+    /// Refusals for lack of descriptors or memory are logged once and retried.
     pub async fn serve(self, mut on_connection: impl FnMut(Accepted)) {
+        let mut failing = false;
         loop {
-            if let Err(error) = self.accept_ready(&mut on_connection).await {
-                tracing::warn!(address = %self.local, %error, "cannot accept connections, retrying");
-                executor::sleep(ACCEPT_RETRY).await;
+            match self.accept_ready(&mut on_connection).await {
+                Ok(()) => failing = false,
+                Err(error) => {
+                    if !failing {
+                        tracing::warn!(address = %self.local, %error, "cannot accept connections, retrying");
+                        failing = true;
+                    }
+                    executor::sleep(ACCEPT_RETRY).await;
+                }
             }
         }
     }
@@ -155,9 +162,10 @@ impl Listener {
                     let Some(peer) = peer.as_socket() else {
                         continue;
                     };
-                    // Answers are coalesced here, never by the kernel.
-                    socket.set_tcp_nodelay(true)?;
-                    on_connection(Accepted { socket, peer });
+                    // Answers are coalesced here, never by the kernel. A connection that refuses is broken.
+                    if socket.set_tcp_nodelay(true).is_ok() {
+                        on_connection(Accepted { socket, peer });
+                    }
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return readable(&self.socket).await,

@@ -13,7 +13,7 @@ use crate::frame::{self, AccessError, Record};
 use crate::keyspace::fold::FoldJob;
 use crate::keyspace::{Keyspace, TruncateJob};
 use crate::raft::LogTerms;
-use crate::wal::{HardState, Replayed as Replay};
+use crate::wal::{self, HardState};
 
 /// State and position of a log that was replayed to its end.
 #[derive(Default)]
@@ -28,49 +28,62 @@ pub struct Replayed {
     pub hard_state: HardState,
 }
 
+/// A piece of a log, checked and on its own: it may cross to another core.
+#[derive(Debug)]
+pub enum Piece {
+    /// The entry after the last one.
+    Entry {
+        /// Its term.
+        term: Term,
+        /// Its index.
+        index: Index,
+        /// Its archive, which is one and says what this build knows.
+        body: Vec<u8>,
+    },
+    /// Every entry after this index is undone.
+    Cut(Index),
+}
+
+impl Piece {
+    /// Checks what recovery hands on; `None` for what says nothing about the state.
+    ///
+    /// # Errors
+    /// When an entry's archive is not one, or says something this build does not know.
+    pub fn new(recovered: wal::Replayed<'_>) -> Result<Option<Piece>, AccessError> {
+        Ok(match recovered {
+            wal::Replayed::Entry(Record { header, body, .. }) => {
+                check(body)?;
+                let (term, index) = (header.term, header.index);
+                Some(Piece::Entry {
+                    term,
+                    index,
+                    body: body.to_vec(),
+                })
+            }
+            wal::Replayed::Cut { after } => Some(Piece::Cut(after)),
+            wal::Replayed::Checkpoint { .. } => None,
+        })
+    }
+}
+
 /// A replay under way.
 #[derive(Default)]
 pub struct Replayer {
     state: Replayed,
-    /// Checked and not folded.
-    queue: VecDeque<Item>,
+    /// Taken and not folded.
+    queue: VecDeque<Piece>,
     job: Option<Job>,
 }
 
-enum Item {
-    Entry {
-        term: Term,
-        index: Index,
-        body: Vec<u8>,
-    },
-    Cut(Index),
-}
-
 enum Job {
-    Fold(FoldJob, Vec<u8>),
+    Fold(Box<FoldJob>, Vec<u8>),
     Truncate(TruncateJob),
 }
 
 impl Replayer {
-    /// Takes what recovery hands on.
-    ///
-    /// # Errors
-    /// When an entry's archive is not one, or says something this build does not know.
-    pub fn take(&mut self, replayed: Replay<'_>) -> Result<(), AccessError> {
-        match replayed {
-            Replay::Entry(Record { header, body, .. }) => {
-                check(body)?;
-                let (term, index) = (header.term, header.index);
-                self.queue.push_back(Item::Entry {
-                    term,
-                    index,
-                    body: body.to_vec(),
-                });
-            }
-            Replay::Cut { after } => self.queue.push_back(Item::Cut(after)),
-            Replay::Checkpoint { .. } => {}
-        }
-        Ok(())
+    /// Takes pieces, in the order of the log.
+    pub fn take(&mut self, pieces: impl IntoIterator<Item = Piece>) {
+        self.queue.extend(pieces);
     }
 
     /// Folds for at most `steps` steps; whether everything taken so far is folded.
@@ -94,18 +107,21 @@ impl Replayer {
             }
             match queue.pop_front() {
                 None => return true,
-                Some(Item::Cut(after)) => {
+                Some(Piece::Cut(after)) => {
                     state.terms.truncate(after);
                     state.cluster.truncate(after);
                     *job = Some(Job::Truncate(TruncateJob::new(&mut state.keyspace, after)));
                 }
-                Some(Item::Entry { term, index, body }) => {
+                Some(Piece::Entry { term, index, body }) => {
                     let appended = state.terms.append(term);
                     assert_eq!(appended, index, "recovery hands on entries without gaps");
                     for change in cluster_changes(&body) {
                         state.cluster.fold(index, change);
                     }
-                    *job = Some(Job::Fold(FoldJob::replay(&mut state.keyspace, index), body));
+                    *job = Some(Job::Fold(
+                        Box::new(FoldJob::replay(&mut state.keyspace, index)),
+                        body,
+                    ));
                 }
             }
         }

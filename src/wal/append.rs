@@ -19,21 +19,18 @@
 //! | with one of the two header pages torn | the other one counts, the segment is empty |
 //! | after the header's sync | the segment is empty; commits go on in it |
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::base::limits::{
-    PAGE_SIZE_BYTES, SHARD_STAGED_BYTES_MAX, STAGING_BUFFER_KEPT_BYTES_MAX,
-    STAGING_BUFFERS_KEPT_MAX,
-};
+use crate::base::limits::PAGE_SIZE_BYTES;
 use crate::base::{Index, MemberId, Term};
-use crate::frame::{Body, EncodeError, Encoder, PageBuffer, Record, RecordKind};
+use crate::frame::{Body, PageBuffer, Record, RecordKind};
 use crate::wal::record::{
     COMMIT_HEADER_BYTES, CommitHeader, CommitSequence, HardState, commit_size_bytes,
 };
 use crate::wal::recover::Recovered;
-use crate::wal::retain::{Catalog, Extent, Location, SegmentSummary};
+use crate::wal::retain::{Catalog, Location, SegmentSummary};
 use crate::wal::segment::{Geometry, LogIdentity, SegmentHeader, SegmentSequence};
+use crate::wal::stage::{StageError, Staging};
 
 /// Commits that must carry a changed term or vote before it may be used: no single bad block forgets it.
 const HARD_STATE_COPIES: u8 = 2;
@@ -42,7 +39,6 @@ const HARD_STATE_COPIES: u8 = 2;
 pub struct Appender {
     geometry: Geometry,
     identity: LogIdentity,
-    encoder: Encoder,
     catalog: Catalog,
     /// The segment that takes commits; none before the first is opened.
     active: Option<Active>,
@@ -65,10 +61,7 @@ pub struct Appender {
     hard_state_durable: u8,
     /// Whether the last commit only vouches for the one before it, or there is none.
     sealed: bool,
-    staged: VecDeque<Batch>,
-    /// Bytes of all staged batches and of the commit in flight.
-    staged_bytes: u64,
-    spare_buffers: Vec<PageBuffer>,
+    staging: Staging,
     flight: Flight,
 }
 
@@ -88,20 +81,6 @@ enum Flight {
         size_bytes: u64,
     },
     Segment(SegmentHeader),
-}
-
-/// Records that will be one commit.
-struct Batch {
-    /// Room for the commit header, then the records.
-    buffer: PageBuffer,
-    record_count: u32,
-    extent: Extent,
-    /// Last index of the log after these records.
-    placed_index: Index,
-    /// The same, lowered by records that were staged later: what becomes durable with this batch and
-    /// still counts.
-    durable_index: Index,
-    is_seal: bool,
 }
 
 /// What the caller has to do to get on.
@@ -185,7 +164,6 @@ impl Appender {
         Appender {
             geometry,
             identity,
-            encoder: Encoder::new(geometry.entry_size_bytes_max()),
             catalog: Catalog::new(geometry),
             active: None,
             next_segment: SegmentSequence(1),
@@ -200,9 +178,7 @@ impl Appender {
             hard_state_placed: HARD_STATE_COPIES,
             hard_state_durable: HARD_STATE_COPIES,
             sealed: true,
-            staged: VecDeque::new(),
-            staged_bytes: 0,
-            spare_buffers: Vec::new(),
+            staging: Staging::new(geometry),
             flight: Flight::Nothing,
         }
     }
@@ -261,15 +237,8 @@ impl Appender {
         body: &T,
     ) -> Result<Staged, StageError> {
         self.assert_next(index);
-        self.open_batch()?;
-        let batch = self.staged.back_mut().expect("a batch is open");
-        match self.encoder.entry(term, index, body, &mut batch.buffer) {
-            Ok(range) => Ok(self.staged_entry(index, range)),
-            Err(error) => {
-                self.drop_empty_batch();
-                Err(StageError::Encode(error))
-            }
-        }
+        let range = self.staging.entry(term, index, body)?;
+        Ok(self.staged(index, range))
     }
 
     /// Stages an entry that another member encoded, as it is.
@@ -283,17 +252,8 @@ impl Appender {
         let index = record.header.index;
         assert_eq!(record.header.kind, RecordKind::Entry, "only entries travel");
         self.assert_next(index);
-        let limit = self.geometry.entry_size_bytes_max();
-        if u64::from(record.header.length) > limit {
-            let limit_bytes = usize::try_from(limit).expect("a limit fits in an address");
-            return Err(StageError::Encode(EncodeError::TooLarge { limit_bytes }));
-        }
-        self.open_batch()?;
-        let batch = self.staged.back_mut().expect("a batch is open");
-        let start = batch.buffer.len();
-        batch.buffer.extend_from_slice(record.bytes);
-        let range = start..batch.buffer.len();
-        Ok(self.staged_entry(index, range))
+        let range = self.staging.record(record)?;
+        Ok(self.staged(index, range))
     }
 
     /// Voids every entry above `after`; `term` is the term of the leader whose entries follow.
@@ -316,23 +276,12 @@ impl Appender {
             "truncation after {after} beyond the last index {}",
             self.last_index
         );
-        self.open_batch()?;
+        self.staging.truncate(term, after)?;
         if let Flight::Commit { durable_index, .. } = &mut self.flight {
             *durable_index = after.min(*durable_index);
         }
-        for batch in &mut self.staged {
-            batch.durable_index = after.min(batch.durable_index);
-        }
         self.durable_index = after.min(self.durable_index);
         self.last_index = after;
-        let batch = self.staged.back_mut().expect("a batch is open");
-        batch.extent.cut_after = Some(
-            batch
-                .extent
-                .cut_after
-                .map_or(after, |lowest| lowest.min(after)),
-        );
-        self.stage_mark(RecordKind::Truncate, term, after);
         Ok(())
     }
 
@@ -346,9 +295,7 @@ impl Appender {
             "a checkpoint at {index} above the commit index {}",
             self.hard_state.commit
         );
-        self.open_batch()?;
-        self.stage_mark(RecordKind::Checkpoint, term, index);
-        Ok(())
+        self.staging.checkpoint(term, index, self.last_index)
     }
 
     /// Whether the last commit is durable and nothing on disk says so yet. The caller stages a seal when
@@ -364,9 +311,7 @@ impl Appender {
     /// If [`Self::needs_seal`] is false.
     pub fn stage_seal(&mut self) {
         assert!(self.needs_seal(), "nothing to seal");
-        self.push_batch();
-        self.staged.back_mut().expect("a batch is open").is_seal = true;
-        self.stage_mark(RecordKind::Seal, self.hard_state.term, self.last_index);
+        self.staging.seal(self.hard_state.term, self.last_index);
     }
 
     /// What every commit from now on carries. A changed term or vote asks for two commits, of records
@@ -418,16 +363,14 @@ impl Appender {
         if !self.has_work() {
             return CommitStep::Nothing;
         }
-        if self.staged.is_empty() {
-            self.push_batch();
-        }
-        let body_length = self.staged[0].buffer.len() - COMMIT_HEADER_BYTES;
+        // A term or a vote may have to go out without any record.
+        let body_length = self.staging.first_body_length().unwrap_or(0);
         let size_bytes = commit_size_bytes(body_length as u64);
         let active = match &mut self.active {
             Some(active) if active.offset + size_bytes <= self.geometry.commits_end() => active,
             _ => return CommitStep::OpenSegment(self.next_segment),
         };
-        let batch = self.staged.pop_front().expect("there is a batch");
+        let batch = self.staging.take(self.last_index);
         let sequence = self.next_commit;
         let header = CommitHeader {
             salt: active.header.salt,
@@ -499,8 +442,7 @@ impl Appender {
         if hard_state_version == self.hard_state_version {
             self.hard_state_durable = HARD_STATE_COPIES.min(self.hard_state_durable + 1);
         }
-        self.staged_bytes -= size_bytes;
-        self.keep_buffer(commit.bytes);
+        self.staging.give_back(commit.bytes, size_bytes);
         Durable {
             commit: sequence,
             index: durable_index,
@@ -576,7 +518,7 @@ impl Appender {
     /// yet in two commits.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.staged.is_empty() || self.hard_state_placed < HARD_STATE_COPIES
+        !self.staging.is_empty() || self.hard_state_placed < HARD_STATE_COPIES
     }
 
     /// Last index of the log, staged records included.
@@ -609,10 +551,10 @@ impl Appender {
         self.hard_state_durable == HARD_STATE_COPIES
     }
 
-    /// Bytes staged or in flight, at most about [`SHARD_STAGED_BYTES_MAX`].
+    /// Bytes staged or in flight, at most about [`crate::base::limits::SHARD_STAGED_BYTES_MAX`].
     #[must_use]
     pub fn staged_bytes(&self) -> u64 {
-        self.staged_bytes
+        self.staging.size_bytes()
     }
 
     /// The segment that will be asked for next: what a spare file is named.
@@ -625,8 +567,7 @@ impl Appender {
     #[must_use]
     pub fn staged_record(&self, staged: &Staged) -> Option<&[u8]> {
         let at = staged.commit.0.checked_sub(self.next_commit.0)?;
-        let batch = self.staged.get(usize::try_from(at).ok()?)?;
-        batch.buffer.get(staged.range.clone())
+        self.staging.bytes(usize::try_from(at).ok()?, &staged.range)
     }
 
     /// The archive of an entry, as long as it is staged and not handed out.
@@ -644,7 +585,7 @@ impl Appender {
         self.active
             .as_ref()
             .map_or(0, free)
-            .saturating_sub(self.staged_bytes)
+            .saturating_sub(self.staging.size_bytes())
     }
 
     /// Whether a segment's header is on its way to the disk.
@@ -697,87 +638,12 @@ impl Appender {
         assert_eq!(index, self.last_index.next(), "entries are staged in order");
     }
 
-    /// Makes sure that the last batch takes another record.
-    fn open_batch(&mut self) -> Result<(), StageError> {
-        if self.staged_bytes >= SHARD_STAGED_BYTES_MAX {
-            return Err(StageError::Full {
-                staged_bytes: self.staged_bytes,
-            });
-        }
-        let soft = self.geometry.commit_size_soft_bytes();
-        let open = self
-            .staged
-            .back()
-            .is_some_and(|batch| (batch.buffer.len() as u64) < soft && !batch.is_seal);
-        if !open {
-            self.push_batch();
-        }
-        Ok(())
-    }
-
-    fn push_batch(&mut self) {
-        let capacity =
-            usize::try_from(self.geometry.commit_size_soft_bytes() + 2 * PAGE_SIZE_BYTES);
-        let capacity = capacity.expect("a batch fits in memory");
-        let mut buffer = self
-            .spare_buffers
-            .pop()
-            .unwrap_or_else(|| PageBuffer::with_capacity(capacity));
-        buffer.clear();
-        buffer.resize(COMMIT_HEADER_BYTES, 0);
-        self.staged_bytes += COMMIT_HEADER_BYTES as u64;
-        self.staged.push_back(Batch {
-            buffer,
-            record_count: 0,
-            extent: Extent::default(),
-            placed_index: self.last_index,
-            durable_index: self.last_index,
-            is_seal: false,
-        });
-    }
-
-    /// Takes back the batch that was opened for a record that then could not be encoded.
-    fn drop_empty_batch(&mut self) {
-        if self
-            .staged
-            .back()
-            .is_some_and(|batch| batch.record_count == 0)
-        {
-            let batch = self.staged.pop_back().expect("there is a batch");
-            self.staged_bytes -= COMMIT_HEADER_BYTES as u64;
-            self.keep_buffer(batch.buffer);
-        }
-    }
-
-    fn stage_mark(&mut self, kind: RecordKind, term: Term, index: Index) {
-        let batch = self.staged.back_mut().expect("a batch is open");
-        let range = Encoder::mark(kind, term, index, &mut batch.buffer);
-        batch.record_count += 1;
-        batch.placed_index = self.last_index;
-        batch.durable_index = self.last_index;
-        self.staged_bytes += range.len() as u64;
-    }
-
-    fn staged_entry(&mut self, index: Index, range: Range<usize>) -> Staged {
-        let commit = CommitSequence(self.next_commit.0 + self.staged.len() as u64 - 1);
-        let batch = self.staged.back_mut().expect("a batch is open");
-        batch.record_count += 1;
-        batch.extent.first_index = batch
-            .extent
-            .first_index
-            .map_or(Some(index), |lowest| Some(lowest.min(index)));
-        batch.placed_index = index;
-        batch.durable_index = index;
+    fn staged(&mut self, index: Index, range: Range<usize>) -> Staged {
         self.last_index = index;
-        self.staged_bytes += range.len() as u64;
-        Staged { commit, range }
-    }
-
-    fn keep_buffer(&mut self, buffer: PageBuffer) {
-        if self.spare_buffers.len() < STAGING_BUFFERS_KEPT_MAX
-            && buffer.capacity() <= STAGING_BUFFER_KEPT_BYTES_MAX
-        {
-            self.spare_buffers.push(buffer);
+        let batches_before = self.staging.batch_count() as u64 - 1;
+        Staged {
+            commit: CommitSequence(self.next_commit.0 + batches_before),
+            range,
         }
     }
 }
@@ -800,18 +666,4 @@ pub struct Staged {
     pub commit: CommitSequence,
     /// Its bytes in that commit, from the commit's first byte.
     pub range: Range<usize>,
-}
-
-/// Why a record was not staged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StageError {
-    /// Too much waits for the disk: try again after the next completion.
-    #[error("{staged_bytes} bytes wait for the disk, the limit is {SHARD_STAGED_BYTES_MAX}")]
-    Full {
-        /// Bytes staged and in flight.
-        staged_bytes: u64,
-    },
-    /// The body cannot be an entry.
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
 }

@@ -25,15 +25,17 @@
 //! ```
 
 pub mod append;
+pub mod damage;
 pub mod record;
 pub mod recover;
 pub mod retain;
 pub mod segment;
+pub mod stage;
 
-pub use append::{
-    Appender, Commit, CommitStep, Durable, PreparedSegment, SegmentOpening, StageError, Staged,
-};
+pub use append::{Appender, Commit, CommitStep, Durable, PreparedSegment, SegmentOpening, Staged};
+pub use damage::{Damage, Outcome, Refusal};
 pub use record::{CommitSequence, HardState};
-pub use recover::{Damage, Outcome, Recovered, Recovery, Refusal, Replayed, SegmentFile};
+pub use recover::{Recovered, Recovery, Replayed, SegmentFile};
 pub use retain::{Location, SegmentSummary};
 pub use segment::{Geometry, LogIdentity, SegmentSequence};
+pub use stage::StageError;

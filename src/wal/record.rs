@@ -312,7 +312,7 @@ mod tests {
         ] {
             expected[offset] = byte;
         }
-        expected[120..].copy_from_slice(&[0; 8]);
+        expected[120..].copy_from_slice(&[0xe0, 0x9a, 0x7b, 0xab, 0x20, 0x30, 0x7d, 0x88]);
         assert_eq!(bytes[..COMMIT_HEADER_BYTES], expected);
     }
 

@@ -423,6 +423,10 @@ impl Scenario {
     /// With nothing held, reclaim leaves exactly what etcd would keep, and every readable revision and
     /// event is still there.
     fn finish(&mut self) {
+        // What is held must survive this.
+        for rig in &mut self.rigs {
+            rig.reclaim_all();
+        }
         self.release();
         for rig in &mut self.rigs {
             rig.reclaim_all();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kontiki::wal::Outcome;
-use kontiki::wal::recover::Evidence;
+use kontiki::wal::damage::Evidence;
 
 use crate::disk::{Disk, Entry, Found, Placed, recover};
 

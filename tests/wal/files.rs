@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kontiki::base::{ClusterId, Incarnation, MemberId, ShardId};
-use kontiki::wal::recover::{Cause, Evidence, RefusalReason};
+use kontiki::wal::damage::{Cause, Evidence, RefusalReason};
 use kontiki::wal::{LogIdentity, Outcome, Refusal, SegmentSequence};
 
 use crate::disk::{Disk, identity, recover, recover_as, resume};
@@ -97,8 +97,8 @@ fn foreign() {
         assert_eq!(
             refusal.reason,
             RefusalReason::Foreign {
-                found: identity(),
-                expected
+                found: Box::new(identity()),
+                expected: Box::new(expected),
             }
         );
         let text = refusal.to_string();

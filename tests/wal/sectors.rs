@@ -1,7 +1,7 @@
 //! Every sector of a small log is flipped, zeroed and replaced by a stale one.
 
 use kontiki::wal::Outcome;
-use kontiki::wal::recover::Cause;
+use kontiki::wal::damage::Cause;
 
 use crate::disk::{Disk, Found, Placed, recover};
 

@@ -10,7 +10,7 @@ use rustix::thread::gettid;
 /// What the workers are raised to; the server itself runs at the priority it was started with.
 const NICE: i32 = -10;
 
-/// The calling thread, as [`Reported::raise_priority`] wants it.
+/// The calling thread, whose I/O workers are to be raised.
 #[must_use]
 pub fn current_thread() -> i32 {
     gettid().as_raw_nonzero().get()

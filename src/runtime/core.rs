@@ -1,0 +1,411 @@
+//! The turn: how a core drives the shard it owns.
+//!
+//! One task per shard, on the shard's core. A turn gathers everything that happened, reads the clock
+//! once, hands the events to the shard, and performs its effects: commits to the log's writer, answers
+//! to the router of this core and by mail to the others. It must never wait inside a turn, and it never
+//! yields busily: a shard with work left gets its next turn after a timer, so that the rings are looked
+//! at in between.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::clock::Clock;
+use super::disk::identity::random_u64;
+use super::disk::log::{LogDone, LogJob, LogWriter};
+use super::disk::segments::{DiskAnswer, DiskThread, PreparedSegment};
+use super::executor::sleep;
+use super::fatal::fatal;
+use super::mailbox::{Receiver, Sender};
+use super::router::{Doorbell, Outbound, Router};
+use super::stats::CoreStats;
+use crate::base::limits::{SEAL_IDLE_MICROS, TICK_MILLIS};
+use crate::base::{CoreId, Instant};
+use crate::shard::Shard;
+use crate::shard::event::{Answer, ClientRequest, Effects, Event, LogEffect};
+use crate::wal::{self, Commit, SegmentOpening, SegmentSequence};
+
+/// After how long a shard with work left gets its next turn, at the latest.
+const SLICE_PAUSE: Duration = Duration::from_micros(1);
+
+/// What one core mails to another.
+#[derive(Debug)]
+pub enum Mail {
+    /// Answers for connections of the receiving core.
+    Answers(Vec<Answer>),
+    /// The shard serves: connections may be accepted.
+    Serve,
+}
+
+/// Everything a shard's core works with.
+pub struct ShardCore {
+    /// The replica.
+    pub shard: Shard,
+    /// This core.
+    pub core: CoreId,
+    /// Its clock, the same for all cores.
+    pub clock: Clock,
+    /// Its counters.
+    pub stats: Arc<CoreStats>,
+    /// The log's write path.
+    pub writer: LogWriter<LogBytes>,
+    /// Makes segments.
+    pub disk: DiskThread,
+    /// What the disk thread answers.
+    pub disk_answers: Receiver<DiskAnswer>,
+    /// Where the segments lie.
+    pub log_directory: PathBuf,
+    /// Rung by whoever leaves something for the shard.
+    pub doorbell: Rc<Doorbell>,
+    /// Requests of this core's connections.
+    pub local: Rc<Outbound>,
+    /// Requests of other cores' connections.
+    pub remote: Receiver<Vec<ClientRequest>>,
+    /// This core's connections.
+    pub router: Rc<Router>,
+    /// The other cores, by id; none for this one.
+    pub cores: Vec<Option<Sender<Mail>>>,
+    /// Set when the member stops; the doorbell is rung then.
+    pub stopping: Rc<Cell<bool>>,
+    /// Memory the process has allocated, in bytes.
+    pub memory_used_bytes: fn() -> u64,
+}
+
+/// Bytes on their way to the log's file.
+#[derive(Debug)]
+pub enum LogBytes {
+    /// A batch of records.
+    Commit(Commit),
+    /// A segment's header.
+    Opening(SegmentOpening),
+}
+
+impl AsRef<[u8]> for LogBytes {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            LogBytes::Commit(commit) => commit.bytes(),
+            LogBytes::Opening(opening) => opening.page(),
+        }
+    }
+}
+
+type Timer = Pin<Box<dyn Future<Output = ()>>>;
+
+/// What was gathered for a turn.
+#[derive(Default)]
+struct Gathered {
+    requests: Vec<ClientRequest>,
+    done: VecDeque<LogDone<LogBytes>>,
+    prepared: VecDeque<DiskAnswer>,
+    tick: bool,
+    sealing: bool,
+    more: bool,
+}
+
+/// The task of one shard.
+pub struct Turns {
+    core: ShardCore,
+    gathered: Gathered,
+    effects: Effects,
+    /// The file of the spare that the shard knows of.
+    spare: Option<PreparedSegment>,
+    tick: Timer,
+    /// Set while a seal may become due, and never cancelled: re-armed at most once a millisecond.
+    seal: Option<Timer>,
+    last_write: Instant,
+    pause: Option<Timer>,
+    /// Answers for other cores, gathered over a turn.
+    outgoing: Vec<Vec<Answer>>,
+    stop_seen: bool,
+}
+
+impl Turns {
+    /// Prepares the task; the active segment must be open in the writer already.
+    #[must_use]
+    pub fn new(core: ShardCore) -> Turns {
+        let outgoing = core.cores.iter().map(|_| Vec::new()).collect();
+        Turns {
+            gathered: Gathered {
+                tick: true,
+                ..Gathered::default()
+            },
+            effects: Effects::default(),
+            spare: None,
+            tick: Box::pin(sleep(Duration::from_millis(TICK_MILLIS))),
+            seal: None,
+            last_write: Instant::default(),
+            pause: None,
+            outgoing,
+            stop_seen: false,
+            core,
+        }
+    }
+
+    /// Turns until this member serves: leads and has committed an entry of its term.
+    pub async fn until_serving(&mut self) {
+        self.turn();
+        while !self.core.shard.is_serving() {
+            poll_fn(|cx| self.poll_gather(cx)).await;
+            self.turn();
+        }
+    }
+
+    /// Turns until the member stops and everything that was taken is answered, durable and sealed.
+    pub async fn run(mut self) {
+        while !(self.stop_seen && self.core.shard.is_drained()) {
+            poll_fn(|cx| self.poll_gather(cx)).await;
+            self.turn();
+        }
+    }
+
+    /// Collects what has happened; pends when that is nothing.
+    fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let core = &mut self.core;
+        let gathered = &mut self.gathered;
+        let mut ready = core.doorbell.poll_rung(cx).is_ready();
+        core.local.take_into(&mut gathered.requests);
+        while let Poll::Ready(Some(mut batch)) = core.remote.poll_receive(cx) {
+            gathered.requests.append(&mut batch);
+        }
+        ready |= !gathered.requests.is_empty();
+        while let Poll::Ready(done) = core.writer.poll_done(cx) {
+            gathered.done.push_back(done);
+            ready = true;
+        }
+        while let Poll::Ready(Some(answer)) = core.disk_answers.poll_receive(cx) {
+            gathered.prepared.push_back(answer);
+            ready = true;
+        }
+        if self.tick.as_mut().poll(cx).is_ready() {
+            self.tick = Box::pin(sleep(Duration::from_millis(TICK_MILLIS)));
+            // A new timer is armed by its first poll.
+            let _armed = self.tick.as_mut().poll(cx);
+            gathered.tick = true;
+            ready = true;
+        }
+        if poll_timer(&mut self.seal, cx) {
+            gathered.sealing = true;
+            ready = true;
+        }
+        if poll_timer(&mut self.pause, cx) {
+            gathered.more = true;
+            ready = true;
+        }
+        if ready {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn turn(&mut self) {
+        let now = self.core.clock.now();
+        self.core.stats.turn_begin(now);
+        let mut requests = std::mem::take(&mut self.gathered.requests);
+        if !requests.is_empty() {
+            // Before the completion, so that they are part of the commit that it lets go.
+            self.hand_in(Event::Requests(&mut requests), now);
+        }
+        self.gathered.requests = requests;
+        while let Some(done) = self.gathered.done.pop_front() {
+            match done {
+                LogDone::Durable {
+                    bytes: LogBytes::Commit(commit),
+                    ..
+                } => {
+                    self.last_write = now;
+                    self.hand_in(Event::CommitDurable(commit), now);
+                }
+                LogDone::Durable {
+                    bytes: LogBytes::Opening(opening),
+                    ..
+                } => {
+                    self.hand_in(Event::SegmentOpened(opening), now);
+                }
+                LogDone::Opened { .. } => {}
+            }
+        }
+        while let Some(answer) = self.gathered.prepared.pop_front() {
+            self.segment_prepared(answer, now);
+        }
+        if std::mem::take(&mut self.gathered.tick) {
+            let memory_used_bytes = (self.core.memory_used_bytes)();
+            self.hand_in(Event::Tick { memory_used_bytes }, now);
+        }
+        if self.core.stopping.get() && !self.stop_seen {
+            self.stop_seen = true;
+            self.hand_in(Event::Stop, now);
+        }
+        let idle = now.since(self.last_write) >= Duration::from_micros(SEAL_IDLE_MICROS);
+        if std::mem::take(&mut self.gathered.sealing) && idle
+            || self.stop_seen && self.core.shard.needs_seal()
+        {
+            self.hand_in(Event::LogIdle, now);
+        }
+        if std::mem::take(&mut self.gathered.more) {
+            self.hand_in(Event::Continue, now);
+        }
+        self.mail_answers();
+        if self.seal.is_none() && self.core.shard.needs_seal() {
+            self.seal = Some(Box::pin(sleep(Duration::from_micros(SEAL_IDLE_MICROS))));
+        }
+        if self.pause.is_none() && self.core.shard.has_work() {
+            self.pause = Some(Box::pin(sleep(SLICE_PAUSE)));
+        }
+        self.core.stats.set_busy(self.core.shard.is_busy());
+        self.core.stats.turn_end(self.core.clock.now());
+    }
+
+    fn hand_in(&mut self, event: Event<'_>, now: Instant) {
+        self.core.shard.handle(event, now, &mut self.effects);
+        self.perform();
+    }
+
+    fn segment_prepared(&mut self, answer: DiskAnswer, now: Instant) {
+        match answer {
+            DiskAnswer::Ready(segment) => {
+                let salt = match random_u64() {
+                    Ok(random) => random.max(1),
+                    Err(error) => fatal(format_args!("cannot read random bytes: {error}")),
+                };
+                let sequence = SegmentSequence(segment.sequence);
+                self.spare = Some(segment);
+                self.hand_in(
+                    Event::SegmentPrepared(wal::PreparedSegment { sequence, salt }),
+                    now,
+                );
+            }
+            DiskAnswer::OutOfSpace { sequence } => {
+                let directory = self.core.log_directory.display();
+                tracing::warn!(
+                    sequence,
+                    "{directory}: no space for the next log segment; writes are refused when the \
+                     active one is nearly full, until there is"
+                );
+                self.hand_in(Event::SegmentRefused, now);
+            }
+            DiskAnswer::Failed { error, .. } => {
+                fatal(format_args!(
+                    "the log's next segment cannot be made: {error}"
+                ));
+            }
+        }
+    }
+
+    fn perform(&mut self) {
+        for effect in std::mem::take(&mut self.effects.log) {
+            match effect {
+                LogEffect::Commit(commit) => {
+                    let (tag, offset) = (commit.sequence.0, commit.offset);
+                    let bytes = LogBytes::Commit(commit);
+                    self.submit(LogJob::Commit {
+                        tag,
+                        offset,
+                        also_at: None,
+                        bytes,
+                    });
+                }
+                LogEffect::OpenSegment(opening) => {
+                    let spare = self
+                        .spare
+                        .take()
+                        .expect("the shard opens what was prepared");
+                    self.submit(LogJob::Open(spare));
+                    let [offset, copy] = opening.offsets;
+                    let tag = opening.sequence.0;
+                    let bytes = LogBytes::Opening(opening);
+                    self.submit(LogJob::Commit {
+                        tag,
+                        offset,
+                        also_at: Some(copy),
+                        bytes,
+                    });
+                }
+                LogEffect::PrepareSegment(sequence) => {
+                    let path = self.core.log_directory.join(sequence.file_name());
+                    if self.core.disk.prepare(sequence.0, path).is_err() {
+                        fatal("the disk thread has ended");
+                    }
+                }
+            }
+        }
+        let own = self.core.core.0;
+        if self
+            .effects
+            .answers
+            .iter()
+            .all(|answer| answer.ticket.core == own)
+        {
+            self.core.router.deliver(self.effects.answers.drain(..));
+            return;
+        }
+        let mut answers = std::mem::take(&mut self.effects.answers);
+        for answer in answers.extract_if(.., |answer| answer.ticket.core != own) {
+            self.outgoing[answer.ticket.core as usize].push(answer);
+        }
+        self.core.router.deliver(answers.drain(..));
+        self.effects.answers = answers;
+    }
+
+    fn submit(&self, job: LogJob<LogBytes>) {
+        let submitted = self.core.writer.submit(job);
+        assert!(submitted.is_ok(), "one commit is in flight at a time");
+    }
+
+    /// One piece of mail per core and turn. A core whose mailbox is full gets its answers with the next
+    /// turn's; that many batches behind, its clients have long given up.
+    fn mail_answers(&mut self) {
+        for (answers, core) in self.outgoing.iter_mut().zip(&self.core.cores) {
+            let Some(core) = core else { continue };
+            if answers.is_empty() {
+                continue;
+            }
+            if let Err(refused) = core.send(Mail::Answers(std::mem::take(answers))) {
+                if let Mail::Answers(back) = refused.into_batch() {
+                    *answers = back;
+                }
+            }
+        }
+    }
+}
+
+/// Whether a timer has fired; it is gone then.
+fn poll_timer(timer: &mut Option<Timer>, cx: &mut Context<'_>) -> bool {
+    let fired = timer
+        .as_mut()
+        .is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
+    if fired {
+        *timer = None;
+    }
+    fired
+}
+
+/// Opens the segment that takes commits after a restart. It exists in full; only its mapping is made.
+pub async fn open_active(
+    writer: &LogWriter<LogBytes>,
+    disk: &DiskThread,
+    answers: &mut Receiver<DiskAnswer>,
+    path: PathBuf,
+    sequence: SegmentSequence,
+) -> Result<(), String> {
+    disk.prepare(sequence.0, path)
+        .map_err(|error| error.to_string())?;
+    match answers.receive().await {
+        Some(DiskAnswer::Ready(segment)) => {
+            if writer.submit(LogJob::Open(segment)).is_err() {
+                return Err("the log's writer takes no jobs".to_owned());
+            }
+            writer.done().await;
+            Ok(())
+        }
+        Some(DiskAnswer::OutOfSpace { .. }) => Err("the file system is full".to_owned()),
+        Some(DiskAnswer::Failed { error, .. }) => Err(error.to_string()),
+        None => Err("the disk thread has ended".to_owned()),
+    }
+}

@@ -1,0 +1,586 @@
+//! Puts the pieces together: which cores, which directory, which sockets; starts them in order, and
+//! stops them in order.
+//!
+//! ```text
+//! start   pre-flight -> directory, identity -> ports -> cores -> log recovered -> serving -> accept
+//! stop    signal -> no new calls -> calls end -> log sealed -> exit
+//! ```
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::base::limits::{
+    CONNECTION_DRAIN_SECONDS_MAX, DISK_ANSWERS_MAX, EDGE_CONNECTIONS_DEFAULT,
+    EDGE_CORE_HELD_BYTES_DEFAULT, MAILBOX_BATCHES_MAX, SEGMENT_SIZE_BYTES,
+};
+use crate::base::{CoreId, Incarnation, Instant, ShardId};
+use crate::config::{self, AllowList, ClusterState, Config, Cores as CoresFlag, WalWrite};
+use crate::rpc::{self, Edge, EdgeConfig, Origins};
+use crate::runtime::clock::Clock;
+use crate::runtime::core::{Mail, ShardCore, Turns, open_active};
+use crate::runtime::disk::device::DeviceReport;
+use crate::runtime::disk::directory::{DataDirectory, DirectoryError};
+use crate::runtime::disk::identity::{self, Identity, IdentityError};
+use crate::runtime::disk::log::{LogWriter, WriteMode};
+use crate::runtime::disk::segments::{DiskSettings, DiskThread};
+use crate::runtime::disk::workers;
+use crate::runtime::executor::{Queue, sleep, spawn_local};
+use crate::runtime::mailbox::{Receiver, Sender, mailbox};
+use crate::runtime::net::{self, ListenError, Listener};
+use crate::runtime::placement::{self, Core, CoreRequest, PlacementError, Ready, StartError};
+use crate::runtime::preflight::{self, PreflightError};
+use crate::runtime::recovery::{RecoveryError, recover};
+use crate::runtime::router::{Doorbell, Outbound, Router};
+use crate::runtime::signals::{self, Signal};
+use crate::runtime::{fatal, mmap};
+use crate::shard::event::{self, ClientRequest, Member};
+use crate::shard::{Settings, Shard};
+use crate::wal::{Geometry, LogIdentity};
+
+/// The one shard there is.
+const SHARD: ShardId = ShardId(0);
+/// The core that owns it.
+const SHARD_CORE: CoreId = CoreId(0);
+/// The API level that the cluster version says.
+const CLUSTER_VERSION: (u32, u32) = (3, 7);
+/// Between two looks at whether all connections have ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
+
+/// Why a member does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// This machine cannot run it.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
+    /// The cores asked for are not to be had.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// Whose data it is cannot be told.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A member that joins a running cluster is not supported yet.
+    #[error(
+        "--initial-cluster-state=existing: {} is empty, and joining a running cluster is not \
+         supported yet; use --initial-cluster-state=new to found one",
+        directory.display()
+    )]
+    JoinUnsupported {
+        /// The data directory.
+        directory: PathBuf,
+    },
+    /// A log without its identity file.
+    #[error(
+        "{}: there is a log but no identity file beside it; restore the file from a backup, or use \
+         another --data-dir",
+        directory.display()
+    )]
+    IdentityLost {
+        /// The data directory.
+        directory: PathBuf,
+    },
+    /// A port is not to be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A core did not come up.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The kernel refuses something it grants every process.
+    #[error("cannot {action}: {source}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+/// Runs a member until it is told to stop.
+///
+/// # Errors
+/// Why it did not start; it then changed nothing that was there before.
+pub fn run(config: Config) -> Result<(), ServerError> {
+    fatal::install_panic_hook();
+    preflight::check()?;
+    let cpus = placement::choose(&match &config.placement.cores {
+        CoresFlag::All => CoreRequest::All,
+        CoresFlag::Count(count) => CoreRequest::Count(*count),
+        CoresFlag::List(list) => CoreRequest::List(list.clone()),
+    })?;
+    let directory = DataDirectory::open(&config.data_dir)?;
+    let apart = config
+        .wal_dir
+        .as_deref()
+        .map(DataDirectory::open)
+        .transpose()?;
+    let log_directory = apart.as_ref().unwrap_or(&directory).log_directory(SHARD)?;
+    let identity = found_or_load(&config, &directory, &log_directory)?;
+    mmap::install_sigbus_handler(&log_directory).map_err(|source| ServerError::System {
+        action: "handle SIGBUS",
+        source,
+    })?;
+    let mut sockets = Sockets::open(&config, cpus.len())?;
+    let addresses = sockets.addresses.clone();
+    report_device(&log_directory)?;
+
+    let shared = Shared {
+        clock: Clock::new(),
+        settings: settings(&config, &identity),
+        edge: edge_config(&config),
+        log_identity: LogIdentity {
+            cluster: identity.cluster,
+            member: identity.member,
+            incarnation: identity.incarnation,
+            shard: SHARD,
+        },
+        log_directory,
+        mode: match config.placement.wal_write {
+            WalWrite::Mapped => WriteMode::Mapped,
+            WalWrite::Written => WriteMode::Written,
+        },
+        open_edges: Arc::new(AtomicUsize::new(cpus.len())),
+    };
+    let mut mail = Vec::new();
+    let mut received = Vec::new();
+    let mut stop = Vec::new();
+    let mut stopped = Vec::new();
+    for _ in &cpus {
+        let (sender, receiver) = mailbox::<Mail>(MAILBOX_BATCHES_MAX);
+        mail.push(sender);
+        received.push(receiver);
+        let (sender, receiver) = mailbox::<Signal>(1);
+        stop.push(sender);
+        stopped.push(receiver);
+    }
+    let (requests, requests_received) = mailbox::<Vec<ClientRequest>>(MAILBOX_BATCHES_MAX);
+    let mut requests_received = Some(requests_received);
+    let mut places = Vec::new();
+    for (id, ((&cpu, mail_received), stopped)) in (0..)
+        .map(CoreId)
+        .zip(cpus.iter().zip(received).zip(stopped))
+    {
+        let role = match requests_received.take() {
+            Some(requests) => {
+                let others = (0..).map(CoreId).zip(&mail);
+                let others = others.map(|(other, mail)| (other != id).then(|| mail.clone()));
+                Role::Shard {
+                    requests,
+                    cores: others.collect(),
+                }
+            }
+            None => Role::Connections {
+                requests: requests.clone(),
+            },
+        };
+        let listeners = sockets.for_core();
+        let shared = shared.clone();
+        places.push((
+            cpu,
+            Part {
+                shared,
+                listeners,
+                mail: mail_received,
+                stopped,
+                role,
+            },
+        ));
+    }
+    drop((requests, mail));
+    signals::watch(stop).map_err(|source| ServerError::System {
+        action: "watch signals",
+        source,
+    })?;
+    let cores = placement::start(places, None, core_main)?;
+    let stats = cores.stats().to_vec();
+    tracing::info!(
+        cluster_id = %identity.cluster,
+        member_id = %identity.member,
+        client_addresses = ?addresses,
+        cpus = ?cpus,
+        "ready to serve client requests"
+    );
+    cores.join();
+    for (core, stats) in stats.iter().enumerate() {
+        let reading = stats.read();
+        tracing::info!(
+            core,
+            turns = reading.turns,
+            stalls = reading.stalls,
+            longest_turn_us = u64::try_from(reading.longest_turn.as_micros()).unwrap_or(u64::MAX),
+            freezes = reading.freezes,
+            "core ended"
+        );
+    }
+    drop((apart, directory));
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The identity of an existing directory, or a new one for an empty one.
+fn found_or_load(
+    config: &Config,
+    directory: &DataDirectory,
+    log_directory: &Path,
+) -> Result<Identity, ServerError> {
+    if let Some(identity) = identity::load(directory)? {
+        return Ok(identity);
+    }
+    let path = directory.path().to_path_buf();
+    if !crate::runtime::disk::directory::files_in(log_directory)?.is_empty() {
+        return Err(ServerError::IdentityLost { directory: path });
+    }
+    if config.initial.state == ClusterState::Existing {
+        return Err(ServerError::JoinUnsupported { directory: path });
+    }
+    let incarnation = identity::random_u128().map_err(|source| ServerError::System {
+        action: "read random bytes",
+        source,
+    })?;
+    let identity = Identity {
+        cluster: config.initial.cluster_id,
+        member: config.initial.member_id,
+        incarnation: Incarnation(incarnation),
+        name: config.name.clone(),
+        created_by: config::KONTIKI_VERSION.to_owned(),
+    };
+    identity::store(directory, &identity)?;
+    Ok(identity)
+}
+
+/// The line about the log's device, from a thread of its own: its probe waits for the disk.
+fn report_device(log_directory: &Path) -> Result<(), ServerError> {
+    let directory = log_directory.to_path_buf();
+    std::thread::Builder::new()
+        .name("device".into())
+        .spawn(move || DeviceReport::of(&directory).log())
+        .map(drop)
+        .map_err(|source| ServerError::System {
+            action: "start a thread",
+            source,
+        })
+}
+
+/// The listening sockets of all cores.
+struct Sockets {
+    addresses: Vec<SocketAddr>,
+    /// Per address, one listener for each core.
+    listeners: Vec<Vec<Listener>>,
+}
+
+impl Sockets {
+    fn open(config: &Config, core_count: usize) -> Result<Sockets, ListenError> {
+        let mut sockets = Sockets {
+            addresses: Vec::new(),
+            listeners: Vec::new(),
+        };
+        for url in &config.urls.listen_client {
+            let listeners = net::open(url.socket_address(), core_count)?;
+            sockets.addresses.push(listeners[0].local_addr());
+            sockets.listeners.push(listeners);
+        }
+        Ok(sockets)
+    }
+
+    fn for_core(&mut self) -> Vec<Listener> {
+        self.listeners.iter_mut().filter_map(Vec::pop).collect()
+    }
+}
+
+fn settings(config: &Config, identity: &Identity) -> Settings {
+    let texts = |urls: &[config::Url]| urls.iter().map(|url| url.as_str().to_owned()).collect();
+    Settings {
+        shard: SHARD,
+        identity: event::Identity {
+            cluster: identity.cluster,
+            member: identity.member,
+        },
+        member: Member {
+            id: identity.member,
+            name: config.name.clone(),
+            peer_urls: texts(&config.urls.advertise_peer),
+            client_urls: texts(&config.urls.advertise_client),
+            is_learner: false,
+        },
+        version: CLUSTER_VERSION,
+        quota_bytes: config.limits.quota_bytes,
+        memory_budget_bytes: config.memory_budget_bytes.unwrap_or(u64::MAX),
+        election_timeout: config.raft.election_timeout,
+        seed: u64::try_from(identity.incarnation.0 >> 64).expect("half of 128 bits"),
+    }
+}
+
+fn edge_config(config: &Config) -> EdgeConfig {
+    const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
+    EdgeConfig {
+        request_size_bytes_max: config.limits.request_size_bytes_max,
+        transaction_operations_max: usize::try_from(config.limits.txn_operations_max)
+            .unwrap_or(usize::MAX),
+        request_timeout: Duration::from_secs(5) + 2 * config.raft.election_timeout,
+        streams_per_connection_max: config.limits.concurrent_streams_max,
+        connections_max: EDGE_CONNECTIONS_DEFAULT,
+        held_bytes_max: EDGE_CORE_HELD_BYTES_DEFAULT,
+        keepalive_min_time: config.keepalive.min_time,
+        keepalive_interval: config.keepalive.interval.unwrap_or(NEVER),
+        keepalive_timeout: config.keepalive.timeout.unwrap_or(NEVER),
+        origins: match &config.cors {
+            AllowList::Any => Origins::Any,
+            AllowList::Only(origins) => Origins::These(origins.clone()),
+        },
+    }
+}
+
+/// What every core knows.
+#[derive(Clone)]
+struct Shared {
+    clock: Clock,
+    settings: Settings,
+    edge: EdgeConfig,
+    log_identity: LogIdentity,
+    log_directory: PathBuf,
+    mode: WriteMode,
+    /// Cores whose connections have not all ended.
+    open_edges: Arc<AtomicUsize>,
+}
+
+/// What one core is started with.
+struct Part {
+    shared: Shared,
+    listeners: Vec<Listener>,
+    mail: Receiver<Mail>,
+    stopped: Receiver<Signal>,
+    role: Role,
+}
+
+enum Role {
+    /// Owns the shard.
+    Shard {
+        requests: Receiver<Vec<ClientRequest>>,
+        cores: Vec<Option<Sender<Mail>>>,
+    },
+    /// Owns connections only.
+    Connections {
+        requests: Sender<Vec<ClientRequest>>,
+    },
+}
+
+/// A core's whole life.
+async fn core_main(core: Core, part: Part, ready: Ready) {
+    let Part {
+        shared,
+        listeners,
+        mail,
+        stopped,
+        role,
+    } = part;
+    let doorbell = Rc::new(Doorbell::default());
+    let outbound = Rc::new(Outbound::new(Rc::clone(&doorbell)));
+    let router = Router::new(core.id, vec![Rc::clone(&outbound)]);
+    let clock: Rc<dyn rpc::Clock> = Rc::new(CoreClock(shared.clock));
+    let identity = shared.settings.identity;
+    let edge = Edge::new(identity, shared.edge.clone(), Rc::clone(&router), clock);
+    match role {
+        Role::Shard { requests, cores } => {
+            let stopping = Rc::new(Cell::new(false));
+            let turns = start_shard(
+                &core,
+                &shared,
+                ShardMail {
+                    requests,
+                    cores: cores.clone(),
+                    doorbell: Rc::clone(&doorbell),
+                },
+                (outbound, Rc::clone(&router), Rc::clone(&stopping)),
+            );
+            let mut turns = match turns.await {
+                Ok(turns) => turns,
+                Err(error) => return ready.fail(error),
+            };
+            turns.until_serving().await;
+            accept(listeners, &edge);
+            for core in cores.iter().flatten() {
+                // An empty mailbox takes one message.
+                let _sent = core.send(Mail::Serve);
+            }
+            ready.succeed();
+            let shard = spawn_local(Queue::Shard, turns.run());
+            drain_edge(&edge, stopped, &shared.open_edges).await;
+            while shared.open_edges.load(Ordering::Acquire) > 0 {
+                sleep(DRAIN_LOOK).await;
+            }
+            stopping.set(true);
+            doorbell.ring();
+            shard.await;
+        }
+        Role::Connections { requests } => {
+            let forward = forward(Rc::clone(&outbound), doorbell, requests, Rc::clone(&router));
+            spawn_local(Queue::Shard, forward).detach();
+            ready.succeed();
+            let receive = receive_mail(mail, Rc::clone(&router), listeners, Rc::clone(&edge));
+            spawn_local(Queue::Shard, receive).detach();
+            drain_edge(&edge, stopped, &shared.open_edges).await;
+        }
+    }
+}
+
+/// How the shard's core hears from the others.
+struct ShardMail {
+    requests: Receiver<Vec<ClientRequest>>,
+    cores: Vec<Option<Sender<Mail>>>,
+    doorbell: Rc<Doorbell>,
+}
+
+/// Finds the log again and makes the shard of it.
+async fn start_shard(
+    core: &Core,
+    shared: &Shared,
+    mail: ShardMail,
+    local: (Rc<Outbound>, Rc<Router>, Rc<Cell<bool>>),
+) -> Result<Turns, Box<dyn std::error::Error + Send + Sync>> {
+    let geometry = Geometry::new(SEGMENT_SIZE_BYTES);
+    let directory = &shared.log_directory;
+    let log = match recover(directory, geometry, shared.log_identity).await {
+        Ok(log) => log,
+        Err(error @ RecoveryError::Corrupt { .. }) => {
+            tracing::error!("{error}");
+            return Err(error.into());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    tracing::info!(
+        entries = log.entry_count,
+        bytes = log.size_bytes,
+        revision = log.replayed.keyspace.committed_revision(),
+        torn_at = ?log.torn_at,
+        "log recovered"
+    );
+    let (answers, mut disk_answers) = mailbox(DISK_ANSWERS_MAX);
+    let disk = DiskThread::start(
+        DiskSettings {
+            directory: directory.clone(),
+            segment_size_bytes: SEGMENT_SIZE_BYTES,
+            mode: shared.mode,
+            core_thread: Some(workers::current_thread()),
+        },
+        answers,
+    )?;
+    let writer = LogWriter::start(shared.mode);
+    if let Some(sequence) = log.active {
+        let path = directory.join(sequence.file_name());
+        open_active(&writer, &disk, &mut disk_answers, path, sequence).await?;
+    }
+    let (outbound, router, stopping) = local;
+    Ok(Turns::new(ShardCore {
+        shard: Shard::new(shared.settings.clone(), log.appender, log.replayed),
+        core: SHARD_CORE,
+        clock: shared.clock,
+        stats: Arc::clone(&core.stats),
+        writer,
+        disk,
+        disk_answers,
+        log_directory: directory.clone(),
+        doorbell: mail.doorbell,
+        local: outbound,
+        remote: mail.requests,
+        router,
+        cores: mail.cores,
+        stopping,
+        memory_used_bytes: allocated_bytes,
+    }))
+}
+
+/// Memory that the allocator has handed out, in bytes.
+fn allocated_bytes() -> u64 {
+    let refreshed = tikv_jemalloc_ctl::epoch::advance();
+    let allocated = refreshed.and_then(|_| tikv_jemalloc_ctl::stats::allocated::read());
+    allocated.map_or(0, |bytes| bytes as u64)
+}
+
+/// Accepts clients on every socket of this core, for as long as the process lives.
+fn accept(listeners: Vec<Listener>, edge: &Rc<Edge>) {
+    for listener in listeners {
+        let edge = Rc::clone(edge);
+        let serve = listener.serve(move |accepted| {
+            let connection = rpc::serve_connection(accepted.into_stream(), Rc::clone(&edge));
+            spawn_local(Queue::Connections, connection).detach();
+        });
+        spawn_local(Queue::Connections, serve).detach();
+    }
+}
+
+/// Waits for the signal, then for the calls of this core's connections, a limited time.
+async fn drain_edge(edge: &Rc<Edge>, mut stopped: Receiver<Signal>, open_edges: &AtomicUsize) {
+    stopped.receive().await;
+    edge.stop();
+    let looks = CONNECTION_DRAIN_SECONDS_MAX * 1_000 / DRAIN_LOOK.as_millis() as u64;
+    for _ in 0..looks {
+        if edge.connection_count() == 0 {
+            break;
+        }
+        sleep(DRAIN_LOOK).await;
+    }
+    open_edges.fetch_sub(1, Ordering::AcqRel);
+}
+
+/// Mails this core's requests to the shard's core, a batch per turn.
+async fn forward(
+    outbound: Rc<Outbound>,
+    doorbell: Rc<Doorbell>,
+    requests: Sender<Vec<ClientRequest>>,
+    router: Rc<Router>,
+) {
+    loop {
+        doorbell.wait().await;
+        let mut batch = Vec::new();
+        outbound.take_into(&mut batch);
+        if batch.is_empty() {
+            continue;
+        }
+        if let Err(refused) = requests.send(batch) {
+            let refused = refused.into_batch();
+            router.deliver(refused.into_iter().map(|request| event::Answer {
+                ticket: request.ticket,
+                header: event::Header::default(),
+                result: Err(event::Refusal::TooManyRequests),
+            }));
+        }
+    }
+}
+
+/// Takes what the shard's core sends.
+async fn receive_mail(
+    mut mail: Receiver<Mail>,
+    router: Rc<Router>,
+    listeners: Vec<Listener>,
+    edge: Rc<Edge>,
+) {
+    let mut listeners = Some(listeners);
+    while let Some(received) = mail.receive().await {
+        match received {
+            Mail::Answers(answers) => router.deliver(answers),
+            Mail::Serve => accept(listeners.take().unwrap_or_default(), &edge),
+        }
+    }
+}
+
+/// The edge's view of time.
+struct CoreClock(Clock);
+
+impl rpc::Clock for CoreClock {
+    fn now(&self) -> Instant {
+        self.0.now()
+    }
+
+    fn sleep(&self, span: Duration) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(sleep(span))
+    }
+}

@@ -1,0 +1,266 @@
+//! Records that wait for the disk, in page-aligned memory that is used again and again.
+//!
+//! Owns the staging buffers and their bound, and decides which records share a commit. Must never
+//! decide where a commit goes: that is the appender. Records are encoded straight into the buffer that
+//! is later copied to the disk; nothing is stored into a mapped page before its commit.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use crate::base::limits::{
+    PAGE_SIZE_BYTES, SHARD_STAGED_BYTES_MAX, STAGING_BUFFER_KEPT_BYTES_MAX,
+    STAGING_BUFFERS_KEPT_MAX,
+};
+use crate::base::{Index, Term};
+use crate::frame::{Body, EncodeError, Encoder, PageBuffer, Record, RecordKind};
+use crate::wal::record::COMMIT_HEADER_BYTES;
+use crate::wal::retain::Extent;
+use crate::wal::segment::Geometry;
+
+/// Everything staged, oldest first, and the memory for it.
+pub(crate) struct Staging {
+    geometry: Geometry,
+    encoder: Encoder,
+    batches: VecDeque<Batch>,
+    /// Bytes of all batches and of the commit in flight.
+    size_bytes: u64,
+    spare_buffers: Vec<PageBuffer>,
+}
+
+/// Records that will be one commit.
+pub(crate) struct Batch {
+    /// Room for the commit header, then the records.
+    pub(crate) buffer: PageBuffer,
+    pub(crate) record_count: u32,
+    pub(crate) extent: Extent,
+    /// Last index of the log after these records.
+    pub(crate) placed_index: Index,
+    /// The same, lowered by records that were staged later: what becomes durable with this batch and
+    /// still counts.
+    pub(crate) durable_index: Index,
+    pub(crate) is_seal: bool,
+}
+
+impl Staging {
+    pub(crate) fn new(geometry: Geometry) -> Staging {
+        Staging {
+            geometry,
+            encoder: Encoder::new(geometry.entry_size_bytes_max()),
+            batches: VecDeque::new(),
+            size_bytes: 0,
+            spare_buffers: Vec::new(),
+        }
+    }
+
+    /// Encodes an entry into the last batch, or into a new one. Returns where in the batch.
+    pub(crate) fn entry<T: Body>(
+        &mut self,
+        term: Term,
+        index: Index,
+        body: &T,
+    ) -> Result<Range<usize>, StageError> {
+        self.check_room()?;
+        let before = Index(index.0 - 1);
+        let mut batch = self.open(before);
+        let result = self.encoder.entry(term, index, body, &mut batch.buffer);
+        if let Ok(range) = &result {
+            self.size_bytes += range.len() as u64;
+            batch.add_entry(index);
+        }
+        self.close(batch);
+        Ok(result?)
+    }
+
+    /// Copies an entry that another member encoded.
+    pub(crate) fn record(&mut self, record: &Record<'_>) -> Result<Range<usize>, StageError> {
+        let limit = self.geometry.entry_size_bytes_max();
+        if u64::from(record.header.length) > limit {
+            let limit_bytes = usize::try_from(limit).expect("a limit fits in an address");
+            return Err(StageError::Encode(EncodeError::TooLarge { limit_bytes }));
+        }
+        self.check_room()?;
+        let index = record.header.index;
+        let mut batch = self.open(Index(index.0 - 1));
+        let start = batch.buffer.len();
+        batch.buffer.extend_from_slice(record.bytes);
+        let range = start..batch.buffer.len();
+        self.size_bytes += range.len() as u64;
+        batch.add_entry(index);
+        self.close(batch);
+        Ok(range)
+    }
+
+    /// Voids every entry above `after`, staged ones included.
+    pub(crate) fn truncate(&mut self, term: Term, after: Index) -> Result<(), StageError> {
+        self.check_room()?;
+        for batch in &mut self.batches {
+            batch.durable_index = after.min(batch.durable_index);
+        }
+        let mut batch = self.open(after);
+        let lowest = batch
+            .extent
+            .cut_after
+            .map_or(after, |lowest| lowest.min(after));
+        batch.extent.cut_after = Some(lowest);
+        self.mark(&mut batch, RecordKind::Truncate, term, after, after);
+        self.close(batch);
+        Ok(())
+    }
+
+    /// Notes a checkpoint at `index`, in a log that ends at `last_index`.
+    pub(crate) fn checkpoint(
+        &mut self,
+        term: Term,
+        index: Index,
+        last_index: Index,
+    ) -> Result<(), StageError> {
+        self.check_room()?;
+        let mut batch = self.open(last_index);
+        self.mark(&mut batch, RecordKind::Checkpoint, term, index, last_index);
+        self.close(batch);
+        Ok(())
+    }
+
+    /// A seal, in a batch of its own.
+    pub(crate) fn seal(&mut self, term: Term, last_index: Index) {
+        let mut batch = self.new_batch(last_index);
+        batch.is_seal = true;
+        self.mark(&mut batch, RecordKind::Seal, term, last_index, last_index);
+        self.close(batch);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    pub(crate) fn batch_count(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// Bytes staged or in flight.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Bytes of the records of the oldest batch.
+    pub(crate) fn first_body_length(&self) -> Option<usize> {
+        self.batches
+            .front()
+            .map(|batch| batch.buffer.len() - COMMIT_HEADER_BYTES)
+    }
+
+    /// Bytes `range` of a batch, counted from the oldest.
+    pub(crate) fn bytes(&self, batch: usize, range: &Range<usize>) -> Option<&[u8]> {
+        self.batches.get(batch)?.buffer.get(range.clone())
+    }
+
+    /// The oldest batch; one without records, in a log that ends at `last_index`, when none is staged.
+    pub(crate) fn take(&mut self, last_index: Index) -> Batch {
+        match self.batches.pop_front() {
+            Some(batch) => batch,
+            None => self.new_batch(last_index),
+        }
+    }
+
+    /// A batch of `size_bytes` is durable, and its buffer free.
+    pub(crate) fn give_back(&mut self, buffer: PageBuffer, size_bytes: u64) {
+        self.size_bytes -= size_bytes;
+        self.keep_buffer(buffer);
+    }
+
+    fn check_room(&self) -> Result<(), StageError> {
+        if self.size_bytes >= SHARD_STAGED_BYTES_MAX {
+            return Err(StageError::Full {
+                staged_bytes: self.size_bytes,
+            });
+        }
+        Ok(())
+    }
+
+    /// The last batch if it takes another record, else a new one. Goes back with [`Self::close`].
+    fn open(&mut self, last_index: Index) -> Batch {
+        let soft = self.geometry.commit_size_soft_bytes();
+        let open = |batch: &mut Batch| (batch.buffer.len() as u64) < soft && !batch.is_seal;
+        match self.batches.pop_back_if(open) {
+            Some(batch) => batch,
+            None => self.new_batch(last_index),
+        }
+    }
+
+    /// Puts a batch at the end; one whose only record could not be encoded goes nowhere.
+    fn close(&mut self, batch: Batch) {
+        if batch.record_count == 0 {
+            self.give_back(batch.buffer, COMMIT_HEADER_BYTES as u64);
+        } else {
+            self.batches.push_back(batch);
+        }
+    }
+
+    fn new_batch(&mut self, last_index: Index) -> Batch {
+        let capacity = self.geometry.commit_size_soft_bytes() + 2 * PAGE_SIZE_BYTES;
+        let capacity = usize::try_from(capacity).expect("a batch fits in memory");
+        let spare = self.spare_buffers.pop();
+        let mut buffer = spare.unwrap_or_else(|| PageBuffer::with_capacity(capacity));
+        buffer.clear();
+        buffer.resize(COMMIT_HEADER_BYTES, 0);
+        self.size_bytes += COMMIT_HEADER_BYTES as u64;
+        Batch {
+            buffer,
+            record_count: 0,
+            extent: Extent::default(),
+            placed_index: last_index,
+            durable_index: last_index,
+            is_seal: false,
+        }
+    }
+
+    fn mark(
+        &mut self,
+        batch: &mut Batch,
+        kind: RecordKind,
+        term: Term,
+        index: Index,
+        last_index: Index,
+    ) {
+        let range = Encoder::mark(kind, term, index, &mut batch.buffer);
+        self.size_bytes += range.len() as u64;
+        batch.record_count += 1;
+        batch.placed_index = last_index;
+        batch.durable_index = last_index;
+    }
+
+    fn keep_buffer(&mut self, buffer: PageBuffer) {
+        let keep = self.spare_buffers.len() < STAGING_BUFFERS_KEPT_MAX
+            && buffer.capacity() <= STAGING_BUFFER_KEPT_BYTES_MAX;
+        if keep {
+            self.spare_buffers.push(buffer);
+        }
+    }
+}
+
+impl Batch {
+    fn add_entry(&mut self, index: Index) {
+        self.record_count += 1;
+        let lowest = self
+            .extent
+            .first_index
+            .map_or(index, |lowest| lowest.min(index));
+        self.extent.first_index = Some(lowest);
+        self.placed_index = index;
+        self.durable_index = index;
+    }
+}
+
+/// Why a record was not staged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StageError {
+    /// Too much waits for the disk: try again after the next completion.
+    #[error("{staged_bytes} bytes wait for the disk, the limit is {SHARD_STAGED_BYTES_MAX}")]
+    Full {
+        /// Bytes staged and in flight.
+        staged_bytes: u64,
+    },
+    /// The body cannot be an entry.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+}

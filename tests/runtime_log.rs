@@ -1,0 +1,237 @@
+//! The log through the runtime: segments prepared ahead, commits through the ring, recovery from the disk.
+
+use std::path::{Path, PathBuf};
+
+use kontiki::base::{ClusterId, Incarnation, Index, MemberId, ShardId, Term};
+use kontiki::frame;
+use kontiki::runtime::disk::directory::files_in;
+use kontiki::runtime::disk::log::{LogDone, LogJob, LogWriter, WriteMode};
+use kontiki::runtime::disk::read::{read_file, sync_files};
+use kontiki::runtime::disk::segments::{DiskAnswer, DiskSettings, DiskThread};
+use kontiki::runtime::disk::{identity, workers};
+use kontiki::runtime::{executor, mailbox};
+use kontiki::wal::{
+    Appender, Commit, CommitStep, Geometry, LogIdentity, Outcome, PreparedSegment, Recovery,
+    Replayed, SegmentFile, SegmentOpening, SegmentSequence,
+};
+
+const SEGMENT_SIZE_BYTES: u64 = 64 << 10;
+const TERM: Term = Term(1);
+
+#[derive(rkyv::Archive, rkyv::Serialize)]
+struct Value {
+    bytes: Vec<u8>,
+}
+
+/// What the writer holds while it writes.
+enum Staged {
+    Commit(Commit),
+    Opening(SegmentOpening),
+}
+
+impl AsRef<[u8]> for Staged {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Staged::Commit(commit) => commit.bytes(),
+            Staged::Opening(opening) => opening.page(),
+        }
+    }
+}
+
+/// A log with its files, as a shard's core drives it.
+struct Log {
+    appender: Appender,
+    writer: LogWriter<Staged>,
+    disk: DiskThread,
+    answers: mailbox::Receiver<DiskAnswer>,
+    directory: PathBuf,
+}
+
+fn log_identity() -> LogIdentity {
+    LogIdentity {
+        cluster: ClusterId(1),
+        member: MemberId(2),
+        incarnation: Incarnation(3),
+        shard: ShardId(0),
+    }
+}
+
+/// The entry at `index`: of varying size, and telling its index.
+fn value(index: Index) -> Value {
+    let length = usize::try_from(index.0 % 97 * 31).expect("small") + 8;
+    let mut bytes = vec![index.0 as u8; length];
+    bytes[..8].copy_from_slice(&index.0.to_le_bytes());
+    Value { bytes }
+}
+
+/// Reads what is on the disk and returns how many entries it holds, after checking each.
+async fn recover(directory: &Path, geometry: Geometry) -> (u64, Appender) {
+    let paths: Vec<PathBuf> = files_in(directory).expect("listed");
+    let files: Vec<SegmentFile> = paths
+        .iter()
+        .filter_map(|path| {
+            let name = path.file_name()?.to_str()?;
+            Some(SegmentFile {
+                sequence: SegmentSequence::from_file_name(name)?,
+                size_bytes: path.metadata().ok()?.len(),
+            })
+        })
+        .collect();
+    let mut recovery = Recovery::new(geometry, log_identity(), Index(0), &files).expect("in order");
+    let mut bytes = Vec::new();
+    let mut count = 0;
+    while let Some(sequence) = recovery.next_file() {
+        let path = directory.join(sequence.file_name());
+        read_file(&path, &mut bytes).await.expect("readable");
+        recovery
+            .segment(&bytes, &mut |replayed| {
+                if let Replayed::Entry(record) = replayed {
+                    count += 1;
+                    assert_eq!(record.header.index, Index(count));
+                    let archived = frame::access::<Value>(record.body)?;
+                    assert_eq!(archived.bytes.as_slice(), value(Index(count)).bytes);
+                }
+                Ok(())
+            })
+            .expect("ours");
+    }
+    let recovered = recovery.finish();
+    assert!(
+        matches!(recovered.outcome, Outcome::Clean),
+        "{:?}",
+        recovered.outcome
+    );
+    sync_files(&paths).await.expect("synced");
+    (count, Appender::resume(geometry, log_identity(), recovered))
+}
+
+impl Log {
+    fn open(directory: &Path, mode: WriteMode, appender: Appender) -> Log {
+        let (sender, answers) = mailbox::mailbox(4);
+        let settings = DiskSettings {
+            directory: directory.to_owned(),
+            segment_size_bytes: SEGMENT_SIZE_BYTES,
+            mode,
+            core_thread: Some(workers::current_thread()),
+        };
+        Log {
+            appender,
+            writer: LogWriter::start(mode),
+            disk: DiskThread::start(settings, sender).expect("a thread"),
+            answers,
+            directory: directory.to_owned(),
+        }
+    }
+
+    async fn prepared(&mut self, sequence: SegmentSequence) -> LogJob<Staged> {
+        let path = self.directory.join(sequence.file_name());
+        self.disk.prepare(sequence.0, path).expect("taken");
+        match self.answers.receive().await {
+            Some(DiskAnswer::Ready(prepared)) => LogJob::Open(prepared),
+            other => panic!("no segment: {other:?}"),
+        }
+    }
+
+    /// Puts the segment in use before the end back into use.
+    async fn resume(&mut self) {
+        let active = SegmentSequence(self.appender.next_segment().0 - 1);
+        let job = self.prepared(active).await;
+        assert!(self.writer.submit(job).is_ok());
+        self.settle().await;
+    }
+
+    /// Writes everything that is staged.
+    async fn settle(&mut self) {
+        loop {
+            match self.appender.commit() {
+                CommitStep::Nothing => return,
+                CommitStep::Commit(commit) => {
+                    let job = LogJob::Commit {
+                        tag: commit.sequence.0,
+                        offset: commit.offset,
+                        also_at: None,
+                        bytes: Staged::Commit(commit),
+                    };
+                    assert!(self.writer.submit(job).is_ok());
+                }
+                CommitStep::OpenSegment(sequence) => {
+                    let job = self.prepared(sequence).await;
+                    assert!(self.writer.submit(job).is_ok());
+                    let opening = self.appender.open_segment(PreparedSegment {
+                        sequence,
+                        salt: identity::random_u64().expect("random") | 1,
+                    });
+                    let [offset, copy] = opening.offsets;
+                    let job = LogJob::Commit {
+                        tag: 0,
+                        offset,
+                        also_at: Some(copy),
+                        bytes: Staged::Opening(opening),
+                    };
+                    assert!(self.writer.submit(job).is_ok());
+                }
+            }
+            loop {
+                match self.writer.done().await {
+                    LogDone::Opened { .. } => continue,
+                    LogDone::Durable {
+                        bytes: Staged::Commit(commit),
+                        ..
+                    } => {
+                        self.appender.durable(commit);
+                    }
+                    LogDone::Durable {
+                        bytes: Staged::Opening(opening),
+                        ..
+                    } => {
+                        self.appender.segment_opened(opening);
+                    }
+                }
+                break;
+            }
+        }
+    }
+}
+
+/// Goal: in both modes entries written over many segments, in three lives of the member, are all read back.
+#[test]
+fn three_lives() {
+    for mode in [WriteMode::Mapped, WriteMode::Written] {
+        let root = tempfile::tempdir().expect("a directory");
+        let directory = root.path().to_owned();
+        std::thread::spawn(move || {
+            executor::run(async move {
+                let geometry = Geometry::new(SEGMENT_SIZE_BYTES);
+                let mut written = 0;
+                for life in 0..3 {
+                    let (found, appender) = recover(&directory, geometry).await;
+                    assert_eq!(found, written, "life {life}, {mode:?}");
+                    let mut log = Log::open(&directory, mode, appender);
+                    if life > 0 {
+                        log.resume().await;
+                    }
+                    for batch in 1..=40 {
+                        for _ in 0..batch % 7 + 1 {
+                            written += 1;
+                            let index = Index(written);
+                            log.appender
+                                .stage_entry(TERM, index, &value(index))
+                                .expect("it fits");
+                        }
+                        log.settle().await;
+                    }
+                    assert_eq!(log.appender.durable_index(), Index(written));
+                }
+                let (found, appender) = recover(&directory, geometry).await;
+                assert_eq!(found, written);
+                assert!(
+                    appender.segments().count() > 3,
+                    "several segments were used"
+                );
+            })
+            .expect("a ring");
+        })
+        .join()
+        .expect("the test passes");
+    }
+}
