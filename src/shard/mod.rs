@@ -36,7 +36,7 @@ use crate::base::{Index, Instant, ShardId, Term};
 use crate::keyspace::Keyspace;
 use crate::keyspace::fold::FoldJob;
 use crate::raft::{Output, Raft, Role};
-use crate::wal::{Appender, CommitStep, HardState, PreparedSegment, StageError, Staged};
+use crate::wal::{Appender, CommitStep, PreparedSegment, StageError, Staged};
 
 /// What a shard is started with beside its log.
 #[derive(Clone, Debug)]
@@ -122,7 +122,7 @@ impl Shard {
             seed: settings.seed,
         };
         Shard {
-            raft: Raft::new(config, raft_state(hard_state), terms, durable),
+            raft: Raft::new(config, hard_state, terms, durable),
             settings,
             outputs: Vec::new(),
             log,
@@ -307,8 +307,7 @@ impl Shard {
                     Output::Committed(index) => self.commit(index),
                 }
             }
-            let crate::raft::HardState { term, vote, commit } = self.raft.hard_state();
-            self.log.set_hard_state(HardState { term, vote, commit });
+            self.log.set_hard_state(self.raft.hard_state());
         }
     }
 
@@ -485,9 +484,4 @@ fn is_read(request: &Request) -> bool {
         Request::Txn(txn) => txn.is_read_only(),
         _ => false,
     }
-}
-
-fn raft_state(hard_state: HardState) -> crate::raft::HardState {
-    let HardState { term, vote, commit } = hard_state;
-    crate::raft::HardState { term, vote, commit }
 }

@@ -22,11 +22,9 @@
 use std::ops::Range;
 
 use crate::base::limits::PAGE_SIZE_BYTES;
-use crate::base::{Index, MemberId, Term};
+use crate::base::{HardState, Index, MemberId, Term};
 use crate::frame::{Body, PageBuffer, Record, RecordKind};
-use crate::wal::record::{
-    COMMIT_HEADER_BYTES, CommitHeader, CommitSequence, HardState, commit_size_bytes,
-};
+use crate::wal::record::{COMMIT_HEADER_BYTES, CommitHeader, CommitSequence, commit_size_bytes};
 use crate::wal::recover::Recovered;
 use crate::wal::retain::{Catalog, Location, SegmentSummary};
 use crate::wal::segment::{Geometry, LogIdentity, SegmentHeader, SegmentSequence};
