@@ -7,6 +7,7 @@ use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -62,6 +63,11 @@ pub enum DirectoryError {
     },
 }
 
+/// Between two attempts to lock a directory.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+/// Attempts to lock it: two seconds.
+const LOCK_ATTEMPTS: u32 = 100;
+
 /// A data directory that is this process's alone until it ends.
 #[derive(Debug)]
 pub struct DataDirectory {
@@ -85,15 +91,7 @@ impl DataDirectory {
             .write(true)
             .open(&lock_path)
             .map_err(|source| explain(&lock_path, "open the lock file", source))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(DirectoryError::Locked {
-                    path: path.to_owned(),
-                });
-            }
-            Err(errno) => return Err(explain(&lock_path, "lock the directory", errno.into())),
-        }
+        lock_exclusively(&lock, path, &lock_path)?;
         sync_directory(path)?;
         Ok(DataDirectory {
             path: path.to_owned(),
@@ -120,6 +118,21 @@ impl DataDirectory {
         sync_directory(&shard_path)?;
         Ok(log_path)
     }
+}
+
+/// Takes the lock. A process that was killed holds it until its memory is given back, which a restart
+/// right after must not mistake for another member.
+fn lock_exclusively(lock: &File, path: &Path, lock_path: &Path) -> Result<(), DirectoryError> {
+    for _ in 0..LOCK_ATTEMPTS {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::park_timeout(LOCK_RETRY),
+            Err(errno) => return Err(explain(lock_path, "lock the directory", errno.into())),
+        }
+    }
+    Err(DirectoryError::Locked {
+        path: path.to_owned(),
+    })
 }
 
 fn refuse_etcd(path: &Path) -> Result<(), DirectoryError> {
