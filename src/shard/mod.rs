@@ -288,10 +288,12 @@ impl Shard {
     /// next commit, and answers that have become true leave.
     fn upkeep(&mut self, effects: &mut Effects) {
         self.follow_raft();
-        let mut steps = SLICE_STEPS_MAX;
+        // Each has a share of its own: a long write must not keep reads waiting, nor the other way round.
+        let mut steps = SLICE_STEPS_MAX / 2;
         self.evaluate_writes(&mut steps);
+        let mut steps = SLICE_STEPS_MAX / 2;
         self.run_reads(&mut steps, effects);
-        self.reclaiming = self.keyspace.reclaim(steps.max(1));
+        self.reclaiming = self.keyspace.reclaim(SLICE_STEPS_MAX / 4);
         self.drive_log(effects);
         self.release(effects);
     }
