@@ -25,8 +25,8 @@ use self::cluster::{ClusterChange, ClusterState};
 use self::entry::{ClusterEffect, EntryBody};
 use self::evaluate::WriteJob;
 use self::event::{
-    Answer, ClientRequest, Effects, Event, Header, Identity, LogEffect, Member, Refusal, Request,
-    Response, Status, Ticket,
+    Alarm, AlarmKind, Answer, ClientRequest, Effects, Event, Header, Identity, LogEffect, Member,
+    Refusal, Request, Response, Status, Ticket,
 };
 use self::reads::Reads;
 use self::replay::Replayed;
@@ -171,6 +171,7 @@ impl Shard {
                     self.log.stage_seal();
                 }
             }
+            Event::LogDamaged => self.raise_corrupt(),
             Event::Continue => {}
             Event::Stop => self.stopping = true,
         }
@@ -379,6 +380,19 @@ impl Shard {
     fn fold_nothing(&mut self, index: Index) {
         let folded = FoldJob::replay(&mut self.keyspace, index).run(&mut self.keyspace, &[], 1);
         assert!(folded.is_some(), "nothing is folded in one step");
+    }
+
+    /// What is acknowledged now would be gone after a restart, so writes end with the CORRUPT alarm.
+    fn raise_corrupt(&mut self) {
+        let member = self.settings.identity.member;
+        let alarm = Alarm {
+            member,
+            kind: AlarmKind::Corrupt,
+        };
+        if self.raft.role() == Role::Leader && !self.cluster.is_raised_at_head(alarm) {
+            // Without room for the alarm the log line of the scrub stands alone.
+            let _raised = self.append_cluster_change(ClusterChange::AlarmRaised(alarm));
+        }
     }
 
     fn drive_log(&mut self, effects: &mut Effects) {

@@ -29,6 +29,7 @@ pub mod damage;
 pub mod record;
 pub mod recover;
 pub mod retain;
+pub mod scrub;
 pub mod segment;
 pub mod stage;
 
@@ -38,5 +39,6 @@ pub use damage::{Damage, Outcome, Refusal};
 pub use record::CommitSequence;
 pub use recover::{Recovered, Recovery, Replayed, SegmentFile};
 pub use retain::{Location, SegmentSummary};
+pub use scrub::{SealedDamage, SealedSegment, check_sealed};
 pub use segment::{Geometry, LogIdentity, SegmentSequence};
 pub use stage::StageError;

@@ -281,6 +281,27 @@ fn cluster_state() {
     assert!(matches!(members, Ok(Response::MemberList(list)) if list == [settings().member]));
 }
 
+/// Goal: a log that could not be replayed ends writes with an alarm, once, and reads go on.
+#[test]
+fn damaged_log() {
+    let mut driver = fresh();
+    assert!(driver.call(put("a", "1")).1.is_ok());
+    driver.hand_in(Event::LogDamaged);
+    driver.hand_in(Event::LogDamaged);
+    driver.settle();
+    assert!(matches!(
+        driver.call(put("a", "2")).1,
+        Err(Refusal::Corrupt)
+    ));
+    assert_eq!(driver.contents().len(), 1);
+    let (_, listed) = driver.call(Request::Alarm(AlarmRequest::List(None)));
+    let corrupt = Alarm {
+        member: MemberId(7),
+        kind: AlarmKind::Corrupt,
+    };
+    assert!(matches!(listed, Ok(Response::Alarm(alarms)) if alarms == [corrupt]));
+}
+
 /// Goal: a restart with another name or other client URLs shows them.
 #[test]
 fn changed_attributes() {
