@@ -89,16 +89,20 @@ impl State {
                 && (request.min_create_revision == 0
                     || kv.create_revision >= request.min_create_revision)
         });
-        match request.sort_target {
-            SortTarget::Key => {}
-            SortTarget::Version => kvs.sort_by_key(|kv| kv.version),
-            SortTarget::Create => kvs.sort_by_key(|kv| kv.create_revision),
-            SortTarget::Mod => kvs.sort_by_key(|kv| kv.mod_revision),
-            SortTarget::Value => kvs.sort_by_key(|kv| kv.value.clone()),
-        }
-        if request.sort_order == SortOrder::Descend {
-            kvs.reverse();
-        }
+        // Stable in both directions: equal ones stay in key order.
+        kvs.sort_by(|one, other| {
+            let order = match request.sort_target {
+                SortTarget::Key => one.key.cmp(&other.key),
+                SortTarget::Version => one.version.cmp(&other.version),
+                SortTarget::Create => one.create_revision.cmp(&other.create_revision),
+                SortTarget::Mod => one.mod_revision.cmp(&other.mod_revision),
+                SortTarget::Value => one.value.cmp(&other.value),
+            };
+            match request.sort_order {
+                SortOrder::Descend => order.reverse(),
+                SortOrder::None | SortOrder::Ascend => order,
+            }
+        });
         let more = limit > 0 && kvs.len() > limit;
         if limit > 0 {
             kvs.truncate(limit);
