@@ -198,13 +198,19 @@ impl State {
         }
     }
 
-    fn check(&self, txn: &TxnRequest, puts: bool) -> Result<(), Refusal> {
+    /// The refusals of puts or of ranges. `deleted`: what earlier operations have deleted.
+    fn check(
+        &self,
+        txn: &TxnRequest,
+        puts: bool,
+        deleted: &mut Vec<KeyRange>,
+    ) -> Result<(), Refusal> {
         for operation in self.branch(txn) {
             match operation {
                 RequestOp::Put(put) if puts => {
-                    if (put.ignore_value || put.ignore_lease)
-                        && self.at(&put.key, self.main).is_none()
-                    {
+                    let gone = self.at(&put.key, self.main).is_none()
+                        || deleted.iter().any(|range| inside(range, &put.key));
+                    if (put.ignore_value || put.ignore_lease) && gone {
                         return Err(Refusal::KeyNotFound);
                     }
                     if put.lease != LeaseId(0) {
@@ -219,7 +225,8 @@ impl State {
                         return Err(Refusal::Compacted);
                     }
                 }
-                RequestOp::Txn(inner) => self.check(inner, puts)?,
+                RequestOp::DeleteRange(delete) => deleted.push(delete.range.clone()),
+                RequestOp::Txn(inner) => self.check(inner, puts, deleted)?,
                 _ => {}
             }
         }
@@ -293,8 +300,8 @@ impl State {
                 Answer::DeleteRange(next.delete(delete, self.main + 1, &mut sub))
             }
             Write::Txn(txn) => {
-                self.check(txn, true)?;
-                self.check(txn, false)?;
+                self.check(txn, true, &mut vec![])?;
+                self.check(txn, false, &mut vec![])?;
                 Answer::Txn(next.execute(self, txn, &mut sub))
             }
             Write::Compact(revision) => {
@@ -312,7 +319,8 @@ impl State {
         Ok((next, answer))
     }
 
-    /// What etcd keeps of this state when everything below the floor is gone.
+    /// What is kept of this state when everything below the floor is gone: all that is an event from the
+    /// floor on, and beside it what can be read at the floor.
     pub(crate) fn reclaimed_size(&self, floor: i64) -> u64 {
         let mut size = 0;
         for (key, versions) in &self.versions {
@@ -322,9 +330,8 @@ impl State {
             let mut kept = 0;
             for (at, version) in versions.iter().enumerate() {
                 let keep = match newest {
-                    Some(newest) if at < newest => false,
-                    Some(newest) if at == newest => {
-                        version.kv.is_some() || version.at.main == floor
+                    Some(newest) if at <= newest => {
+                        version.at.main == floor || at == newest && version.kv.is_some()
                     }
                     _ => true,
                 };
