@@ -39,7 +39,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
         let head = match grpc::read_head(&parts) {
             Ok(head) => head,
             Err(refused) => {
-                self.answered = true;
                 return call::refuse_head(respond, &refused);
             }
         };
@@ -180,7 +179,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
     /// Answers a unary call, now if the client's window allows.
     fn answer_at_once(&mut self, mut respond: SendResponse<Bytes>, frame: Result<Bytes, Status>) {
         self.moved = true;
-        self.answered = true;
         let frame = match frame {
             Ok(frame) => frame,
             Err(status) => return call::refuse(respond, &status),
@@ -242,7 +240,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
             Err(status) => return self.fail(slot, &status),
         };
         self.moved = true;
-        self.answered = true;
         let size = frame.len() as u64;
         let State::Paging(paging) = &mut self.calls[slot as usize].state else {
             return;
@@ -266,7 +263,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
         mut respond: SendResponse<Bytes>,
         deadline: Option<Instant>,
     ) {
-        self.answered = true;
         if let Some(outgoing) = Outgoing::begin(&self.edge, &mut respond, frame) {
             let slot = self.insert(State::Watching(outgoing), deadline);
             self.advance(slot);
@@ -375,7 +371,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
     /// Ends a parked call with a status, as far as its response has got.
     pub(super) fn fail(&mut self, slot: u32, status: &Status) {
         self.moved = true;
-        self.answered = true;
         match self.remove(slot).state {
             State::Waiting(respond) => call::refuse(respond, status),
             State::Receiving(receiving) => call::refuse(receiving.respond, status),
@@ -405,7 +400,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
 
     fn refuse(&mut self, respond: SendResponse<Bytes>, status: &Status) {
         self.moved = true;
-        self.answered = true;
         call::refuse(respond, status);
     }
 
