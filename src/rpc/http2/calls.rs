@@ -15,7 +15,7 @@ use super::Shared;
 use crate::base::Instant;
 use crate::base::limits::EDGE_CONNECTION_HELD_BYTES_MAX;
 use crate::keyspace::request::RangeRequest;
-use crate::rpc::call::{self, Call, Outgoing, Paging, Receiving, Sent, State};
+use crate::rpc::call::{self, Call, Outgoing, Paging, Receiving, Responder, Sent, State};
 use crate::rpc::edge::{Edge, count};
 use crate::rpc::grpc::{self, Assembler, Head};
 use crate::rpc::method::Method;
@@ -30,12 +30,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
     pub(super) fn begin(
         &mut self,
         request: HttpRequest<RecvStream>,
-        mut respond: SendResponse<Bytes>,
+        respond: SendResponse<Bytes>,
         cx: &mut Context<'_>,
     ) {
         count(&self.edge.counters().calls);
         self.moved = true;
         let (parts, mut body) = request.into_parts();
+        let mut respond = Responder::new(respond, &parts.headers);
         let head = match grpc::read_head(&parts) {
             Ok(head) => head,
             Err(refused) => {
@@ -72,7 +73,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
         &mut self,
         head: Head,
         message: Bytes,
-        respond: SendResponse<Bytes>,
+        respond: Responder,
         deadline: Option<Instant>,
     ) {
         let size = message.len() as u64;
@@ -177,7 +178,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
     }
 
     /// Answers a unary call, now if the client's window allows.
-    fn answer_at_once(&mut self, mut respond: SendResponse<Bytes>, frame: Result<Bytes, Status>) {
+    fn answer_at_once(&mut self, mut respond: Responder, frame: Result<Bytes, Status>) {
         self.moved = true;
         let frame = match frame {
             Ok(frame) => frame,
@@ -203,7 +204,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
         &mut self,
         range: RangeRequest,
         size: u64,
-        respond: SendResponse<Bytes>,
+        respond: Responder,
         deadline: Option<Instant>,
     ) {
         let pager = Pager::new(range, self.edge.config.request_size_bytes_max);
@@ -257,12 +258,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
         self.advance(slot);
     }
 
-    fn begin_watching(
-        &mut self,
-        frame: Bytes,
-        mut respond: SendResponse<Bytes>,
-        deadline: Option<Instant>,
-    ) {
+    fn begin_watching(&mut self, frame: Bytes, mut respond: Responder, deadline: Option<Instant>) {
         if let Some(outgoing) = Outgoing::begin(&self.edge, &mut respond, frame) {
             let slot = self.insert(State::Watching(outgoing), deadline);
             self.advance(slot);
@@ -398,7 +394,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
         }
     }
 
-    fn refuse(&mut self, respond: SendResponse<Bytes>, status: &Status) {
+    fn refuse(&mut self, respond: Responder, status: &Status) {
         self.moved = true;
         call::refuse(respond, status);
     }
