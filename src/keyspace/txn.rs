@@ -181,8 +181,6 @@ pub struct PlanJob {
     /// What is still to be planned, the innermost last.
     frames: SmallVec<[Frame; 1]>,
     probe: Option<Probe>,
-    /// The first refusal of a range. A put that is refused, even later in the transaction, goes first.
-    range_refusal: Option<Refusal>,
 }
 
 #[derive(Debug)]
@@ -262,7 +260,6 @@ impl PlanJob {
             steps: SmallVec::new(),
             frames: smallvec![frame],
             probe: None,
-            range_refusal: None,
         }
     }
 
@@ -329,10 +326,10 @@ impl PlanJob {
                 match request.revision {
                     0 => {}
                     at if at > self.revision => {
-                        self.range_refusal.get_or_insert(Refusal::FutureRevision);
+                        return Err(Refusal::FutureRevision);
                     }
                     at if at < self.floor.max(keyspace.readable_from(self.view)) => {
-                        self.range_refusal.get_or_insert(Refusal::Compacted);
+                        return Err(Refusal::Compacted);
                     }
                     at => self.keep_readable(keyspace, at),
                 }
@@ -340,10 +337,9 @@ impl PlanJob {
             }
             RequestOp::Put(request) => {
                 let prev_kv = request.prev_kv;
-                let lease = request.lease;
+                check_lease(request.lease)?;
                 let effect = put_effect(request, |key| self.kept(keyspace, key))?;
                 self.effects.push(effect);
-                check_lease(lease)?;
                 self.steps.push(Step::Effect { prev_kv });
             }
             RequestOp::DeleteRange(request) => self.probe_deletion(request),
@@ -443,9 +439,6 @@ impl PlanJob {
     }
 
     fn finish(&mut self, keyspace: &mut Keyspace) -> Result<Plan, Refusal> {
-        if let Some(refusal) = self.range_refusal {
-            return Err(refusal);
-        }
         let effects = std::mem::take(&mut self.effects);
         let steps = std::mem::take(&mut self.steps);
         let reads = steps.iter().any(|step| matches!(step, Step::Range(_)));

@@ -198,26 +198,21 @@ impl State {
         }
     }
 
-    /// The refusals of puts or of ranges. `deleted`: what earlier operations have deleted.
-    fn check(
-        &self,
-        txn: &TxnRequest,
-        puts: bool,
-        deleted: &mut Vec<KeyRange>,
-    ) -> Result<(), Refusal> {
+    /// The first refusal, in the order of the operations. `deleted`: what earlier ones have deleted.
+    fn check(&self, txn: &TxnRequest, deleted: &mut Vec<KeyRange>) -> Result<(), Refusal> {
         for operation in self.branch(txn) {
             match operation {
-                RequestOp::Put(put) if puts => {
+                RequestOp::Put(put) => {
                     let gone = self.at(&put.key, self.main).is_none()
                         || deleted.iter().any(|range| inside(range, &put.key));
-                    if (put.ignore_value || put.ignore_lease) && gone {
-                        return Err(Refusal::KeyNotFound);
-                    }
                     if put.lease != LeaseId(0) {
                         return Err(Refusal::LeaseNotFound);
                     }
+                    if (put.ignore_value || put.ignore_lease) && gone {
+                        return Err(Refusal::KeyNotFound);
+                    }
                 }
-                RequestOp::Range(range) if !puts && range.revision != 0 => {
+                RequestOp::Range(range) if range.revision != 0 => {
                     if range.revision > self.main {
                         return Err(Refusal::FutureRevision);
                     }
@@ -226,7 +221,7 @@ impl State {
                     }
                 }
                 RequestOp::DeleteRange(delete) => deleted.push(delete.range.clone()),
-                RequestOp::Txn(inner) => self.check(inner, puts, deleted)?,
+                RequestOp::Txn(inner) => self.check(inner, deleted)?,
                 _ => {}
             }
         }
@@ -300,8 +295,7 @@ impl State {
                 Answer::DeleteRange(next.delete(delete, self.main + 1, &mut sub))
             }
             Write::Txn(txn) => {
-                self.check(txn, true, &mut vec![])?;
-                self.check(txn, false, &mut vec![])?;
+                self.check(txn, &mut vec![])?;
                 Answer::Txn(next.execute(self, txn, &mut sub))
             }
             Write::Compact(revision) => {

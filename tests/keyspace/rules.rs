@@ -99,8 +99,8 @@ fn revisions_of_a_key() {
     check(Write::Put(put("k", "")), Some((5, 5, 1)));
 }
 
-/// Goal: a put alone asks for the lease first, inside a transaction for the key first; and a put that is
-/// refused goes before a range that is.
+/// Goal: a put asks for the lease before the key, alone and inside a transaction, whose operations are
+/// refused in their order.
 #[test]
 fn order_of_refusals() {
     let mut rig = Rig::new(1);
@@ -117,23 +117,17 @@ fn order_of_refusals() {
         revision: 99,
         ..RangeRequest::default()
     };
-    let success = vec![RequestOp::Range(range.clone()), RequestOp::Put(both)];
-    let txn = TxnRequest {
-        success,
-        ..TxnRequest::default()
-    };
-    assert_eq!(
-        refusal(&mut rig, Write::Txn(txn)),
-        Some(Refusal::KeyNotFound)
-    );
-    let txn = TxnRequest {
-        success: vec![RequestOp::Range(range)],
-        ..TxnRequest::default()
-    };
-    assert_eq!(
-        refusal(&mut rig, Write::Txn(txn)),
-        Some(Refusal::FutureRevision)
-    );
+    let operations = [RequestOp::Range(range), RequestOp::Put(both)];
+    for (first, second, expected) in [
+        (0, 1, Refusal::FutureRevision),
+        (1, 0, Refusal::LeaseNotFound),
+    ] {
+        let txn = TxnRequest {
+            success: vec![operations[first].clone(), operations[second].clone()],
+            ..TxnRequest::default()
+        };
+        assert_eq!(refusal(&mut rig, Write::Txn(txn)), Some(expected));
+    }
 }
 
 /// Goal: a missing key fails every compare of its value, and compares as zero otherwise.
