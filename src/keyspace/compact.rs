@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use super::Keyspace;
-use super::revision::{FLOOR_NONE, Steps};
+use super::revision::{FLOOR_NONE, Revision, Steps};
 
 /// Keeps the versions that are visible at one revision from being reclaimed while it lives.
 #[derive(Debug)]
@@ -117,12 +117,16 @@ impl Keyspace {
                 return false;
             };
             let key = key.clone();
-            let main = revision.main;
-            while self.drop_oldest(key.bytes(), |oldest_main, _| oldest_main < main) {}
-            if main < target {
-                self.drop_oldest(key.bytes(), |oldest_main, live| {
-                    oldest_main == main && !live
-                });
+            let below = revision.main < target;
+            // At the floor every change is still an event, even one that a later change of its own
+            // transaction superseded.
+            let first_kept = Revision {
+                sub: if below { revision.sub } else { 0 },
+                ..revision
+            };
+            while self.drop_oldest(key.bytes(), |oldest, _| oldest < first_kept) {}
+            if below {
+                self.drop_oldest(key.bytes(), |oldest, live| oldest == revision && !live);
                 self.history.drop_oldest();
                 self.reclaim.place = self.history.front();
             } else {
@@ -132,10 +136,10 @@ impl Keyspace {
         true
     }
 
-    fn drop_oldest(&mut self, key: &[u8], drop: impl FnOnce(i64, bool) -> bool) -> bool {
+    fn drop_oldest(&mut self, key: &[u8], drop: impl FnOnce(Revision, bool) -> bool) -> bool {
         let popped = self
             .keys
-            .pop_oldest(key, |oldest| drop(oldest.main(), oldest.is_live()));
+            .pop_oldest(key, |oldest| drop(oldest.revision(), oldest.is_live()));
         let Some((record, key_gone)) = popped else {
             return false;
         };

@@ -144,7 +144,7 @@ impl Keyspace {
             .find(key)
             .expect("a change from the floor on has its version");
         let record = versions
-            .written_by(revision.main)
+            .written_at(revision)
             .expect("a change from the floor on has its version");
         let deleted = !record.is_live();
         let kv = if deleted {

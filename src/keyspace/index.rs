@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Bound, ControlFlow};
 
 use super::record::{Key, Record};
+use super::revision::Revision;
 use super::span::Span;
 
 /// Keys in one leaf: moving half a leaf (1.5 KiB) on an insert costs less than the search does.
@@ -45,11 +46,25 @@ impl Versions {
         self.last_until(main).filter(|record| record.is_live())
     }
 
-    /// The version written by main revision `main`.
-    pub(super) fn written_by(&self, main: i64) -> Option<&Record> {
-        self.last_until(main).filter(|record| record.main() == main)
+    /// The version written at `revision`.
+    pub(super) fn written_at(&self, revision: Revision) -> Option<&Record> {
+        match self {
+            Versions::One(record) => Some(record).filter(|record| record.revision() == revision),
+            Versions::Many(records) => {
+                let newest = records.back().expect("a key has a version");
+                if newest.revision() == revision {
+                    return Some(newest);
+                }
+                let at = records
+                    .binary_search_by_key(&revision, Record::revision)
+                    .ok()?;
+                records.get(at)
+            }
+        }
     }
 
+    /// The last version of those that main revision `main` sees: a transaction may write a key more
+    /// than once, and only what it leaves behind can be read.
     fn last_until(&self, main: i64) -> Option<&Record> {
         match self {
             Versions::One(record) => Some(record).filter(|record| record.main() <= main),
@@ -76,10 +91,10 @@ impl Versions {
     pub(super) fn push(&mut self, record: Record) {
         let newest = self.newest();
         assert!(
-            record.main() > newest.main(),
-            "version {} after {}: one version per key and revision",
-            record.main(),
-            newest.main()
+            record.revision() > newest.revision(),
+            "version {:?} after {:?}: one version per key and revision",
+            record.revision(),
+            newest.revision()
         );
         match self {
             Versions::One(first) => {
@@ -178,10 +193,10 @@ impl KeyIndex {
     }
 
     /// Takes the newest version of a key off, for a truncation; tells whether the key is gone.
-    pub(super) fn pop_newest(&mut self, key: &[u8], main: i64) -> Option<(Record, bool)> {
+    pub(super) fn pop_newest(&mut self, key: &[u8], revision: Revision) -> Option<(Record, bool)> {
         let (leaf, at) = self.locate(key)?;
         let versions = &mut leaf[at].versions;
-        if versions.newest().main() != main {
+        if versions.newest().revision() != revision {
             return None;
         }
         Some(match versions.take(VecDeque::pop_back) {
@@ -369,7 +384,6 @@ fn insert(leaf: &mut Leaf, at: usize, entry: Entry) -> Option<(Key, Leaf)> {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::revision::Revision;
     use super::*;
 
     /// Goal: over splits and merges of leaves, in any order, walks in both directions see exactly the
@@ -409,8 +423,12 @@ mod tests {
         check(&index, &expected);
         for number in 1..3_000 {
             let number = number * 7 % 3_000;
+            let at = Revision {
+                main: 2,
+                sub: number,
+            };
             if index
-                .pop_newest(&key(number), 2)
+                .pop_newest(&key(number), at)
                 .is_some_and(|(_, gone)| gone)
             {
                 assert!(expected.remove(&key(number)));

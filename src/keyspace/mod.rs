@@ -242,7 +242,7 @@ impl TruncateJob {
             let key = keyspace.history.pop_newest().expect("just seen");
             let (record, key_gone) = keyspace
                 .keys
-                .pop_newest(key.bytes(), revision.main)
+                .pop_newest(key.bytes(), revision)
                 .expect("the history names the newest version of its last key");
             keyspace.forget(key.bytes(), &record, key_gone);
         }

@@ -3,7 +3,7 @@
 //! A read is pinned to its revision when it is created: what commits or is compacted later does not
 //! change or break it. Never sees an uncommitted version, except inside a transaction.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -230,8 +230,8 @@ struct Collector {
     parts: Parts,
     packer: Packer,
     kvs: Vec<KeyValue>,
-    /// The best `limit` candidates so far. Kept in order all the time: sorting a million keys at the end
-    /// could not be cut into slices.
+    /// The best `limit` candidates so far, best first, equal ones in key order. Kept in order all the
+    /// time: sorting a million keys at the end could not be cut into slices.
     sorted: BTreeMap<(Rank, Key), Record>,
     /// Keys that passed the filters.
     matched: usize,
@@ -271,21 +271,22 @@ impl Collector {
     }
 
     fn rank(&mut self, key: &Key, record: &Record) {
-        let rank = match self.sort {
-            Some(SortTarget::Version) => Rank::Number(record.version()),
-            Some(SortTarget::Create) => Rank::Number(record.create()),
-            Some(SortTarget::Mod) => Rank::Number(record.main()),
-            Some(SortTarget::Value) => Rank::Value(record.clone()),
+        let target = match self.sort {
+            Some(SortTarget::Version) => Target::Number(record.version()),
+            Some(SortTarget::Create) => Target::Number(record.create()),
+            Some(SortTarget::Mod) => Target::Number(record.main()),
+            Some(SortTarget::Value) => Target::Value(record.clone()),
             Some(SortTarget::Key) | None => return,
+        };
+        let rank = if self.descend {
+            Rank::Descending(Reverse(target))
+        } else {
+            Rank::Ascending(target)
         };
         self.sorted.insert((rank, key.clone()), record.clone());
         if self.sorted.len() > self.limit {
             // The worst can never be in the answer.
-            if self.descend {
-                self.sorted.pop_first()
-            } else {
-                self.sorted.pop_last()
-            };
+            self.sorted.pop_last();
         }
     }
 
@@ -295,12 +296,7 @@ impl Collector {
             if !steps.take() {
                 return false;
             }
-            let next = if self.descend {
-                self.sorted.pop_last()
-            } else {
-                self.sorted.pop_first()
-            };
-            let ((_, key), record) = next.expect("it is not empty");
+            let ((_, key), record) = self.sorted.pop_first().expect("it is not empty");
             self.kvs
                 .push(self.packer.pack(key.bytes(), &record, self.parts));
         }
@@ -316,34 +312,41 @@ impl Collector {
     }
 }
 
+/// The place of a key in a sorted answer; all of one answer are of one kind.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Ascending(Target),
+    Descending(Reverse<Target>),
+}
+
 /// What an answer is sorted by, when not by key.
 #[derive(Debug)]
-enum Rank {
+enum Target {
     Number(i64),
     Value(Record),
 }
 
-impl Ord for Rank {
-    fn cmp(&self, other: &Rank) -> Ordering {
+impl Ord for Target {
+    fn cmp(&self, other: &Target) -> Ordering {
         match (self, other) {
-            (Rank::Number(one), Rank::Number(other)) => one.cmp(other),
-            (Rank::Value(one), Rank::Value(other)) => one.value().cmp(other.value()),
-            (Rank::Number(_), Rank::Value(_)) => Ordering::Less,
-            (Rank::Value(_), Rank::Number(_)) => Ordering::Greater,
+            (Target::Number(one), Target::Number(other)) => one.cmp(other),
+            (Target::Value(one), Target::Value(other)) => one.value().cmp(other.value()),
+            (Target::Number(_), Target::Value(_)) => Ordering::Less,
+            (Target::Value(_), Target::Number(_)) => Ordering::Greater,
         }
     }
 }
 
-impl PartialOrd for Rank {
-    fn partial_cmp(&self, other: &Rank) -> Option<Ordering> {
+impl PartialOrd for Target {
+    fn partial_cmp(&self, other: &Target) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Rank {
-    fn eq(&self, other: &Rank) -> bool {
+impl PartialEq for Target {
+    fn eq(&self, other: &Target) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Rank {}
+impl Eq for Target {}

@@ -1,13 +1,15 @@
 //! Planning: decides what a request will do, before anything is done.
 //!
 //! A plan holds effects without conditions for the entry, and a script by which a fold makes the answer.
-//! All that depends on state is decided here, against the state before the request: compares (nested ones
-//! too), refusals, what `ignore_value` keeps, whether a deletion finds anything. A plan without effects
-//! changes nothing and needs no entry. Changes nothing itself.
+//! All that depends on state is decided here. Compares (nested ones too) and refusals of ranges see the
+//! state before the request; what `ignore_value` keeps and whether a deletion finds anything also depend on
+//! the transaction's earlier operations, because etcd lets some of them meet on one key. A plan without
+//! effects changes nothing and needs no entry. Changes nothing itself.
 
 use std::ops::ControlFlow;
 use std::vec::IntoIter;
 
+use bytes::Bytes;
 use smallvec::{SmallVec, smallvec};
 
 use super::answer;
@@ -16,8 +18,8 @@ use super::effects::Effect;
 use super::index::Versions;
 use super::record::{Key, Record};
 use super::request::{
-    Compare, CompareResult, CompareTarget, DeleteRangeRequest, PutRequest, RangeRequest, Refusal,
-    RequestOp, TxnRequest,
+    Compare, CompareResult, CompareTarget, DeleteRangeRequest, KeyRange, PutRequest, RangeRequest,
+    Refusal, RequestOp, TxnRequest,
 };
 use super::revision::{Steps, View};
 use super::span::Span;
@@ -75,7 +77,7 @@ impl Keyspace {
         self.assert_free();
         check_lease(request.lease)?;
         let prev_kv = request.prev_kv;
-        let effect = self.put_effect(request, self.head_revision())?;
+        let effect = put_effect(request, |key| self.kept_at(key, self.head_revision()))?;
         Ok(self.plan_one(effect, prev_kv))
     }
 
@@ -108,28 +110,13 @@ impl Keyspace {
         }
     }
 
-    /// The effect of a put whose lease is known to exist, with what it keeps filled in.
-    fn put_effect(&self, request: PutRequest, main: i64) -> Result<Effect, Refusal> {
-        let PutRequest {
-            key,
-            mut value,
-            lease: LeaseId(mut lease),
-            ..
-        } = request;
-        if request.ignore_value || request.ignore_lease {
-            let kept = self
-                .keys
-                .find(&key)
-                .and_then(|versions| versions.live_at(main));
-            let kept = kept.ok_or(Refusal::KeyNotFound)?;
-            if request.ignore_value {
-                value = answer::value(kept);
-            }
-            if request.ignore_lease {
-                lease = kept.lease().0;
-            }
-        }
-        Ok(Effect::Put { key, value, lease })
+    /// What a put of a live key could keep of it at main revision `main`.
+    fn kept_at(&self, key: &[u8], main: i64) -> Option<Kept> {
+        let record = self.keys.find(key)?.live_at(main)?;
+        Some(Kept {
+            value: answer::value(record),
+            lease: record.lease().0,
+        })
     }
 
     fn assert_free(&self) {
@@ -139,6 +126,36 @@ impl Keyspace {
             "planned against a head that is changing"
         );
     }
+}
+
+/// What `ignore_value` and `ignore_lease` leave as it is.
+struct Kept {
+    value: Bytes,
+    lease: i64,
+}
+
+/// The effect of a put whose lease is known to exist, with what it keeps filled in. `present` looks up
+/// what is there when the put is executed.
+fn put_effect(
+    request: PutRequest,
+    present: impl FnOnce(&[u8]) -> Option<Kept>,
+) -> Result<Effect, Refusal> {
+    let PutRequest {
+        key,
+        mut value,
+        lease: LeaseId(mut lease),
+        ..
+    } = request;
+    if request.ignore_value || request.ignore_lease {
+        let kept = present(&key).ok_or(Refusal::KeyNotFound)?;
+        if request.ignore_value {
+            value = kept.value;
+        }
+        if request.ignore_lease {
+            lease = kept.lease;
+        }
+    }
+    Ok(Effect::Put { key, value, lease })
 }
 
 /// Whether a put may name this lease. No lease can be granted yet, so none exists.
@@ -164,8 +181,6 @@ pub struct PlanJob {
     /// What is still to be planned, the innermost last.
     frames: SmallVec<[Frame; 1]>,
     probe: Option<Probe>,
-    /// The first refusal of a range. A put that is refused, even later in the transaction, goes first.
-    range_refusal: Option<Refusal>,
 }
 
 #[derive(Debug)]
@@ -195,7 +210,7 @@ struct Probe {
 enum Question {
     /// Do all live keys satisfy this?
     Compare(Compare),
-    /// Is there a live key at all?
+    /// Is there a live key at all, before the transaction?
     Deletion(DeleteRangeRequest),
 }
 
@@ -245,7 +260,6 @@ impl PlanJob {
             steps: SmallVec::new(),
             frames: smallvec![frame],
             probe: None,
-            range_refusal: None,
         }
     }
 
@@ -312,10 +326,10 @@ impl PlanJob {
                 match request.revision {
                     0 => {}
                     at if at > self.revision => {
-                        self.range_refusal.get_or_insert(Refusal::FutureRevision);
+                        return Err(Refusal::FutureRevision);
                     }
                     at if at < self.floor.max(keyspace.readable_from(self.view)) => {
-                        self.range_refusal.get_or_insert(Refusal::Compacted);
+                        return Err(Refusal::Compacted);
                     }
                     at => self.keep_readable(keyspace, at),
                 }
@@ -323,10 +337,9 @@ impl PlanJob {
             }
             RequestOp::Put(request) => {
                 let prev_kv = request.prev_kv;
-                let lease = request.lease;
-                self.effects
-                    .push(keyspace.put_effect(request, self.revision)?);
-                check_lease(lease)?;
+                check_lease(request.lease)?;
+                let effect = put_effect(request, |key| self.kept(keyspace, key))?;
+                self.effects.push(effect);
                 self.steps.push(Step::Effect { prev_kv });
             }
             RequestOp::DeleteRange(request) => self.probe_deletion(request),
@@ -341,6 +354,40 @@ impl PlanJob {
             }
         }
         Ok(())
+    }
+
+    /// What a put at this place of the transaction could keep of a key: etcd checks only the state before
+    /// the transaction, and stops the whole server when an earlier deletion has taken the key since.
+    fn kept(&self, keyspace: &Keyspace, key: &[u8]) -> Option<Kept> {
+        for effect in self.effects.iter().rev() {
+            match effect {
+                Effect::Put {
+                    key: put,
+                    value,
+                    lease,
+                } if put == key => {
+                    let value = value.clone();
+                    return Some(Kept {
+                        value,
+                        lease: *lease,
+                    });
+                }
+                Effect::DeleteRange {
+                    key: start,
+                    range_end,
+                } if Span::new(start.clone(), range_end.clone()).contains(key) => return None,
+                Effect::Put { .. } | Effect::DeleteRange { .. } | Effect::Compact { .. } => {}
+            }
+        }
+        keyspace.kept_at(key, self.revision)
+    }
+
+    /// Whether an earlier operation of the transaction puts a key into an interval.
+    fn has_put_into(&self, range: &KeyRange) -> bool {
+        let span = Span::of(range);
+        self.effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Put { key, .. } if span.contains(key)))
     }
 
     /// Keeps the versions readable that a script without effects will read at revision `at`, however
@@ -364,7 +411,9 @@ impl PlanJob {
         match question {
             Question::Compare(_) if answer => {}
             Question::Compare(_) => self.enter(false),
-            Question::Deletion(_) if !answer => self.steps.push(Step::NothingDeleted),
+            Question::Deletion(request) if !answer && !self.has_put_into(&request.range) => {
+                self.steps.push(Step::NothingDeleted);
+            }
             Question::Deletion(request) => {
                 let DeleteRangeRequest { range, prev_kv } = request;
                 self.effects.push(Effect::DeleteRange {
@@ -390,9 +439,6 @@ impl PlanJob {
     }
 
     fn finish(&mut self, keyspace: &mut Keyspace) -> Result<Plan, Refusal> {
-        if let Some(refusal) = self.range_refusal {
-            return Err(refusal);
-        }
         let effects = std::mem::take(&mut self.effects);
         let steps = std::mem::take(&mut self.steps);
         let reads = steps.iter().any(|step| matches!(step, Step::Range(_)));

@@ -5,9 +5,9 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-use super::edge::Edge;
+use super::edge::{Edge, GRPC_CONTENT_TYPE};
 use super::grpc::{self, Assembler, Head, RefusedHead};
 use super::range_stream::Pager;
 use super::status::{self, Status};
@@ -37,7 +37,7 @@ pub(super) enum State {
     /// Its message.
     Receiving(Box<Receiving>),
     /// A shard's answer to a unary call.
-    Waiting(SendResponse<Bytes>),
+    Waiting(Responder),
     /// Room for its only answer.
     Sending(Outgoing),
     /// A streamed read: a page, or room for one.
@@ -46,19 +46,42 @@ pub(super) enum State {
     Watching(Outgoing),
 }
 
+/// The way back of a call whose response has not begun.
+pub(super) struct Responder {
+    stream: SendResponse<Bytes>,
+    /// The response's content type, when it is not the plain one.
+    content_type: Option<HeaderValue>,
+}
+
+impl Responder {
+    /// For a call with these request headers.
+    pub(super) fn new(stream: SendResponse<Bytes>, request: &HeaderMap) -> Responder {
+        let content_type = request.get(header::CONTENT_TYPE);
+        Responder {
+            stream,
+            content_type: content_type.and_then(grpc::response_content_type),
+        }
+    }
+
+    /// Gives the call up.
+    pub(super) fn send_reset(&mut self, reason: Reason) {
+        self.stream.send_reset(reason);
+    }
+}
+
 /// A message that is not whole.
 pub(super) struct Receiving {
     pub(super) head: Head,
     pub(super) body: RecvStream,
     pub(super) message: Assembler,
-    pub(super) respond: SendResponse<Bytes>,
+    pub(super) respond: Responder,
 }
 
 /// A streamed read.
 pub(super) struct Paging {
     pub(super) pager: Pager,
     /// Until the first piece leaves.
-    pub(super) respond: SendResponse<Bytes>,
+    pub(super) respond: Responder,
     /// From then on.
     pub(super) outgoing: Option<Outgoing>,
     /// The shard has been asked for a page and has not answered.
@@ -88,14 +111,14 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     /// Sends the response's headers; none when the client has gone.
-    pub(super) fn begin(
-        edge: &Edge,
-        respond: &mut SendResponse<Bytes>,
-        frame: Bytes,
-    ) -> Option<Outgoing> {
+    pub(super) fn begin(edge: &Edge, respond: &mut Responder, frame: Bytes) -> Option<Outgoing> {
         let mut response = Response::new(());
-        *response.headers_mut() = edge.response_headers.clone();
-        let stream = respond.send_response(response, false).ok()?;
+        let headers = response.headers_mut();
+        *headers = edge.response_headers.clone();
+        if let Some(content_type) = respond.content_type.take() {
+            headers.insert(header::CONTENT_TYPE, content_type);
+        }
+        let stream = respond.stream.send_response(response, false).ok()?;
         Some(Outgoing { stream, frame })
     }
 
@@ -163,21 +186,25 @@ impl Outgoing {
 }
 
 /// Ends a call that has sent nothing yet with its status alone.
-pub(super) fn refuse(mut respond: SendResponse<Bytes>, status: &Status) {
+pub(super) fn refuse(mut respond: Responder, status: &Status) {
     send_head(&mut respond, StatusCode::OK, status);
 }
 
 /// Ends a call whose headers were refused.
-pub(super) fn refuse_head(mut respond: SendResponse<Bytes>, refused: &RefusedHead) {
+pub(super) fn refuse_head(mut respond: Responder, refused: &RefusedHead) {
     send_head(&mut respond, refused.http_status, &refused.status);
 }
 
-fn send_head(respond: &mut SendResponse<Bytes>, http_status: StatusCode, status: &Status) {
+fn send_head(respond: &mut Responder, http_status: StatusCode, status: &Status) {
     let mut headers: HeaderMap = grpc::trailers(status);
-    headers.insert(http::header::CONTENT_TYPE, super::edge::GRPC_CONTENT_TYPE);
+    let content_type = respond.content_type.take();
+    headers.insert(
+        header::CONTENT_TYPE,
+        content_type.unwrap_or(GRPC_CONTENT_TYPE),
+    );
     let mut response = Response::new(());
     *response.status_mut() = http_status;
     *response.headers_mut() = headers;
     // A client that has gone does not mind.
-    let _ = respond.send_response(response, true);
+    let _ = respond.stream.send_response(response, true);
 }

@@ -1,7 +1,7 @@
-//! Watches the headers of the HTTP/2 frames a client sends, for what the HTTP/2 library keeps to itself.
+//! Watches the headers of the HTTP/2 frames that come and go, for what the HTTP/2 library keeps to itself.
 //!
-//! It answers pings and resets without telling; the keepalive rules and the limit on resets need their
-//! numbers. Only the nine bytes of each frame header are looked at; the library judges the rest. Pure.
+//! It answers pings and resets without telling, and sends large answers when it can; the keepalive rules
+//! and the limit on resets need the numbers. Only the nine bytes of each frame header are looked at; the library judges the rest. Pure.
 
 use std::time::Duration;
 
@@ -12,12 +12,13 @@ use crate::base::limits::{EDGE_RESET_WINDOW_MS, EDGE_RESETS_MAX};
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const HEADER_BYTES: usize = 9;
+const KIND_DATA: u8 = 0;
 const KIND_HEADERS: u8 = 1;
 const KIND_RESET: u8 = 3;
 const KIND_PING: u8 = 6;
 const FLAG_ACK: u8 = 1;
 
-/// Follows the frames of one connection through chunks cut anywhere.
+/// Follows the frames of one direction of a connection through chunks cut anywhere.
 pub(super) struct FrameWalker {
     /// Bytes to pass over: the preface, then payloads.
     skip: usize,
@@ -28,19 +29,30 @@ pub(super) struct FrameWalker {
     pub(super) pings: u64,
     /// Streams the client has reset, since last taken.
     pub(super) resets: u64,
+    /// Frames with headers or data of streams, since last taken.
+    pub(super) on_streams: u64,
     /// The highest stream the client has opened.
     pub(super) last_stream: u32,
 }
 
 impl FrameWalker {
-    /// Starts before the preface.
-    pub(super) fn new() -> FrameWalker {
+    /// For what a client sends, from its preface on.
+    pub(super) fn before_preface() -> FrameWalker {
         FrameWalker {
             skip: PREFACE.len(),
+            ..FrameWalker::before_frames()
+        }
+    }
+
+    /// For what a server sends.
+    pub(super) fn before_frames() -> FrameWalker {
+        FrameWalker {
+            skip: 0,
             header: [0; HEADER_BYTES],
             have: 0,
             pings: 0,
             resets: 0,
+            on_streams: 0,
             last_stream: 0,
         }
     }
@@ -72,7 +84,9 @@ impl FrameWalker {
             KIND_HEADERS => {
                 let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
                 self.last_stream = self.last_stream.max(stream);
+                self.on_streams += 1;
             }
+            KIND_DATA => self.on_streams += 1,
             KIND_RESET => self.resets += 1,
             KIND_PING if flags & FLAG_ACK == 0 => self.pings += 1,
             _ => {}
@@ -180,13 +194,18 @@ mod tests {
         frame(KIND_RESET, 0, 3, 4);
         frame(KIND_PING, 0, 0, 8);
         for size in 1..bytes.len() {
-            let mut walker = FrameWalker::new();
+            let mut walker = FrameWalker::before_preface();
             for chunk in bytes.chunks(size) {
                 walker.walk(chunk);
             }
             assert_eq!(
-                (walker.pings, walker.resets, walker.last_stream),
-                (2, 1, 3),
+                (
+                    walker.pings,
+                    walker.resets,
+                    walker.on_streams,
+                    walker.last_stream
+                ),
+                (2, 1, 2, 3),
                 "chunks of {size}"
             );
         }

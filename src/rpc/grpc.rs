@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderMap, Method as HttpMethod, StatusCode};
+use http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode};
 
 use super::convert::FRAME_PREFIX_BYTES;
 use super::edge::{GRPC_MESSAGE, GRPC_STATUS};
@@ -108,12 +108,33 @@ pub(super) fn read_head(parts: &Parts) -> Result<Head, RefusedHead> {
     Ok(Head { method, timeout })
 }
 
+const CONTENT_TYPE: &[u8] = b"application/grpc";
+
 /// `application/grpc`, alone or followed by a subtype or a parameter.
 fn is_grpc(content_type: &[u8]) -> bool {
-    const GRPC: &[u8] = b"application/grpc";
-    content_type.len() >= GRPC.len()
-        && content_type[..GRPC.len()].eq_ignore_ascii_case(GRPC)
-        && matches!(content_type.get(GRPC.len()), None | Some(b'+' | b';'))
+    subtype(content_type).is_some()
+}
+
+/// What follows `application/grpc`: empty for nothing, none when it is another type.
+fn subtype(content_type: &[u8]) -> Option<&[u8]> {
+    let (start, rest) = content_type.split_at_checked(CONTENT_TYPE.len())?;
+    if !start.eq_ignore_ascii_case(CONTENT_TYPE) {
+        return None;
+    }
+    match rest {
+        [] => Some(rest),
+        [b'+' | b';', subtype @ ..] => Some(subtype),
+        _ => None,
+    }
+}
+
+/// The content type of the response, when it is not plain `application/grpc`: gRPC's Go server repeats
+/// the subtype of the request, in small letters, and takes a parameter for one.
+pub(super) fn response_content_type(request: &HeaderValue) -> Option<HeaderValue> {
+    let subtype = subtype(request.as_bytes()).filter(|subtype| !subtype.is_empty())?;
+    let mut content_type = [CONTENT_TYPE, b"+", subtype].concat();
+    content_type.make_ascii_lowercase();
+    HeaderValue::from_bytes(&content_type).ok()
 }
 
 /// One to eight digits and a unit.
@@ -248,6 +269,29 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// Goal: an answer names the codec that the request named.
+    #[test]
+    fn subtypes_are_repeated() {
+        let check = |request: &'static str, expected: Option<&str>| {
+            let answered = response_content_type(&HeaderValue::from_static(request));
+            assert_eq!(
+                answered.as_ref().map(|value| value.to_str().unwrap()),
+                expected,
+                "{request}"
+            );
+        };
+        check("application/grpc", None);
+        check("application/grpc+", None);
+        check("application/grpcx", None);
+        check("text/plain", None);
+        check("application/grpc+proto", Some("application/grpc+proto"));
+        check("Application/GRPC+Proto", Some("application/grpc+proto"));
+        check(
+            "application/grpc;charset=x",
+            Some("application/grpc+charset=x"),
+        );
     }
 
     /// Goal: an empty message is a message.

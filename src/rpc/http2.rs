@@ -85,8 +85,6 @@ struct Shared<IO> {
     answers: Vec<Answer>,
     now: Instant,
     began: Instant,
-    /// Something was sent on a stream since the client's last ping.
-    answered: bool,
     ping_rule: PingRule,
     reset_rule: ResetRule,
     ping_pong: Option<PingPong>,
@@ -103,7 +101,8 @@ struct Shared<IO> {
 impl<IO: AsyncRead + AsyncWrite + Unpin> Http2<IO> {
     /// Takes over a wire on which the preface lies unread.
     pub(super) fn new(mut wire: Wire<IO>, edge: Rc<Edge>, admission: Admission) -> Http2<IO> {
-        wire.walker = Some(FrameWalker::new());
+        wire.incoming = Some(FrameWalker::before_preface());
+        wire.outgoing = Some(FrameWalker::before_frames());
         let wire = Rc::new(RefCell::new(wire));
         let streams_max = edge
             .config
@@ -141,7 +140,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Http2<IO> {
                 waiting_for_room: VecDeque::new(),
                 answers: Vec::new(),
                 now,
-                answered: false,
                 ping_rule: PingRule::default(),
                 reset_rule: ResetRule::default(),
                 ping_pong: None,
@@ -342,12 +340,20 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
             self.heard = (self.now, wire.read_total);
             self.pinged = None;
         }
-        let Some(walker) = &mut wire.walker else {
+        let Wire {
+            incoming: Some(incoming),
+            outgoing: Some(outgoing),
+            ..
+        } = &mut *wire
+        else {
             return Ok(());
         };
-        let pings = std::mem::take(&mut walker.pings);
-        let resets = std::mem::take(&mut walker.resets);
-        let last_stream = walker.last_stream;
+        let pings = std::mem::take(&mut incoming.pings);
+        let resets = std::mem::take(&mut incoming.resets);
+        let last_stream = incoming.last_stream;
+        // HTTP/2 sends a large answer piece by piece as the client makes room, so what counts is what was
+        // sent and not when it was handed over.
+        let mut answered = pings > 0 && std::mem::take(&mut outgoing.on_streams) > 0;
         let mut expel = |text: &[u8]| {
             wire.append_frame(&frames::goaway(last_stream, text));
             // As much as the socket takes: the connection ends either way.
@@ -358,7 +364,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
             return expel(frames::TOO_MANY_RESETS);
         }
         for _ in 0..pings {
-            let answered = std::mem::take(&mut self.answered);
+            let answered = std::mem::take(&mut answered);
             let min_time = self.edge.config.keepalive_min_time;
             if self
                 .ping_rule

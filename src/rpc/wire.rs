@@ -39,8 +39,10 @@ pub(super) struct Wire<IO> {
     pub(super) sent_total: u64,
     /// The last write was told to wait: a frame may be half appended.
     refused: bool,
-    /// Reads the frames' headers as HTTP/2 takes them, once the protocol is known.
-    pub(super) walker: Option<FrameWalker>,
+    /// Reads the headers of the client's frames as HTTP/2 takes them, once the protocol is known.
+    pub(super) incoming: Option<FrameWalker>,
+    /// The same for our frames, as HTTP/2 writes them.
+    pub(super) outgoing: Option<FrameWalker>,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
@@ -58,7 +60,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             sent: 0,
             sent_total: 0,
             refused: false,
-            walker: None,
+            incoming: None,
+            outgoing: None,
         }
     }
 
@@ -113,8 +116,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
     }
 
     fn consume(&mut self, count: usize) {
-        if let Some(walker) = &mut self.walker {
-            walker.walk(&self.input[self.consumed..self.consumed + count]);
+        if let Some(incoming) = &mut self.incoming {
+            incoming.walk(&self.input[self.consumed..self.consumed + count]);
         }
         self.consumed += count;
         if self.consumed == self.filled {
@@ -175,6 +178,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         let mut appended = 0;
         for slice in slices {
             self.output.extend_from_slice(slice);
+            if let Some(outgoing) = &mut self.outgoing {
+                outgoing.walk(slice);
+            }
             appended += slice.len();
         }
         Poll::Ready(Ok(appended))

@@ -89,16 +89,20 @@ impl State {
                 && (request.min_create_revision == 0
                     || kv.create_revision >= request.min_create_revision)
         });
-        match request.sort_target {
-            SortTarget::Key => {}
-            SortTarget::Version => kvs.sort_by_key(|kv| kv.version),
-            SortTarget::Create => kvs.sort_by_key(|kv| kv.create_revision),
-            SortTarget::Mod => kvs.sort_by_key(|kv| kv.mod_revision),
-            SortTarget::Value => kvs.sort_by_key(|kv| kv.value.clone()),
-        }
-        if request.sort_order == SortOrder::Descend {
-            kvs.reverse();
-        }
+        // Stable in both directions: equal ones stay in key order.
+        kvs.sort_by(|one, other| {
+            let order = match request.sort_target {
+                SortTarget::Key => one.key.cmp(&other.key),
+                SortTarget::Version => one.version.cmp(&other.version),
+                SortTarget::Create => one.create_revision.cmp(&other.create_revision),
+                SortTarget::Mod => one.mod_revision.cmp(&other.mod_revision),
+                SortTarget::Value => one.value.cmp(&other.value),
+            };
+            match request.sort_order {
+                SortOrder::Descend => order.reverse(),
+                SortOrder::None | SortOrder::Ascend => order,
+            }
+        });
         let more = limit > 0 && kvs.len() > limit;
         if limit > 0 {
             kvs.truncate(limit);
@@ -194,20 +198,21 @@ impl State {
         }
     }
 
-    fn check(&self, txn: &TxnRequest, puts: bool) -> Result<(), Refusal> {
+    /// The first refusal, in the order of the operations. `deleted`: what earlier ones have deleted.
+    fn check(&self, txn: &TxnRequest, deleted: &mut Vec<KeyRange>) -> Result<(), Refusal> {
         for operation in self.branch(txn) {
             match operation {
-                RequestOp::Put(put) if puts => {
-                    if (put.ignore_value || put.ignore_lease)
-                        && self.at(&put.key, self.main).is_none()
-                    {
-                        return Err(Refusal::KeyNotFound);
-                    }
+                RequestOp::Put(put) => {
+                    let gone = self.at(&put.key, self.main).is_none()
+                        || deleted.iter().any(|range| inside(range, &put.key));
                     if put.lease != LeaseId(0) {
                         return Err(Refusal::LeaseNotFound);
                     }
+                    if (put.ignore_value || put.ignore_lease) && gone {
+                        return Err(Refusal::KeyNotFound);
+                    }
                 }
-                RequestOp::Range(range) if !puts && range.revision != 0 => {
+                RequestOp::Range(range) if range.revision != 0 => {
                     if range.revision > self.main {
                         return Err(Refusal::FutureRevision);
                     }
@@ -215,7 +220,8 @@ impl State {
                         return Err(Refusal::Compacted);
                     }
                 }
-                RequestOp::Txn(inner) => self.check(inner, puts)?,
+                RequestOp::DeleteRange(delete) => deleted.push(delete.range.clone()),
+                RequestOp::Txn(inner) => self.check(inner, deleted)?,
                 _ => {}
             }
         }
@@ -289,8 +295,7 @@ impl State {
                 Answer::DeleteRange(next.delete(delete, self.main + 1, &mut sub))
             }
             Write::Txn(txn) => {
-                self.check(txn, true)?;
-                self.check(txn, false)?;
+                self.check(txn, &mut vec![])?;
                 Answer::Txn(next.execute(self, txn, &mut sub))
             }
             Write::Compact(revision) => {
@@ -308,7 +313,8 @@ impl State {
         Ok((next, answer))
     }
 
-    /// What etcd keeps of this state when everything below the floor is gone.
+    /// What is kept of this state when everything below the floor is gone: all that is an event from the
+    /// floor on, and beside it what can be read at the floor.
     pub(crate) fn reclaimed_size(&self, floor: i64) -> u64 {
         let mut size = 0;
         for (key, versions) in &self.versions {
@@ -318,9 +324,8 @@ impl State {
             let mut kept = 0;
             for (at, version) in versions.iter().enumerate() {
                 let keep = match newest {
-                    Some(newest) if at < newest => false,
-                    Some(newest) if at == newest => {
-                        version.kv.is_some() || version.at.main == floor
+                    Some(newest) if at <= newest => {
+                        version.at.main == floor || at == newest && version.kv.is_some()
                     }
                     _ => true,
                 };

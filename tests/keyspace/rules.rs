@@ -99,8 +99,8 @@ fn revisions_of_a_key() {
     check(Write::Put(put("k", "")), Some((5, 5, 1)));
 }
 
-/// Goal: a put alone asks for the lease first, inside a transaction for the key first; and a put that is
-/// refused goes before a range that is.
+/// Goal: a put asks for the lease before the key, alone and inside a transaction, whose operations are
+/// refused in their order.
 #[test]
 fn order_of_refusals() {
     let mut rig = Rig::new(1);
@@ -117,23 +117,17 @@ fn order_of_refusals() {
         revision: 99,
         ..RangeRequest::default()
     };
-    let success = vec![RequestOp::Range(range.clone()), RequestOp::Put(both)];
-    let txn = TxnRequest {
-        success,
-        ..TxnRequest::default()
-    };
-    assert_eq!(
-        refusal(&mut rig, Write::Txn(txn)),
-        Some(Refusal::KeyNotFound)
-    );
-    let txn = TxnRequest {
-        success: vec![RequestOp::Range(range)],
-        ..TxnRequest::default()
-    };
-    assert_eq!(
-        refusal(&mut rig, Write::Txn(txn)),
-        Some(Refusal::FutureRevision)
-    );
+    let operations = [RequestOp::Range(range), RequestOp::Put(both)];
+    for (first, second, expected) in [
+        (0, 1, Refusal::FutureRevision),
+        (1, 0, Refusal::LeaseNotFound),
+    ] {
+        let txn = TxnRequest {
+            success: vec![operations[first].clone(), operations[second].clone()],
+            ..TxnRequest::default()
+        };
+        assert_eq!(refusal(&mut rig, Write::Txn(txn)), Some(expected));
+    }
 }
 
 /// Goal: a missing key fails every compare of its value, and compares as zero otherwise.
@@ -284,4 +278,148 @@ fn a_read_outlives_a_compaction() {
     rig.reclaim_all();
     assert_eq!(rig.keyspace.reclaimed_through(), 7);
     assert!(rig.keyspace.size_bytes() < size);
+}
+
+fn put_of(key: &'static str, value: &'static str) -> RequestOp {
+    RequestOp::Put(PutRequest {
+        prev_kv: true,
+        ..put(key, value)
+    })
+}
+
+fn delete_of(key: &'static str, range_end: &'static str) -> RequestOp {
+    let range = KeyRange {
+        key: Bytes::from(key),
+        range_end: Bytes::from(range_end),
+    };
+    RequestOp::DeleteRange(DeleteRangeRequest {
+        range,
+        prev_kv: true,
+    })
+}
+
+fn sequence(success: Vec<RequestOp>) -> TxnRequest {
+    TxnRequest {
+        success,
+        ..TxnRequest::default()
+    }
+}
+
+/// Goal: a transaction that writes a key more than once leaves what its last operation left, shows each
+/// change as an event, and survives truncation and compaction.
+#[test]
+fn a_key_written_twice_in_a_transaction() {
+    for slice in [1, 1 << 40] {
+        let mut rig = Rig::new(slice);
+        rig.write(Write::Put(put("a", "old"))).expect("a put");
+        let before = rig.keyspace.size_bytes();
+        // Revision 3: deletes, recreates, deletes again; a new key comes and goes.
+        let operations = vec![
+            delete_of("a", "\0"),
+            RequestOp::Txn(sequence(vec![put_of("a", "new"), put_of("b", "new")])),
+            RequestOp::Txn(sequence(vec![delete_of("a", "b"), delete_of("b", "")])),
+        ];
+        let truncated = rig.keyspace.folded_index();
+        for round in 0..2 {
+            let (folded, _) = rig
+                .write(Write::Txn(sequence(operations.clone())))
+                .expect("a transaction");
+            assert_eq!((folded.revision, folded.changed), (3, true));
+            if round == 0 {
+                rig.truncate(truncated);
+                assert_eq!(rig.keyspace.size_bytes(), before);
+            }
+        }
+        // Revision 4: the other way round.
+        let operations = vec![
+            RequestOp::Txn(sequence(vec![put_of("a", "1")])),
+            RequestOp::Txn(sequence(vec![delete_of("a", "")])),
+            RequestOp::Range(RangeRequest {
+                range: KeyRange {
+                    key: Bytes::from("a"),
+                    range_end: Bytes::from("\0"),
+                },
+                ..RangeRequest::default()
+            }),
+        ];
+        let (folded, _) = rig
+            .write(Write::Txn(sequence(operations)))
+            .expect("a transaction");
+        let Some(Answer::Txn(answer)) = folded.answer else {
+            panic!("the answer of a transaction: {folded:?}");
+        };
+        let ResponseOp::Txn(nested) = &answer.responses[1] else {
+            panic!("a nested answer: {answer:?}");
+        };
+        let ResponseOp::DeleteRange { response, .. } = &nested.responses[0] else {
+            panic!("the answer of a deletion: {nested:?}");
+        };
+        assert_eq!((response.deleted, response.prev_kvs.len()), (1, 1));
+        assert_eq!(
+            (
+                response.prev_kvs[0].create_revision,
+                response.prev_kvs[0].version
+            ),
+            (4, 1)
+        );
+        let ResponseOp::Range { response, .. } = &answer.responses[2] else {
+            panic!("the answer of a range: {answer:?}");
+        };
+        assert_eq!(response.count, 0);
+
+        rig.keyspace.commit(rig.keyspace.folded_index());
+        let all = KeyRange {
+            key: Bytes::from("a"),
+            range_end: Bytes::from("\0"),
+        };
+        let seen = |rig: &Rig, from| {
+            let events = rig.events(from, &all).expect("at or above the floor");
+            events
+                .iter()
+                .map(|event| (event.revision.main, event.revision.sub, event.deleted))
+                .collect::<Vec<_>>()
+        };
+        let third = [
+            (3, 0, true),
+            (3, 1, false),
+            (3, 2, false),
+            (3, 3, true),
+            (3, 4, true),
+        ];
+        let fourth = [(4, 0, false), (4, 1, true)];
+        assert_eq!(seen(&rig, 3), [&third[..], &fourth].concat());
+        rig.write(Write::Compact(3)).expect("a compaction");
+        rig.keyspace.commit(rig.keyspace.folded_index());
+        rig.reclaim_all();
+        assert_eq!(seen(&rig, 3), [&third[..], &fourth].concat());
+        rig.write(Write::Compact(4)).expect("a compaction");
+        rig.keyspace.commit(rig.keyspace.folded_index());
+        rig.reclaim_all();
+        assert_eq!(seen(&rig, 4), fourth);
+        rig.write(Write::Put(put("c", ""))).expect("a put");
+        rig.write(Write::Compact(5)).expect("a compaction");
+        rig.keyspace.commit(rig.keyspace.folded_index());
+        rig.reclaim_all();
+        assert_eq!(
+            rig.keyspace.size_bytes(),
+            1 + kontiki::keyspace::KEY_OVERHEAD_BYTES + kontiki::keyspace::VERSION_OVERHEAD_BYTES
+        );
+    }
+}
+
+/// Goal: keeping the value of a key that the same transaction has deleted is refused as a whole.
+#[test]
+fn nothing_is_kept_of_a_deleted_key() {
+    let mut rig = Rig::new(1);
+    rig.write(Write::Put(put("a", "v"))).expect("a put");
+    let keep = RequestOp::Put(PutRequest {
+        ignore_value: true,
+        ..put("a", "")
+    });
+    let operations = vec![delete_of("a", "\0"), keep];
+    assert_eq!(
+        refusal(&mut rig, Write::Txn(sequence(operations))),
+        Some(Refusal::KeyNotFound)
+    );
+    assert_eq!(rig.keyspace.head_revision(), 2);
 }

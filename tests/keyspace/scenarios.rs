@@ -163,56 +163,71 @@ fn txn() -> impl Strategy<Value = TxnRequest> {
                 success,
                 failure,
             };
-            txn.success = legal(txn.success, &mut Touched::default());
-            txn.failure = legal(txn.failure, &mut Touched::default());
+            txn.success = legal(txn.success).0;
+            txn.failure = legal(txn.failure).0;
             txn
         })
 }
 
-/// What a branch puts and deletes.
-#[derive(Clone, Default)]
+/// What a branch may put and delete.
+#[derive(Default)]
 struct Touched {
     puts: Vec<Bytes>,
     deletes: Vec<KeyRange>,
 }
 
-/// Leaves out what the check of form refuses: a key put twice, or put and deleted, in one branch.
-fn legal(operations: Vec<RequestOp>, touched: &mut Touched) -> Vec<RequestOp> {
-    let mut kept = vec![];
-    for operation in operations {
-        match operation {
-            RequestOp::Put(put) => {
-                if touched.puts.contains(&put.key)
-                    || touched.deletes.iter().any(|range| inside(range, &put.key))
-                {
-                    continue;
-                }
-                touched.puts.push(put.key.clone());
-                kept.push(RequestOp::Put(put));
-            }
-            RequestOp::DeleteRange(delete) => {
-                if touched.puts.iter().any(|key| inside(&delete.range, key)) {
-                    continue;
-                }
-                touched.deletes.push(delete.range.clone());
-                kept.push(RequestOp::DeleteRange(delete));
-            }
-            RequestOp::Txn(inner) => {
-                let (mut one, mut other) = (touched.clone(), touched.clone());
-                let success = legal(inner.success, &mut one);
-                let failure = legal(inner.failure, &mut other);
-                touched.puts = [one.puts, other.puts].concat();
-                touched.deletes = [one.deletes, other.deletes].concat();
-                kept.push(RequestOp::Txn(TxnRequest {
-                    compare: inner.compare,
-                    success,
-                    failure,
-                }));
-            }
-            range => kept.push(range),
+impl Touched {
+    /// Whether etcd finds a deletion of this key: one without end never counts.
+    fn deletes(&self, key: &Bytes) -> bool {
+        let mut ranges = self.deletes.iter();
+        ranges.any(|range| range.range_end != b"\0".as_ref() && inside(range, key))
+    }
+}
+
+/// Leaves out what the check of form refuses, and nothing else: a key put twice in one branch, or put and
+/// deleted as far as etcd looks. A put in one nested transaction and a deletion in a later one, or one
+/// without end anywhere, may meet.
+fn legal(operations: Vec<RequestOp>) -> (Vec<RequestOp>, Touched) {
+    let mut level = Touched::default();
+    for operation in &operations {
+        if let RequestOp::DeleteRange(delete) = operation {
+            level.deletes.push(delete.range.clone());
         }
     }
-    kept
+    let mut kept: Vec<Option<RequestOp>> = vec![];
+    for operation in operations {
+        let RequestOp::Txn(inner) = operation else {
+            kept.push(Some(operation));
+            continue;
+        };
+        let (success, one) = legal(inner.success);
+        let (failure, other) = legal(inner.failure);
+        let mut puts = one.puts.iter().chain(&other.puts);
+        if puts.any(|key| level.deletes(key) || level.puts.contains(key)) {
+            kept.push(None);
+            continue;
+        }
+        level.puts.extend(one.puts.into_iter().chain(other.puts));
+        level
+            .deletes
+            .extend(one.deletes.into_iter().chain(other.deletes));
+        kept.push(Some(RequestOp::Txn(TxnRequest {
+            compare: inner.compare,
+            success,
+            failure,
+        })));
+    }
+    for slot in &mut kept {
+        let Some(RequestOp::Put(put)) = slot else {
+            continue;
+        };
+        if level.deletes(&put.key) || level.puts.contains(&put.key) {
+            *slot = None;
+        } else {
+            level.puts.push(put.key.clone());
+        }
+    }
+    (kept.into_iter().flatten().collect(), level)
 }
 
 fn op() -> impl Strategy<Value = Op> {

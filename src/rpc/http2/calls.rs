@@ -15,7 +15,7 @@ use super::Shared;
 use crate::base::Instant;
 use crate::base::limits::EDGE_CONNECTION_HELD_BYTES_MAX;
 use crate::keyspace::request::RangeRequest;
-use crate::rpc::call::{self, Call, Outgoing, Paging, Receiving, Sent, State};
+use crate::rpc::call::{self, Call, Outgoing, Paging, Receiving, Responder, Sent, State};
 use crate::rpc::edge::{Edge, count};
 use crate::rpc::grpc::{self, Assembler, Head};
 use crate::rpc::method::Method;
@@ -30,16 +30,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
     pub(super) fn begin(
         &mut self,
         request: HttpRequest<RecvStream>,
-        mut respond: SendResponse<Bytes>,
+        respond: SendResponse<Bytes>,
         cx: &mut Context<'_>,
     ) {
         count(&self.edge.counters().calls);
         self.moved = true;
         let (parts, mut body) = request.into_parts();
+        let mut respond = Responder::new(respond, &parts.headers);
         let head = match grpc::read_head(&parts) {
             Ok(head) => head,
             Err(refused) => {
-                self.answered = true;
                 return call::refuse_head(respond, &refused);
             }
         };
@@ -73,7 +73,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
         &mut self,
         head: Head,
         message: Bytes,
-        respond: SendResponse<Bytes>,
+        respond: Responder,
         deadline: Option<Instant>,
     ) {
         let size = message.len() as u64;
@@ -178,9 +178,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
     }
 
     /// Answers a unary call, now if the client's window allows.
-    fn answer_at_once(&mut self, mut respond: SendResponse<Bytes>, frame: Result<Bytes, Status>) {
+    fn answer_at_once(&mut self, mut respond: Responder, frame: Result<Bytes, Status>) {
         self.moved = true;
-        self.answered = true;
         let frame = match frame {
             Ok(frame) => frame,
             Err(status) => return call::refuse(respond, &status),
@@ -205,7 +204,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
         &mut self,
         range: RangeRequest,
         size: u64,
-        respond: SendResponse<Bytes>,
+        respond: Responder,
         deadline: Option<Instant>,
     ) {
         let pager = Pager::new(range, self.edge.config.request_size_bytes_max);
@@ -242,7 +241,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
             Err(status) => return self.fail(slot, &status),
         };
         self.moved = true;
-        self.answered = true;
         let size = frame.len() as u64;
         let State::Paging(paging) = &mut self.calls[slot as usize].state else {
             return;
@@ -260,13 +258,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
         self.advance(slot);
     }
 
-    fn begin_watching(
-        &mut self,
-        frame: Bytes,
-        mut respond: SendResponse<Bytes>,
-        deadline: Option<Instant>,
-    ) {
-        self.answered = true;
+    fn begin_watching(&mut self, frame: Bytes, mut respond: Responder, deadline: Option<Instant>) {
         if let Some(outgoing) = Outgoing::begin(&self.edge, &mut respond, frame) {
             let slot = self.insert(State::Watching(outgoing), deadline);
             self.advance(slot);
@@ -375,7 +367,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
     /// Ends a parked call with a status, as far as its response has got.
     pub(super) fn fail(&mut self, slot: u32, status: &Status) {
         self.moved = true;
-        self.answered = true;
         match self.remove(slot).state {
             State::Waiting(respond) => call::refuse(respond, status),
             State::Receiving(receiving) => call::refuse(receiving.respond, status),
@@ -403,9 +394,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
         }
     }
 
-    fn refuse(&mut self, respond: SendResponse<Bytes>, status: &Status) {
+    fn refuse(&mut self, respond: Responder, status: &Status) {
         self.moved = true;
-        self.answered = true;
         call::refuse(respond, status);
     }
 
