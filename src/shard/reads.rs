@@ -18,7 +18,7 @@ use crate::keyspace::steps::Steps;
 use crate::keyspace::txn::PlanJob;
 
 /// Steps one long read may take before the next one has its turn.
-const READ_SLICE_STEPS: usize = SLICE_STEPS_MAX / 4;
+const READ_SLICE_STEPS: usize = SLICE_STEPS_MAX / 8;
 /// Steps of taking a read up and answering it, beside its walk.
 const READ_STEPS: usize = 2;
 
