@@ -294,6 +294,10 @@ impl Collector {
 
     /// Moves sorted versions into the answer; whether all are there.
     fn emit(&mut self, steps: &mut Steps) -> bool {
+        if self.kvs.capacity() == 0 {
+            // Growing would move all of a large answer at once.
+            self.kvs.reserve_exact(self.sorted.len());
+        }
         while !self.sorted.is_empty() {
             if !steps.take_many(EMIT_STEPS) {
                 return false;
