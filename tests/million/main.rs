@@ -22,7 +22,13 @@ fn a_million_keys() {
     let program = Path::new(env!("CARGO_BIN_EXE_kontiki"));
     let outcome = scenario::run(program, home.path(), KEYS, VALUE_BYTES);
     // Says something even when the test passes. A closed stderr is no reason to fail.
-    let _ = writeln!(std::io::stderr(), "{outcome:#?}");
+    let _ = writeln!(
+        std::io::stderr(),
+        "{:?}, longest turns {:?} us\n{}",
+        outcome.took,
+        outcome.longest_turn_us,
+        outcome.cores.join("\n")
+    );
     assert_eq!(outcome.deleted, KEYS as i64);
     assert_eq!(outcome.revisions, 1);
     assert_eq!(outcome.entries, 1);

@@ -43,7 +43,7 @@ pub(crate) struct Outcome {
     pub(crate) left: [i64; 2],
     /// Whether the revision was the same after the restart.
     pub(crate) revision_kept: bool,
-    /// How long putting, deleting, counting nothing, and the restart took.
+    /// How long putting, deleting and the restart took.
     pub(crate) took: [(&'static str, Duration); 3],
     /// The longest turn of any core before and after the restart, in microseconds.
     pub(crate) longest_turn_us: [u64; 2],
