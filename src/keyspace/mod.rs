@@ -46,7 +46,7 @@ use steps::{Steps, TRUNCATE_STEPS};
 /// What a key costs beside its bytes: its place in the index, its header, what the allocator rounds up.
 pub const KEY_OVERHEAD_BYTES: u64 = 48;
 /// What a version costs beside its value: its header, its place in the history, rounding.
-pub const VERSION_OVERHEAD_BYTES: u64 = 72;
+pub const VERSION_OVERHEAD_BYTES: u64 = 56;
 
 /// The keyspace right after an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

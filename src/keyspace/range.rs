@@ -14,7 +14,7 @@ use super::index::{KeyIndex, Versions};
 use super::record::{Key, Record};
 use super::request::{KeyValue, RangeRequest, RangeResponse, Refusal, SortOrder, SortTarget};
 use super::span::Span;
-use super::steps::{EMIT_STEPS, SORT_STEPS, Steps};
+use super::steps::{EMIT_STEPS, PACK_STEPS, SORT_STEPS, Steps};
 
 /// The answer to a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -243,6 +243,7 @@ impl Collector {
         if let Some(record) = versions.live_at(self.at) {
             match self.admit(record) {
                 Admission::Direct => {
+                    steps.take_many(PACK_STEPS + Steps::of_bytes(record.value().len()));
                     self.kvs
                         .push(self.packer.pack(key.bytes(), record, self.parts));
                 }

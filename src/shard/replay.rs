@@ -18,7 +18,7 @@ use crate::raft::LogTerms;
 use crate::wal;
 
 /// Steps of taking up an entry, beside its fold.
-const ENTRY_STEPS: usize = 1;
+const ENTRY_STEPS: usize = 2;
 
 /// State and position of a log that was replayed to its end.
 #[derive(Default)]

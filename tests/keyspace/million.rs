@@ -11,7 +11,7 @@ use kontiki::keyspace::steps::{DELETE_STEPS, RECLAIM_STEPS, Steps, TRUNCATE_STEP
 use super::rig::{Rig, Write, archive, effects};
 
 const KEYS: usize = 1_000_000;
-const STEPS: usize = 2_048;
+const STEPS: usize = 1_024;
 
 fn everything() -> KeyRange {
     KeyRange {
