@@ -4,6 +4,11 @@
 //! concluded from it. Bytes are what the allocator hands out (jemalloc's `stats.allocated`), rounding
 //! included.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "real clocks are what a bench is about"
+)]
+
 use std::fmt::Display;
 use std::hint::black_box;
 use std::time::Instant;

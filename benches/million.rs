@@ -26,6 +26,11 @@ fn main() -> ExitCode {
     let program = Path::new(env!("CARGO_BIN_EXE_kontiki"));
     let outcome = scenario::run(program, home.path(), keys, VALUE_BYTES);
     assert_eq!((outcome.deleted, outcome.left), (keys as i64, [0, 0]));
+    assert!(outcome.revision_kept, "the restart has another revision");
+    println!(
+        "one deletion: {} revision, {} entry, {} bytes of log",
+        outcome.revisions, outcome.entries, outcome.log_bytes
+    );
     for (what, took) in outcome.took {
         println!("{what:<40} {:>10} ms", took.as_millis());
     }

@@ -22,7 +22,7 @@ use super::disk::log::{LogDone, LogJob, LogWriter};
 use super::disk::segments::{DiskAnswer, DiskThread, PreparedSegment};
 use super::executor::sleep;
 use super::fatal::fatal;
-use super::mailbox::{Receiver, Sender};
+use super::mailbox::{Receiver, SendError, Sender};
 use super::router::{Doorbell, Outbound, Router};
 use super::scrub::Scrubbed;
 use super::stats::CoreStats;
@@ -383,10 +383,9 @@ impl Turns {
             if answers.is_empty() {
                 continue;
             }
-            if let Err(refused) = core.send(Mail::Answers(std::mem::take(answers))) {
-                if let Mail::Answers(back) = refused.into_batch() {
-                    *answers = back;
-                }
+            let sent = core.send(Mail::Answers(std::mem::take(answers)));
+            if let Err(Mail::Answers(back)) = sent.map_err(SendError::into_batch) {
+                *answers = back;
             }
         }
     }

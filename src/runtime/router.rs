@@ -139,6 +139,10 @@ impl Router {
     }
 }
 
+/// A request was not taken, and is gone: its client is told to come back later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotTaken;
+
 /// One connection's way to the shards; dropping it closes the slot.
 pub struct Session {
     router: Rc<Router>,
@@ -162,14 +166,14 @@ impl Session {
     /// Leaves a request for a shard.
     ///
     /// # Errors
-    /// Gives the request back when the queue is full, or when there is no such shard.
-    pub fn submit(&self, shard: ShardId, request: ClientRequest) -> Result<(), ClientRequest> {
+    /// [`NotTaken`] when the queue is full, or when there is no such shard.
+    pub fn submit(&self, shard: ShardId, request: ClientRequest) -> Result<(), NotTaken> {
         let Some(outbound) = self.router.outbound.get(shard.0 as usize) else {
-            return Err(request);
+            return Err(NotTaken);
         };
         let mut requests = outbound.requests.borrow_mut();
         if requests.len() >= SHARD_QUEUE_REQUESTS_MAX {
-            return Err(request);
+            return Err(NotTaken);
         }
         requests.push(request);
         drop(requests);

@@ -1,7 +1,7 @@
 //! All that can happen to a shard, and all that a shard can want. Read this first.
 //!
 //! A shard is a deterministic state machine: a driver hands it an [`Event`] and the time, and performs
-//! the [`Effect`]s that come out, in order. There are two drivers: the glommio runtime and the simulator.
+//! the [`Effects`] that come out. The runtime is one driver; tests are another.
 
 use crate::base::{ClusterId, Instant, MemberId, Term};
 use crate::keyspace::request::{
