@@ -39,6 +39,7 @@ use crate::runtime::placement::{self, Core, CoreRequest, PlacementError, Ready, 
 use crate::runtime::preflight::{self, PreflightError};
 use crate::runtime::recovery::{RecoveryError, recover};
 use crate::runtime::router::{Doorbell, Outbound, Router};
+use crate::runtime::scrub::{self, Scrubbed};
 use crate::runtime::signals::{self, Signal};
 use crate::runtime::{fatal, mmap};
 use crate::shard::event::{self, ClientRequest, Member};
@@ -478,6 +479,16 @@ async fn start_shard(
         let path = directory.join(sequence.file_name());
         open_active(&writer, &disk, &mut disk_answers, path, sequence).await?;
     }
+    let scrubbed = Rc::new(Scrubbed::default());
+    scrubbed.sealed.replace(log.appender.sealed_segments());
+    let scrub = scrub::run(
+        directory.clone(),
+        geometry,
+        shared.log_identity,
+        Rc::clone(&scrubbed),
+        Rc::clone(&mail.doorbell),
+    );
+    spawn_local(Queue::Background, scrub).detach();
     let (outbound, router, stopping) = local;
     Ok(Turns::new(ShardCore {
         shard: Shard::new(shared.settings.clone(), log.appender, log.replayed),
@@ -494,6 +505,7 @@ async fn start_shard(
         router,
         cores: mail.cores,
         stopping,
+        scrubbed,
         memory_used_bytes: allocated_bytes,
     }))
 }

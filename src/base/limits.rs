@@ -179,3 +179,10 @@ pub const RECOVERY_BATCHES_MAX: usize = 16;
 pub const DISK_ANSWERS_MAX: usize = 64;
 /// How long a stopping member waits for calls that are under way, in seconds.
 pub const CONNECTION_DRAIN_SECONDS_MAX: u64 = 5;
+
+// The scrub of the log.
+
+/// Between two passes over the sealed segments.
+pub const SCRUB_INTERVAL: Duration = Duration::from_hours(24);
+/// Between two segments of one pass, so that it takes a small share of the disk.
+pub const SCRUB_SEGMENT_PAUSE: Duration = Duration::from_secs(2);

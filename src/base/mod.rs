@@ -4,10 +4,12 @@
 //! come in as arguments.
 
 pub mod checksum;
+mod hard_state;
 pub mod ids;
 pub mod limits;
 pub mod prng;
 pub mod time;
 
+pub use hard_state::HardState;
 pub use ids::{ClusterId, CoreId, Incarnation, Index, LeaseId, MemberId, ShardId, Term};
 pub use time::Instant;

@@ -17,10 +17,10 @@ use std::time::Duration;
 
 pub use log::LogTerms;
 pub use quorum::{majority_index, majority_size};
-pub use types::{HardState, Output, Role};
+pub use types::{Output, Role};
 
 use crate::base::prng::Prng;
-use crate::base::{Index, Instant, MemberId, Term};
+use crate::base::{HardState, Index, Instant, MemberId, Term};
 
 /// What a consensus core is started with.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! The words of consensus.
 
-use crate::base::{Index, MemberId, Term};
+use crate::base::{HardState, Index, Term};
 
 /// What a member is in its present term (Raft paper, figure 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,18 +11,6 @@ pub enum Role {
     Candidate,
     /// Leads: the only one that appends.
     Leader,
-}
-
-/// What must survive a restart beside the entries (Raft paper, figure 2, "persistent state"; the
-/// commit index is kept as well, so that a restart knows how far it had come).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HardState {
-    /// Latest term seen.
-    pub term: Term,
-    /// Who got this member's vote in that term.
-    pub vote: Option<MemberId>,
-    /// Highest index known to be committed.
-    pub commit: Index,
 }
 
 /// What a step of consensus asks for, in order.

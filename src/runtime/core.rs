@@ -24,6 +24,7 @@ use super::executor::sleep;
 use super::fatal::fatal;
 use super::mailbox::{Receiver, Sender};
 use super::router::{Doorbell, Outbound, Router};
+use super::scrub::Scrubbed;
 use super::stats::CoreStats;
 use crate::base::limits::{SEAL_IDLE_MICROS, TICK_MILLIS};
 use crate::base::{CoreId, Instant};
@@ -73,6 +74,8 @@ pub struct ShardCore {
     pub cores: Vec<Option<Sender<Mail>>>,
     /// Set when the member stops; the doorbell is rung then.
     pub stopping: Rc<Cell<bool>>,
+    /// What the scrub reads, and what it found.
+    pub scrubbed: Rc<Scrubbed>,
     /// Memory the process has allocated, in bytes.
     pub memory_used_bytes: fn() -> u64,
 }
@@ -123,6 +126,7 @@ pub struct Turns {
     /// Answers for other cores, gathered over a turn.
     outgoing: Vec<Vec<Answer>>,
     stop_seen: bool,
+    damage_seen: bool,
 }
 
 impl Turns {
@@ -143,6 +147,7 @@ impl Turns {
             pause: None,
             outgoing,
             stop_seen: false,
+            damage_seen: false,
             core,
         }
     }
@@ -227,6 +232,10 @@ impl Turns {
                     ..
                 } => {
                     self.hand_in(Event::SegmentOpened(opening), now);
+                    self.core
+                        .scrubbed
+                        .sealed
+                        .replace(self.core.shard.log().sealed_segments());
                 }
                 LogDone::Opened { .. } => {}
             }
@@ -237,6 +246,10 @@ impl Turns {
         if std::mem::take(&mut self.gathered.tick) {
             let memory_used_bytes = (self.core.memory_used_bytes)();
             self.hand_in(Event::Tick { memory_used_bytes }, now);
+        }
+        if self.core.scrubbed.damaged.get() && !self.damage_seen {
+            self.damage_seen = true;
+            self.hand_in(Event::LogDamaged, now);
         }
         if self.core.stopping.get() && !self.stop_seen {
             self.stop_seen = true;

@@ -24,5 +24,6 @@ pub mod placement;
 pub mod preflight;
 pub mod recovery;
 pub mod router;
+pub mod scrub;
 pub mod signals;
 pub mod stats;

@@ -80,9 +80,14 @@ pub fn open(address: SocketAddr, count: usize) -> Result<Vec<Listener>, ListenEr
     open_sockets(address, count).map_err(explain)
 }
 
+/// Between two attempts to bind a port.
+const BIND_RETRY: Duration = Duration::from_millis(20);
+/// Attempts to bind it: two seconds.
+const BIND_ATTEMPTS: u32 = 100;
+
 fn open_sockets(address: SocketAddr, count: usize) -> io::Result<Vec<Listener>> {
     // Bound without SO_REUSEPORT, which fails if anybody listens there, with or without it.
-    let probe = bound(address, false)?;
+    let probe = bound_once_free(address)?;
     let local = local_address(&probe)?;
     if count == 1 {
         probe.listen(LISTEN_BACKLOG)?;
@@ -99,6 +104,20 @@ fn open_sockets(address: SocketAddr, count: usize) -> io::Result<Vec<Listener>> 
             Ok(Listener { socket, local })
         })
         .collect()
+}
+
+/// Binds, and waits for a process that is going away: the kernel takes an io_uring apart after the exit
+/// of its owner, and until then the listening socket that a request in it names is still open.
+fn bound_once_free(address: SocketAddr) -> io::Result<Socket> {
+    for _ in 0..BIND_ATTEMPTS {
+        match bound(address, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                std::thread::park_timeout(BIND_RETRY);
+            }
+            result => return result,
+        }
+    }
+    bound(address, false)
 }
 
 /// A close-on-exec, non-blocking socket bound to `address`.

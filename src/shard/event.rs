@@ -30,6 +30,9 @@ pub enum Event<'a> {
     },
     /// Nothing was written for about a millisecond.
     LogIdle,
+    /// A sealed segment does not hold any more what was written: the state could not be restored from
+    /// this log.
+    LogDamaged,
     /// The shard said that it has work left ([`crate::shard::Shard::has_work`]).
     Continue,
     /// The member stops: nothing new is taken, what was taken is finished.

@@ -25,8 +25,8 @@ use self::cluster::{ClusterChange, ClusterState};
 use self::entry::{ClusterEffect, EntryBody};
 use self::evaluate::WriteJob;
 use self::event::{
-    Answer, ClientRequest, Effects, Event, Header, Identity, LogEffect, Member, Refusal, Request,
-    Response, Status, Ticket,
+    Alarm, AlarmKind, Answer, ClientRequest, Effects, Event, Header, Identity, LogEffect, Member,
+    Refusal, Request, Response, Status, Ticket,
 };
 use self::reads::Reads;
 use self::replay::Replayed;
@@ -36,7 +36,7 @@ use crate::base::{Index, Instant, ShardId, Term};
 use crate::keyspace::Keyspace;
 use crate::keyspace::fold::FoldJob;
 use crate::raft::{Output, Raft, Role};
-use crate::wal::{Appender, CommitStep, HardState, PreparedSegment, StageError, Staged};
+use crate::wal::{Appender, CommitStep, PreparedSegment, StageError, Staged};
 
 /// What a shard is started with beside its log.
 #[derive(Clone, Debug)]
@@ -122,7 +122,7 @@ impl Shard {
             seed: settings.seed,
         };
         Shard {
-            raft: Raft::new(config, raft_state(hard_state), terms, durable),
+            raft: Raft::new(config, hard_state, terms, durable),
             settings,
             outputs: Vec::new(),
             log,
@@ -171,6 +171,7 @@ impl Shard {
                     self.log.stage_seal();
                 }
             }
+            Event::LogDamaged => self.raise_corrupt(),
             Event::Continue => {}
             Event::Stop => self.stopping = true,
         }
@@ -288,10 +289,12 @@ impl Shard {
     /// next commit, and answers that have become true leave.
     fn upkeep(&mut self, effects: &mut Effects) {
         self.follow_raft();
-        let mut steps = SLICE_STEPS_MAX;
+        // Each has a share of its own: a long write must not keep reads waiting, nor the other way round.
+        let mut steps = SLICE_STEPS_MAX / 2;
         self.evaluate_writes(&mut steps);
+        let mut steps = SLICE_STEPS_MAX / 2;
         self.run_reads(&mut steps, effects);
-        self.reclaiming = self.keyspace.reclaim(steps.max(1));
+        self.reclaiming = self.keyspace.reclaim(SLICE_STEPS_MAX / 4);
         self.drive_log(effects);
         self.release(effects);
     }
@@ -305,8 +308,7 @@ impl Shard {
                     Output::Committed(index) => self.commit(index),
                 }
             }
-            let crate::raft::HardState { term, vote, commit } = self.raft.hard_state();
-            self.log.set_hard_state(HardState { term, vote, commit });
+            self.log.set_hard_state(self.raft.hard_state());
         }
     }
 
@@ -378,6 +380,19 @@ impl Shard {
     fn fold_nothing(&mut self, index: Index) {
         let folded = FoldJob::replay(&mut self.keyspace, index).run(&mut self.keyspace, &[], 1);
         assert!(folded.is_some(), "nothing is folded in one step");
+    }
+
+    /// What is acknowledged now would be gone after a restart, so writes end with the CORRUPT alarm.
+    fn raise_corrupt(&mut self) {
+        let member = self.settings.identity.member;
+        let alarm = Alarm {
+            member,
+            kind: AlarmKind::Corrupt,
+        };
+        if self.raft.role() == Role::Leader && !self.cluster.is_raised_at_head(alarm) {
+            // Without room for the alarm the log line of the scrub stands alone.
+            let _raised = self.append_cluster_change(ClusterChange::AlarmRaised(alarm));
+        }
     }
 
     fn drive_log(&mut self, effects: &mut Effects) {
@@ -483,9 +498,4 @@ fn is_read(request: &Request) -> bool {
         Request::Txn(txn) => txn.is_read_only(),
         _ => false,
     }
-}
-
-fn raft_state(hard_state: HardState) -> crate::raft::HardState {
-    let HardState { term, vote, commit } = hard_state;
-    crate::raft::HardState { term, vote, commit }
 }

@@ -17,7 +17,7 @@ use crate::keyspace::revision::View;
 use crate::keyspace::txn::PlanJob;
 
 /// Steps one long read may take before the next one has its turn.
-const READ_SLICE_STEPS: usize = SLICE_STEPS_MAX / 4;
+const READ_SLICE_STEPS: usize = SLICE_STEPS_MAX / 8;
 
 /// The reads of one shard.
 #[derive(Default)]

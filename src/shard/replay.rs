@@ -8,12 +8,13 @@ use std::collections::VecDeque;
 use super::cluster::{ClusterChange, ClusterState};
 use super::entry::{ArchivedEntryBody, EntryBody};
 use super::evaluate::archived_effects;
+use crate::base::HardState;
 use crate::base::{Index, Term};
 use crate::frame::{self, AccessError, Record};
 use crate::keyspace::fold::FoldJob;
 use crate::keyspace::{Keyspace, TruncateJob};
 use crate::raft::LogTerms;
-use crate::wal::{self, HardState};
+use crate::wal;
 
 /// State and position of a log that was replayed to its end.
 #[derive(Default)]

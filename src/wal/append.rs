@@ -22,13 +22,12 @@
 use std::ops::Range;
 
 use crate::base::limits::PAGE_SIZE_BYTES;
-use crate::base::{Index, MemberId, Term};
+use crate::base::{HardState, Index, MemberId, Term};
 use crate::frame::{Body, PageBuffer, Record, RecordKind};
-use crate::wal::record::{
-    COMMIT_HEADER_BYTES, CommitHeader, CommitSequence, HardState, commit_size_bytes,
-};
+use crate::wal::record::{COMMIT_HEADER_BYTES, CommitHeader, CommitSequence, commit_size_bytes};
 use crate::wal::recover::Recovered;
 use crate::wal::retain::{Catalog, Location, SegmentSummary};
+use crate::wal::scrub::SealedSegment;
 use crate::wal::segment::{Geometry, LogIdentity, SegmentHeader, SegmentSequence};
 use crate::wal::stage::{StageError, Staging};
 
@@ -609,6 +608,18 @@ impl Appender {
     /// The segments that hold commits, oldest first; the last one is active.
     pub fn segments(&self) -> impl Iterator<Item = &SegmentSummary> {
         self.catalog.segments()
+    }
+
+    /// The segments behind the active one, oldest first: what a scrub reads.
+    #[must_use]
+    pub fn sealed_segments(&self) -> Vec<SealedSegment> {
+        let next = self.catalog.segments().skip(1);
+        let sealed = self.catalog.segments().zip(next);
+        let sealed = sealed.map(|(segment, next)| SealedSegment {
+            summary: *segment,
+            next_commit: next.first_commit,
+        });
+        sealed.collect()
     }
 
     /// Bytes of those segments on disk, spares excluded.

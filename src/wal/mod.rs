@@ -29,13 +29,16 @@ pub mod damage;
 pub mod record;
 pub mod recover;
 pub mod retain;
+pub mod scrub;
 pub mod segment;
 pub mod stage;
 
+pub use crate::base::HardState;
 pub use append::{Appender, Commit, CommitStep, Durable, PreparedSegment, SegmentOpening, Staged};
 pub use damage::{Damage, Outcome, Refusal};
-pub use record::{CommitSequence, HardState};
+pub use record::CommitSequence;
 pub use recover::{Recovered, Recovery, Replayed, SegmentFile};
 pub use retain::{Location, SegmentSummary};
+pub use scrub::{SealedDamage, SealedSegment, check_sealed};
 pub use segment::{Geometry, LogIdentity, SegmentSequence};
 pub use stage::StageError;

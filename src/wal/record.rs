@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::base::checksum::{Crc32c, crc32c};
 use crate::base::limits::PAGE_SIZE_BYTES;
-use crate::base::{Index, MemberId, Term};
+use crate::base::{HardState, Index, MemberId, Term};
 use crate::frame::fields::{put, u32_at, u64_at};
 
 /// Size of the header in front of a commit's records.
@@ -57,17 +57,6 @@ impl fmt::Display for CommitSequence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
     }
-}
-
-/// What Raft must find again after a restart, beside the entries. In every commit header.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HardState {
-    /// Current term.
-    pub term: Term,
-    /// Who got this member's vote in it. A member's id is never zero.
-    pub vote: Option<MemberId>,
-    /// Highest index known committed. May lag; never wrong.
-    pub commit: Index,
 }
 
 /// The fields of a commit header.

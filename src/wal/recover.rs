@@ -16,12 +16,12 @@
 //! ```
 
 use crate::base::limits::PAGE_SIZE_BYTES;
-use crate::base::{Index, Term};
+use crate::base::{HardState, Index, Term};
 use crate::frame::{AccessError, Record, RecordKind};
 use crate::wal::damage::{Cause, ContentError, Damage, Evidence, Outcome, Refusal, RefusalReason};
 use crate::wal::record::{
     COMMIT_HEADER_BYTES, CheckedCommit, CommitError, CommitHeader, CommitSequence, Expected,
-    HardState, check_commit,
+    check_commit,
 };
 use crate::wal::retain::{Catalog, Extent, Location};
 use crate::wal::segment::{Geometry, HeaderError, LogIdentity, SegmentHeader, SegmentSequence};

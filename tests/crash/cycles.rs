@@ -22,7 +22,7 @@ use crate::{Scratch, program, report};
 /// Cycles when the environment does not say otherwise.
 const CYCLES_DEFAULT: usize = 200;
 /// One cycle in this many is aimed at a change of segments.
-const AIMED_EVERY: usize = 16;
+const AIMED_EVERY: usize = 25;
 /// Puts of one cycle, all in flight or acknowledged when the process dies.
 const PUTS: usize = 1000;
 /// Transactions of two puts and a deletion beside them.

@@ -7,4 +7,5 @@ mod disk;
 mod files;
 mod golden;
 mod model;
+mod scrub;
 mod sectors;

@@ -18,8 +18,8 @@ use crate::base::ShardId;
 pub enum DirectoryError {
     /// Files of an etcd member are in it.
     #[error(
-        "{}: this directory holds the data of an etcd member ({} exists), which is not read in place; \
-         choose another --data-dir, and move the data over with a snapshot",
+        "{}: this directory holds the data of an etcd member ({} exists), which kontiki cannot read; \
+         choose another --data-dir, and copy the data with a client (etcdctl make-mirror)",
         path.display(), evidence.display()
     )]
     EtcdData {

@@ -20,6 +20,11 @@ pub const START_TIME_MAX: Duration = Duration::from_secs(120);
 /// Log lines shown of a server that failed.
 const SHOWN_LINES_MAX: usize = 60;
 
+/// Below the default range of ports of outgoing connections.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+/// Tries to find one of them free.
+const PORT_ATTEMPTS_MAX: usize = 100;
+
 /// How to start one member on its own.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
@@ -242,12 +247,20 @@ impl Drop for Server {
     }
 }
 
-/// A port nobody listens on at the moment.
+/// A port nobody listens on at the moment, below those the kernel gives to outgoing connections: a
+/// restart needs its port back, and no client may have been given it meanwhile.
 ///
 /// # Errors
-/// When the kernel has none.
+/// When none is found.
 pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    let mut random = fastrand::Rng::new();
+    let mut attempt = || {
+        let port = random.u16(PORTS);
+        TcpListener::bind(("127.0.0.1", port)).map(|_| port)
+    };
+    (0..PORT_ATTEMPTS_MAX)
+        .find_map(|_| attempt().ok())
+        .ok_or_else(|| io::Error::other("no free port"))
 }
 
 /// Copies the server's log to its file, and says once when the ready line has come.

@@ -1,0 +1,90 @@
+//! Reads the sealed segments again, now and then, so that rot is found while the state is in memory.
+//!
+//! One background task on the shard's core. A pass reads one segment at a time past the page cache; a
+//! thread beside the core checks it. What it finds it logs and reports; it repairs nothing.
+
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use super::disk::read::read_file;
+use super::executor::sleep;
+use super::mailbox::mailbox;
+use super::router::Doorbell;
+use crate::base::limits::{SCRUB_INTERVAL, SCRUB_SEGMENT_PAUSE};
+use crate::wal::{Geometry, LogIdentity, SealedDamage, SealedSegment, check_sealed};
+
+/// What the shard's core and the scrub tell each other.
+#[derive(Default)]
+pub struct Scrubbed {
+    /// The segments to read, oldest first; the core keeps this current.
+    pub sealed: RefCell<Vec<SealedSegment>>,
+    /// Set for good when a segment is damaged.
+    pub damaged: Cell<bool>,
+}
+
+/// Scrubs for as long as the process lives.
+pub async fn run(
+    directory: PathBuf,
+    geometry: Geometry,
+    identity: LogIdentity,
+    scrubbed: Rc<Scrubbed>,
+    doorbell: Rc<Doorbell>,
+) {
+    loop {
+        sleep(SCRUB_INTERVAL).await;
+        let sealed = scrubbed.sealed.borrow().clone();
+        let mut damaged = 0;
+        for segment in &sealed {
+            if let Some(finding) = check(&directory, geometry, identity, segment).await {
+                damaged += 1;
+                tracing::error!(
+                    "{}: {finding}. The member still has the state in memory and would not start \
+                     again with this log: copy the data away now",
+                    directory.display()
+                );
+            }
+            sleep(SCRUB_SEGMENT_PAUSE).await;
+        }
+        tracing::info!(segments = sealed.len(), damaged, "log scrubbed");
+        if damaged > 0 {
+            scrubbed.damaged.set(true);
+            doorbell.ring();
+        }
+    }
+}
+
+/// Reads and checks one segment; what is wrong with it, if anything.
+pub async fn check(
+    directory: &Path,
+    geometry: Geometry,
+    identity: LogIdentity,
+    segment: &SealedSegment,
+) -> Option<String> {
+    let mut bytes = Vec::new();
+    if let Err(error) = read_file(
+        &directory.join(segment.summary.sequence.file_name()),
+        &mut bytes,
+    )
+    .await
+    {
+        return Some(error.to_string());
+    }
+    let (sender, mut receiver) = mailbox::<Result<(), SealedDamage>>(1);
+    let segment = *segment;
+    let spawned = std::thread::Builder::new()
+        .name("scrub".into())
+        .spawn(move || {
+            // An empty mailbox takes one message.
+            let _sent = sender.send(check_sealed(geometry, identity, &segment, &bytes));
+        });
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "a segment was not scrubbed: no thread");
+        return None;
+    }
+    let checked = receiver
+        .receive()
+        .await
+        .expect("the thread reports before it ends");
+    checked.err().map(|damage| damage.to_string())
+}

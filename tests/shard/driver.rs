@@ -1,0 +1,276 @@
+//! A driver of one shard with its log in memory: performs effects when told to, crashes when told to.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kontiki::base::limits::SLICE_STEPS_MAX;
+use kontiki::base::{ClusterId, Incarnation, Index, Instant, MemberId, ShardId};
+use kontiki::keyspace::request::{KeyRange, PutRequest, RangeRequest};
+use kontiki::shard::event::{
+    Answer, ClientRequest, Effects, Event, Identity, LogEffect, Member, Refusal, Request, Response,
+    Ticket,
+};
+use kontiki::shard::replay::{Piece, Replayer};
+use kontiki::shard::{Settings, Shard};
+use kontiki::wal::{
+    Appender, Geometry, LogIdentity, Outcome, PreparedSegment, Recovery, SegmentFile,
+    SegmentSequence,
+};
+
+const CLUSTER: ClusterId = ClusterId(11);
+const MEMBER: MemberId = MemberId(7);
+const SEGMENT_SIZE_BYTES: u64 = 256 * 1024;
+/// How long every request of these tests may take, on the driver's clock.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(7);
+
+/// Files as a disk keeps them: what is synced survives a crash.
+#[derive(Clone, Default)]
+pub(crate) struct Disk(BTreeMap<SegmentSequence, Vec<u8>>);
+
+/// One shard, its disk and its clients.
+pub(crate) struct Driver {
+    pub(crate) shard: Shard,
+    pub(crate) disk: Disk,
+    pub(crate) now: Instant,
+    pub(crate) settings: Settings,
+    /// Whether the disk has room for further segments.
+    pub(crate) space: bool,
+    /// What the process is said to have allocated.
+    pub(crate) memory_used_bytes: u64,
+    pub(crate) answers: Vec<Answer>,
+    effects: Effects,
+    salt: u64,
+    requests: u32,
+}
+
+pub(crate) fn settings() -> Settings {
+    Settings {
+        shard: ShardId(0),
+        identity: Identity {
+            cluster: CLUSTER,
+            member: MEMBER,
+        },
+        member: Member {
+            id: MEMBER,
+            name: "m".into(),
+            peer_urls: vec!["http://localhost:2380".into()],
+            client_urls: vec!["http://localhost:2379".into()],
+            is_learner: false,
+        },
+        version: (3, 7),
+        quota_bytes: None,
+        memory_budget_bytes: u64::MAX,
+        election_timeout: Duration::from_secs(1),
+        seed: 1,
+    }
+}
+
+impl Driver {
+    /// A member on this disk that serves.
+    pub(crate) fn start(disk: Disk, settings: Settings) -> Driver {
+        let mut driver = Driver::recover(disk, settings);
+        driver.tick();
+        driver.settle();
+        assert!(
+            driver.shard.is_serving(),
+            "a lone voter with a working disk serves"
+        );
+        driver
+    }
+
+    /// A member on this disk before its first tick.
+    pub(crate) fn recover(disk: Disk, settings: Settings) -> Driver {
+        let geometry = Geometry::new(SEGMENT_SIZE_BYTES);
+        let identity = LogIdentity {
+            cluster: CLUSTER,
+            member: MEMBER,
+            incarnation: Incarnation(1),
+            shard: ShardId(0),
+        };
+        let file = |(&sequence, bytes): (&SegmentSequence, &Vec<u8>)| SegmentFile {
+            sequence,
+            size_bytes: bytes.len() as u64,
+        };
+        let files: Vec<SegmentFile> = disk.0.iter().map(file).collect();
+        let mut recovery =
+            Recovery::new(geometry, identity, Index(0), &files).expect("the files are in order");
+        let mut replayer = Replayer::default();
+        while let Some(sequence) = recovery.next_file() {
+            let mut visit = |recovered: kontiki::wal::Replayed<'_>| {
+                replayer.take(Piece::new(recovered)?);
+                Ok(())
+            };
+            recovery
+                .segment(&disk.0[&sequence], &mut visit)
+                .expect("the file is a segment");
+        }
+        while !replayer.run(SLICE_STEPS_MAX) {}
+        let recovered = recovery.finish();
+        assert_eq!(
+            recovered.outcome,
+            Outcome::Clean,
+            "only whole commits were lost"
+        );
+        let replayed = replayer.finish(recovered.hard_state);
+        let appender = Appender::resume(geometry, identity, recovered);
+        Driver {
+            shard: Shard::new(settings.clone(), appender, replayed),
+            salt: disk.0.len() as u64,
+            disk,
+            now: Instant::default(),
+            settings,
+            space: true,
+            memory_used_bytes: 0,
+            answers: Vec::new(),
+            effects: Effects::default(),
+            requests: 0,
+        }
+    }
+
+    /// Kill and restart: what was handed to the log and not synced is gone.
+    pub(crate) fn crash(self) -> Driver {
+        Driver::start(self.disk, self.settings)
+    }
+
+    /// Hands in requests without performing what follows. Returns their numbers.
+    pub(crate) fn ask(&mut self, requests: Vec<Request>) -> Vec<u32> {
+        let mut numbers = Vec::new();
+        let mut batch = Vec::new();
+        for request in requests {
+            self.requests += 1;
+            numbers.push(self.requests);
+            let ticket = Ticket {
+                core: 0,
+                connection: 0,
+                generation: 0,
+                request: self.requests,
+            };
+            batch.push(ClientRequest {
+                ticket,
+                deadline: self.now + PATIENCE,
+                request,
+            });
+        }
+        self.hand_in(Event::Requests(&mut batch));
+        numbers
+    }
+
+    pub(crate) fn tick(&mut self) {
+        let memory_used_bytes = self.memory_used_bytes;
+        self.hand_in(Event::Tick { memory_used_bytes });
+    }
+
+    pub(crate) fn hand_in(&mut self, event: Event<'_>) {
+        self.shard.handle(event, self.now, &mut self.effects);
+        self.answers.append(&mut self.effects.answers);
+    }
+
+    /// Performs the oldest effect on the log and reports it. False when there is none.
+    pub(crate) fn perform_one(&mut self) -> bool {
+        if self.effects.log.is_empty() {
+            return false;
+        }
+        match self.effects.log.remove(0) {
+            LogEffect::Commit(commit) => {
+                self.disk
+                    .write(commit.segment, commit.offset, commit.bytes());
+                self.hand_in(Event::CommitDurable(commit));
+            }
+            LogEffect::OpenSegment(opening) => {
+                for offset in opening.offsets {
+                    self.disk.write(opening.sequence, offset, opening.page());
+                }
+                self.hand_in(Event::SegmentOpened(opening));
+            }
+            LogEffect::PrepareSegment(sequence) if self.space => {
+                let size = usize::try_from(SEGMENT_SIZE_BYTES).expect("small");
+                self.disk.0.entry(sequence).or_insert_with(|| vec![0; size]);
+                self.salt += 1;
+                let salt = 0x5a17_0000 + self.salt;
+                self.hand_in(Event::SegmentPrepared(PreparedSegment { sequence, salt }));
+            }
+            refused @ LogEffect::PrepareSegment(_) => {
+                self.hand_in(Event::SegmentRefused);
+                self.effects.log.push(refused);
+                return self.effects.log.len() > 1;
+            }
+        }
+        true
+    }
+
+    /// Performs and continues until nothing is left to do.
+    pub(crate) fn settle(&mut self) {
+        loop {
+            let mut idle = true;
+            while self.perform_one() {
+                idle = false;
+            }
+            if self.shard.has_work() {
+                self.hand_in(Event::Continue);
+                idle = false;
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    /// Asks, performs everything and returns the answer.
+    pub(crate) fn call(&mut self, request: Request) -> (i64, Result<Response, Refusal>) {
+        let number = self.ask(vec![request])[0];
+        self.settle();
+        self.take(number)
+            .expect("everything is answered when nothing is left to do")
+    }
+
+    /// The answer to a request, if it has come: the header's revision and the result.
+    pub(crate) fn take(&mut self, number: u32) -> Option<(i64, Result<Response, Refusal>)> {
+        let at = self
+            .answers
+            .iter()
+            .position(|answer| answer.ticket.request == number)?;
+        let answer = self.answers.remove(at);
+        Some((answer.header.revision, answer.result))
+    }
+
+    /// Every key and value, read at the committed revision.
+    pub(crate) fn contents(&mut self) -> BTreeMap<Bytes, Bytes> {
+        match self.call(Request::Range(RangeRequest {
+            range: everything(),
+            ..Default::default()
+        })) {
+            (_, Ok(Response::Range(range))) => {
+                range.kvs.into_iter().map(|kv| (kv.key, kv.value)).collect()
+            }
+            other => panic!("not the answer to a range: {other:?}"),
+        }
+    }
+}
+
+impl Disk {
+    fn write(&mut self, segment: SegmentSequence, offset: u64, bytes: &[u8]) {
+        let file = self
+            .0
+            .get_mut(&segment)
+            .expect("a segment is prepared before it is written");
+        let offset = usize::try_from(offset).expect("small");
+        file[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+}
+
+pub(crate) fn everything() -> KeyRange {
+    KeyRange {
+        key: Bytes::from_static(b"\0"),
+        range_end: Bytes::from_static(b"\0"),
+    }
+}
+
+pub(crate) fn put(key: &str, value: impl Into<Bytes>) -> Request {
+    let key = Bytes::copy_from_slice(key.as_bytes());
+    Request::Put(PutRequest {
+        key,
+        value: value.into(),
+        ..PutRequest::default()
+    })
+}
