@@ -15,6 +15,7 @@ use kontiki::keyspace::fold::FoldJob;
 use kontiki::keyspace::range::RangeJob;
 use kontiki::keyspace::request::*;
 use kontiki::keyspace::revision::View;
+use kontiki::keyspace::steps::Steps;
 use kontiki::keyspace::txn::{Plan, PlanJob};
 use kontiki::keyspace::{Keyspace, TruncateJob};
 use rkyv::rancor::Error;
@@ -59,7 +60,13 @@ impl Bench {
             rkyv::access::<rkyv::Archived<Vec<Effect>>, Error>(&self.entry).expect("just archived");
         let index = self.keyspace.folded_index().next();
         let mut job = FoldJob::lead(&mut self.keyspace, index, plan.script);
-        while black_box(job.run(&mut self.keyspace, effects, SLICE_STEPS_MAX)).is_none() {}
+        while black_box(job.run(
+            &mut self.keyspace,
+            effects,
+            &mut Steps::new(SLICE_STEPS_MAX),
+        ))
+        .is_none()
+        {}
         if index.0.is_multiple_of(BATCH) {
             self.keyspace.commit(index);
         }
@@ -95,7 +102,7 @@ impl Bench {
         };
         let mut job = PlanJob::txn(&mut self.keyspace, request, View::Head);
         let plan = job
-            .run(&mut self.keyspace, SLICE_STEPS_MAX)
+            .run(&mut self.keyspace, &mut Steps::new(SLICE_STEPS_MAX))
             .expect("short")
             .expect("no refusal");
         self.fold(plan);
@@ -109,7 +116,7 @@ impl Bench {
             ..RangeRequest::default()
         };
         let mut job = RangeJob::new(&mut self.keyspace, request).expect("current");
-        while black_box(job.run(&self.keyspace, SLICE_STEPS_MAX)).is_none() {}
+        while black_box(job.run(&self.keyspace, &mut Steps::new(SLICE_STEPS_MAX))).is_none() {}
     }
 
     fn commit_all(&mut self) {
@@ -124,7 +131,7 @@ impl Bench {
             .expect("current");
         self.fold(plan);
         self.commit_all();
-        while self.keyspace.reclaim(SLICE_STEPS_MAX) {}
+        while self.keyspace.reclaim(&mut Steps::new(SLICE_STEPS_MAX)) {}
     }
 }
 
@@ -278,7 +285,7 @@ fn slices(scale: &Scale) {
     };
     let mut job = PlanJob::delete_range(keyspace, delete);
     let plan = job
-        .run(keyspace, SLICE_STEPS_MAX)
+        .run(keyspace, &mut Steps::new(SLICE_STEPS_MAX))
         .expect("the first key is live")
         .expect("no refusal");
     let entry = rkyv::to_bytes::<Error>(&plan.effects).expect("memory suffices");
@@ -294,7 +301,8 @@ fn slices(scale: &Scale) {
     };
     let mut job = RangeJob::new(keyspace, sorted).expect("current");
     longest("read everything sorted", || {
-        job.run(keyspace, SLICE_STEPS_MAX).is_some()
+        job.run(keyspace, &mut Steps::new(SLICE_STEPS_MAX))
+            .is_some()
     });
     drop(job);
 
@@ -307,11 +315,14 @@ fn slices(scale: &Scale) {
             None => FoldJob::replay(keyspace, index),
         };
         longest("delete everything", || {
-            job.run(keyspace, effects, SLICE_STEPS_MAX).is_some()
+            job.run(keyspace, effects, &mut Steps::new(SLICE_STEPS_MAX))
+                .is_some()
         });
         if truncate {
             let mut job = TruncateJob::new(keyspace, committed);
-            longest("truncate that", || job.run(keyspace, SLICE_STEPS_MAX));
+            longest("truncate that", || {
+                job.run(keyspace, &mut Steps::new(SLICE_STEPS_MAX))
+            });
         }
     }
     bench.put(&Bytes::from_static(b"last"));
@@ -322,7 +333,7 @@ fn slices(scale: &Scale) {
     bench.fold(plan);
     bench.commit_all();
     longest("reclaim everything", || {
-        !bench.keyspace.reclaim(SLICE_STEPS_MAX)
+        !bench.keyspace.reclaim(&mut Steps::new(SLICE_STEPS_MAX))
     });
 }
 

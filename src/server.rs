@@ -37,7 +37,7 @@ use crate::runtime::mailbox::{Receiver, Sender, mailbox};
 use crate::runtime::net::{self, ListenError, Listener};
 use crate::runtime::placement::{self, Core, CoreRequest, PlacementError, Ready, StartError};
 use crate::runtime::preflight::{self, PreflightError};
-use crate::runtime::recovery::{RecoveryError, recover};
+use crate::runtime::recovery::{self, RecoveryError, recover};
 use crate::runtime::router::{Doorbell, Outbound, Router};
 use crate::runtime::scrub::{self, Scrubbed};
 use crate::runtime::signals::{self, Signal};
@@ -449,7 +449,11 @@ async fn start_shard(
 ) -> Result<Turns, Box<dyn std::error::Error + Send + Sync>> {
     let geometry = Geometry::new(SEGMENT_SIZE_BYTES);
     let directory = &shared.log_directory;
-    let log = match recover(directory, geometry, shared.log_identity).await {
+    let turns = recovery::Turns {
+        clock: shared.clock,
+        stats: &core.stats,
+    };
+    let log = match recover(directory, geometry, shared.log_identity, &turns).await {
         Ok(log) => log,
         Err(error @ RecoveryError::Corrupt { .. }) => {
             tracing::error!("{error}");

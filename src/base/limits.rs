@@ -28,8 +28,12 @@ pub const SHARD_UNCOMMITTED_ENTRIES_MAX: usize = 65_536;
 pub const SHARD_STAGED_BYTES_MAX: u64 = 32 * MIB;
 /// Reads that are walked in slices at the same time on one shard.
 pub const SHARD_RANGE_JOBS_MAX: usize = 4_096;
-/// Steps (keys or versions visited) of a long fold, read or reclaim in one slice.
+/// Steps (see `keyspace/steps.rs`) of all writes, reads and reclaim in one turn: about half a millisecond.
 pub const SLICE_STEPS_MAX: usize = 2_048;
+/// What writes leave of that to reads that have work.
+pub const SLICE_READS_STEPS: usize = SLICE_STEPS_MAX / 4;
+/// What writes and reads leave of it to reclaim that has work.
+pub const SLICE_RECLAIM_STEPS: usize = SLICE_STEPS_MAX / 8;
 
 /// How often a shard is told that time passed, in milliseconds.
 pub const TICK_MILLIS: u64 = 100;
@@ -49,6 +53,7 @@ pub const MIB: u64 = 1_024 * KIB;
 
 const _: () = assert!(ENTRY_SIZE_BYTES_MAX < SEGMENT_SIZE_BYTES / 4);
 const _: () = assert!(REQUEST_SIZE_BYTES_DEFAULT < ENTRY_SIZE_BYTES_MAX);
+const _: () = assert!(SLICE_READS_STEPS + SLICE_RECLAIM_STEPS < SLICE_STEPS_MAX);
 const _: () = assert!(COMMIT_SIZE_SOFT_BYTES.is_multiple_of(PAGE_SIZE_BYTES));
 const _: () = assert!(SEGMENT_SIZE_BYTES.is_multiple_of(PAGE_SIZE_BYTES));
 

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use super::Keyspace;
-use super::revision::{FLOOR_NONE, Revision, Steps};
+use super::revision::{FLOOR_NONE, Revision};
+use super::steps::{RECLAIM_STEPS, Steps};
 
 /// Keeps the versions that are visible at one revision from being reclaimed while it lives.
 #[derive(Debug)]
@@ -91,12 +92,12 @@ impl Keyspace {
         self.reclaim.through
     }
 
-    /// Frees superseded versions below the committed floor for at most `steps` steps; whether there is
-    /// more that could be done now.
+    /// Frees superseded versions below the committed floor for what is left of the slice; whether there
+    /// is more that could be done now.
     ///
     /// For each key the newest version at or below the floor stays if it is a value; a tombstone stays
     /// only when it lies exactly at the floor, so that a watch from there still sees the deletion.
-    pub fn reclaim(&mut self, steps: usize) -> bool {
+    pub fn reclaim(&mut self, steps: &mut Steps) -> bool {
         let floor = self.compacted_revision();
         let target = self.pins.lowest().map_or(floor, |pinned| pinned.min(floor));
         if target > self.reclaim.target {
@@ -108,8 +109,7 @@ impl Keyspace {
         if self.reclaim.through == target {
             return false;
         }
-        let mut steps = Steps::new(steps);
-        while steps.take() {
+        while steps.take_many(RECLAIM_STEPS) {
             let change = self.history.change(self.reclaim.place);
             let Some((revision, key)) = change.filter(|(revision, _)| revision.main <= target)
             else {

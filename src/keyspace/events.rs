@@ -6,8 +6,9 @@
 use super::Keyspace;
 use super::answer::{Packer, Parts};
 use super::request::{KeyRange, KeyValue};
-use super::revision::{Revision, Steps};
+use super::revision::Revision;
 use super::span::Span;
+use super::steps::Steps;
 use bytes::Bytes;
 
 /// One change of a key.
@@ -84,8 +85,8 @@ pub struct EventsCompacted {
 }
 
 impl Keyspace {
-    /// Appends the events that follow `cursor` to `events`, visiting at most `steps` changes, and moves
-    /// the cursor behind them. A transaction larger than a slice is read in parts.
+    /// Appends the events that follow `cursor` to `events`, visiting changes for what is left of the slice,
+    /// and moves the cursor behind them. A transaction larger than a slice is read in parts.
     ///
     /// # Errors
     /// [`EventsCompacted`] when the cursor lies below the committed floor; nothing is read then.
@@ -93,14 +94,13 @@ impl Keyspace {
         &self,
         cursor: &mut EventCursor,
         filter: &EventFilter,
-        steps: usize,
+        steps: &mut Steps,
         events: &mut Vec<Event>,
     ) -> Result<EventsRead, EventsCompacted> {
         let floor = self.compacted_revision();
         if cursor.next.main < floor {
             return Err(EventsCompacted { floor });
         }
-        let mut steps = Steps::new(steps);
         let mut packer = Packer::default();
         let front = self.history.front();
         let mut place = match cursor.place {

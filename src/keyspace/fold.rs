@@ -15,8 +15,9 @@ use super::index::Versions;
 use super::range::Scan;
 use super::record::{Key, Record};
 use super::request::{DeleteRangeResponse, PutResponse, ResponseOp, TxnResponse};
-use super::revision::{Revision, Steps};
+use super::revision::Revision;
 use super::span::Span;
+use super::steps::{DELETE_STEPS, PUT_STEPS, Steps};
 use super::txn::{Script, Step};
 use super::{Busy, Keyspace, Mark, key_bytes, version_bytes};
 use crate::base::Index;
@@ -140,19 +141,18 @@ impl FoldJob {
         }
     }
 
-    /// Works for at most `steps` steps; the result when it is complete. `effects` are the same in every
-    /// call.
+    /// Works for what is left of the slice; the result when it is complete. `effects` are the same in
+    /// every call.
     pub fn run(
         &mut self,
         keyspace: &mut Keyspace,
         effects: &[ArchivedEffect],
-        steps: usize,
+        steps: &mut Steps,
     ) -> Option<Folded> {
         assert!(
             self.index.is_some() || effects.is_empty(),
             "effects need an index"
         );
-        let mut steps = Steps::new(steps);
         loop {
             let done = match &self.script {
                 Some(script) => self.steps_done == script.steps.len(),
@@ -162,7 +162,7 @@ impl FoldJob {
                 assert_eq!(self.effects_done, effects.len(), "effects of another plan");
                 return Some(self.finish(keyspace));
             }
-            if steps.spent() || !self.advance(keyspace, effects, &mut steps) {
+            if steps.spent() || !self.advance(keyspace, effects, steps) {
                 return None;
             }
         }
@@ -238,7 +238,7 @@ impl FoldJob {
     ) -> bool {
         match &effects[self.effects_done] {
             ArchivedEffect::Put { key, value, lease } => {
-                steps.take();
+                steps.take_many(PUT_STEPS + Steps::of_bytes(value.len()));
                 let response = self.put(keyspace, key, value, lease.to_native(), prev_kv);
                 self.respond(ResponseOp::Put {
                     revision: self.revision(),
@@ -333,6 +333,7 @@ impl FoldJob {
                 return ControlFlow::Break(());
             }
             if versions.newest().is_live() {
+                steps.take_many(DELETE_STEPS - 1);
                 if *prev_kv {
                     response
                         .prev_kvs

@@ -12,6 +12,7 @@
 pub mod effects;
 pub mod request;
 pub mod revision;
+pub mod steps;
 
 mod record;
 mod span;
@@ -39,7 +40,8 @@ use digest::Digest;
 use history::History;
 use index::KeyIndex;
 use record::Record;
-use revision::{FIRST_MAIN, FLOOR_NONE, Steps};
+use revision::{FIRST_MAIN, FLOOR_NONE};
+use steps::{Steps, TRUNCATE_STEPS};
 
 /// What a key costs beside its bytes: its place in the index, its header, what the allocator rounds up.
 pub const KEY_OVERHEAD_BYTES: u64 = 48;
@@ -226,16 +228,15 @@ impl TruncateJob {
         }
     }
 
-    /// Pops at most `steps` versions; whether it is complete.
+    /// Pops versions for what is left of the slice; whether it is complete.
     #[must_use]
-    pub fn run(&mut self, keyspace: &mut Keyspace, steps: usize) -> bool {
-        let mut steps = Steps::new(steps);
+    pub fn run(&mut self, keyspace: &mut Keyspace, steps: &mut Steps) -> bool {
         while keyspace
             .history
             .newest()
             .is_some_and(|(revision, _)| revision.main > self.main)
         {
-            if !steps.take() {
+            if !steps.take_many(TRUNCATE_STEPS) {
                 return false;
             }
             let (revision, _) = keyspace.history.newest().expect("just seen");

@@ -13,8 +13,8 @@ use super::compact::Pin;
 use super::index::{KeyIndex, Versions};
 use super::record::{Key, Record};
 use super::request::{KeyValue, RangeRequest, RangeResponse, Refusal, SortOrder, SortTarget};
-use super::revision::Steps;
 use super::span::Span;
+use super::steps::{EMIT_STEPS, SORT_STEPS, Steps};
 
 /// The answer to a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,9 +61,9 @@ impl RangeJob {
         })
     }
 
-    /// Works for at most `steps` steps; the answer when it is complete.
-    pub fn run(&mut self, keyspace: &Keyspace, steps: usize) -> Option<RangeAnswer> {
-        let response = self.scan.run(&keyspace.keys, &mut Steps::new(steps))?;
+    /// Works for what is left of the slice; the answer when it is complete.
+    pub fn run(&mut self, keyspace: &Keyspace, steps: &mut Steps) -> Option<RangeAnswer> {
+        let response = self.scan.run(&keyspace.keys, steps)?;
         self.pin = None;
         Some(RangeAnswer {
             revision: self.revision,
@@ -128,8 +128,8 @@ impl Scan {
         }
     }
 
-    /// Works for what is left of the slice; the answer when it is complete. A key costs one step when it
-    /// is visited, and one more when it is emitted after sorting.
+    /// Works for what is left of the slice; the answer when it is complete. A key costs a step when it
+    /// is visited, and more when it is sorted.
     pub(super) fn run(&mut self, keys: &KeyIndex, steps: &mut Steps) -> Option<RangeResponse> {
         if !self.walked {
             self.walk(keys, steps);
@@ -168,7 +168,7 @@ impl Scan {
                 stopped = Some(key.clone());
                 return ControlFlow::Break(());
             }
-            collector.visit(key, versions)
+            collector.visit(key, versions, steps)
         };
         if self.backward {
             keys.scan_back(span, visit);
@@ -239,14 +239,17 @@ struct Collector {
 }
 
 impl Collector {
-    fn visit(&mut self, key: &Key, versions: &Versions) -> ControlFlow<()> {
+    fn visit(&mut self, key: &Key, versions: &Versions, steps: &mut Steps) -> ControlFlow<()> {
         if let Some(record) = versions.live_at(self.at) {
             match self.admit(record) {
                 Admission::Direct => {
                     self.kvs
                         .push(self.packer.pack(key.bytes(), record, self.parts));
                 }
-                Admission::Ranked => self.rank(key, record),
+                Admission::Ranked => {
+                    steps.take_many(SORT_STEPS);
+                    self.rank(key, record);
+                }
                 Admission::Refused => {}
             }
             if self.stop_at_limit && self.matched > self.limit {
@@ -292,8 +295,12 @@ impl Collector {
 
     /// Moves sorted versions into the answer; whether all are there.
     fn emit(&mut self, steps: &mut Steps) -> bool {
+        if self.kvs.capacity() == 0 {
+            // Growing would move all of a large answer at once.
+            self.kvs.reserve_exact(self.sorted.len());
+        }
         while !self.sorted.is_empty() {
-            if !steps.take() {
+            if !steps.take_many(EMIT_STEPS) {
                 return false;
             }
             let ((_, key), record) = self.sorted.pop_first().expect("it is not empty");

@@ -23,27 +23,3 @@ pub enum View {
     /// Everything committed.
     Committed,
 }
-
-/// How much work one slice of a job may still do. A step is about one key visited.
-#[derive(Debug)]
-pub(super) struct Steps(usize);
-
-impl Steps {
-    /// A slice of `steps` steps; none would never make progress.
-    pub(super) fn new(steps: usize) -> Steps {
-        assert!(steps > 0, "a slice needs at least one step");
-        Steps(steps)
-    }
-
-    /// Uses one step, if there is one.
-    pub(super) fn take(&mut self) -> bool {
-        let more = self.0 > 0;
-        self.0 = self.0.saturating_sub(1);
-        more
-    }
-
-    /// Whether none are left.
-    pub(super) fn spent(&self) -> bool {
-        self.0 == 0
-    }
-}

@@ -21,8 +21,9 @@ use super::request::{
     Compare, CompareResult, CompareTarget, DeleteRangeRequest, KeyRange, PutRequest, RangeRequest,
     Refusal, RequestOp, TxnRequest,
 };
-use super::revision::{Steps, View};
+use super::revision::View;
 use super::span::Span;
+use super::steps::Steps;
 use super::{Busy, Keyspace};
 use crate::base::LeaseId;
 
@@ -263,8 +264,12 @@ impl PlanJob {
         }
     }
 
-    /// Works for at most `steps` steps; the plan, or why there is none, when it is complete.
-    pub fn run(&mut self, keyspace: &mut Keyspace, steps: usize) -> Option<Result<Plan, Refusal>> {
+    /// Works for what is left of the slice; the plan, or why there is none, when it is complete.
+    pub fn run(
+        &mut self,
+        keyspace: &mut Keyspace,
+        steps: &mut Steps,
+    ) -> Option<Result<Plan, Refusal>> {
         if self.view == View::Head {
             keyspace.assert_free();
             assert_eq!(
@@ -273,10 +278,9 @@ impl PlanJob {
                 "the head changed during a plan"
             );
         }
-        let mut steps = Steps::new(steps);
         loop {
             if let Some(probe) = &mut self.probe {
-                let answer = probe.run(keyspace, self.revision, &mut steps)?;
+                let answer = probe.run(keyspace, self.revision, steps)?;
                 let probe = self.probe.take().expect("it just ran");
                 self.conclude(probe.question, answer);
             } else if self.frames.is_empty() {

@@ -26,8 +26,9 @@ use super::mailbox::{Receiver, Sender};
 use super::router::{Doorbell, Outbound, Router};
 use super::scrub::Scrubbed;
 use super::stats::CoreStats;
-use crate::base::limits::{SEAL_IDLE_MICROS, TICK_MILLIS};
+use crate::base::limits::{SEAL_IDLE_MICROS, SLICE_STEPS_MAX, TICK_MILLIS};
 use crate::base::{CoreId, Instant};
+use crate::keyspace::steps::Steps;
 use crate::shard::Shard;
 use crate::shard::event::{Answer, ClientRequest, Effects, Event, LogEffect};
 use crate::wal::{self, Commit, SegmentOpening, SegmentSequence};
@@ -212,10 +213,12 @@ impl Turns {
     fn turn(&mut self) {
         let now = self.core.clock.now();
         self.core.stats.turn_begin(now);
+        let mut steps = Steps::new(SLICE_STEPS_MAX);
+        let steps = &mut steps;
         let mut requests = std::mem::take(&mut self.gathered.requests);
         if !requests.is_empty() {
             // Before the completion, so that they are part of the commit that it lets go.
-            self.hand_in(Event::Requests(&mut requests), now);
+            self.hand_in(Event::Requests(&mut requests), now, steps);
         }
         self.gathered.requests = requests;
         while let Some(done) = self.gathered.done.pop_front() {
@@ -225,13 +228,13 @@ impl Turns {
                     ..
                 } => {
                     self.last_write = now;
-                    self.hand_in(Event::CommitDurable(commit), now);
+                    self.hand_in(Event::CommitDurable(commit), now, steps);
                 }
                 LogDone::Durable {
                     bytes: LogBytes::Opening(opening),
                     ..
                 } => {
-                    self.hand_in(Event::SegmentOpened(opening), now);
+                    self.hand_in(Event::SegmentOpened(opening), now, steps);
                     self.core
                         .scrubbed
                         .sealed
@@ -241,28 +244,28 @@ impl Turns {
             }
         }
         while let Some(answer) = self.gathered.prepared.pop_front() {
-            self.segment_prepared(answer, now);
+            self.segment_prepared(answer, now, steps);
         }
         if std::mem::take(&mut self.gathered.tick) {
             let memory_used_bytes = (self.core.memory_used_bytes)();
-            self.hand_in(Event::Tick { memory_used_bytes }, now);
+            self.hand_in(Event::Tick { memory_used_bytes }, now, steps);
         }
         if self.core.scrubbed.damaged.get() && !self.damage_seen {
             self.damage_seen = true;
-            self.hand_in(Event::LogDamaged, now);
+            self.hand_in(Event::LogDamaged, now, steps);
         }
         if self.core.stopping.get() && !self.stop_seen {
             self.stop_seen = true;
-            self.hand_in(Event::Stop, now);
+            self.hand_in(Event::Stop, now, steps);
         }
         let idle = now.since(self.last_write) >= Duration::from_micros(SEAL_IDLE_MICROS);
         if std::mem::take(&mut self.gathered.sealing) && idle
             || self.stop_seen && self.core.shard.needs_seal()
         {
-            self.hand_in(Event::LogIdle, now);
+            self.hand_in(Event::LogIdle, now, steps);
         }
         if std::mem::take(&mut self.gathered.more) {
-            self.hand_in(Event::Continue, now);
+            self.hand_in(Event::Continue, now, steps);
         }
         self.mail_answers();
         if self.seal.is_none() && self.core.shard.needs_seal() {
@@ -275,12 +278,12 @@ impl Turns {
         self.core.stats.turn_end(self.core.clock.now());
     }
 
-    fn hand_in(&mut self, event: Event<'_>, now: Instant) {
-        self.core.shard.handle(event, now, &mut self.effects);
+    fn hand_in(&mut self, event: Event<'_>, now: Instant, steps: &mut Steps) {
+        self.core.shard.handle(event, now, steps, &mut self.effects);
         self.perform();
     }
 
-    fn segment_prepared(&mut self, answer: DiskAnswer, now: Instant) {
+    fn segment_prepared(&mut self, answer: DiskAnswer, now: Instant, steps: &mut Steps) {
         match answer {
             DiskAnswer::Ready(segment) => {
                 let salt = match random_u64() {
@@ -292,6 +295,7 @@ impl Turns {
                 self.hand_in(
                     Event::SegmentPrepared(wal::PreparedSegment { sequence, salt }),
                     now,
+                    steps,
                 );
             }
             DiskAnswer::OutOfSpace { sequence } => {
@@ -301,7 +305,7 @@ impl Turns {
                     "{directory}: no space for the next log segment; writes are refused when the \
                      active one is nearly full, until there is"
                 );
-                self.hand_in(Event::SegmentRefused, now);
+                self.hand_in(Event::SegmentRefused, now, steps);
             }
             DiskAnswer::Failed { error, .. } => {
                 fatal(format_args!(

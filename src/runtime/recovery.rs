@@ -11,14 +11,17 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::clock::Clock;
 use super::disk::directory::{DirectoryError, files_in};
 use super::disk::read::{ReadError, read_file, sync_files};
 use super::executor::sleep;
 use super::mailbox::{SendError, Sender, mailbox};
+use super::stats::CoreStats;
 use crate::base::Index;
 use crate::base::limits::{
     PAGE_SIZE_BYTES, RECOVERY_BATCH_PIECES_MAX, RECOVERY_BATCHES_MAX, SLICE_STEPS_MAX,
 };
+use crate::keyspace::steps::Steps;
 use crate::shard::replay::{Piece, Replayed, Replayer};
 use crate::wal::{
     Appender, Damage, Geometry, LogIdentity, Outcome, Recovered, Recovery, Refusal, SegmentFile,
@@ -88,6 +91,23 @@ pub enum RecoveryError {
     Thread(io::Error),
 }
 
+/// Where the slices of a replay are counted: they are turns of the core like those that serve.
+pub struct Turns<'a> {
+    /// The core's clock.
+    pub clock: Clock,
+    /// The core's counters.
+    pub stats: &'a CoreStats,
+}
+
+impl Turns<'_> {
+    fn fold(&self, replayer: &mut Replayer) -> bool {
+        self.stats.turn_begin(self.clock.now());
+        let done = replayer.run(&mut Steps::new(SLICE_STEPS_MAX));
+        self.stats.turn_end(self.clock.now());
+        done
+    }
+}
+
 /// What the walking thread mails.
 enum Walk {
     Found(Vec<Piece>),
@@ -99,7 +119,7 @@ enum Walk {
     Repaired(Result<(), RecoveryError>),
 }
 
-/// Reads, checks, folds, repairs and syncs the log in `directory`.
+/// Reads, checks, folds, repairs and syncs the log in `directory`; counts its slices as turns.
 ///
 /// # Errors
 /// [`RecoveryError`] names the file, the offset and the cause. Nothing was changed then.
@@ -107,6 +127,7 @@ pub async fn recover(
     directory: &Path,
     geometry: Geometry,
     identity: LogIdentity,
+    turns: &Turns<'_>,
 ) -> Result<RecoveredLog, RecoveryError> {
     let refused = |source| RecoveryError::Refused {
         directory: directory.to_path_buf(),
@@ -119,7 +140,7 @@ pub async fn recover(
     while let Some(sequence) = recovery.next_file() {
         read_file(&directory.join(sequence.file_name()), &mut bytes).await?;
         let result;
-        (recovery, bytes, result) = walk(recovery, bytes, &mut replayer).await?;
+        (recovery, bytes, result) = walk(recovery, bytes, &mut replayer, turns).await?;
         result.map_err(refused)?;
     }
     let recovered = recovery.finish();
@@ -179,6 +200,7 @@ async fn walk(
     mut recovery: Recovery,
     bytes: Vec<u8>,
     replayer: &mut Replayer,
+    turns: &Turns<'_>,
 ) -> Result<(Recovery, Vec<u8>, Result<(), Refusal>), RecoveryError> {
     let (sender, mut receiver) = mailbox(RECOVERY_BATCHES_MAX);
     beside(move || {
@@ -208,7 +230,7 @@ async fn walk(
         {
             Walk::Found(pieces) => {
                 replayer.take(pieces);
-                while !replayer.run(SLICE_STEPS_MAX) {
+                while !turns.fold(replayer) {
                     sleep(SLICE_PAUSE).await;
                 }
             }

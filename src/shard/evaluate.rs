@@ -24,10 +24,13 @@ use crate::keyspace::effects::ArchivedEffect;
 use crate::keyspace::fold::{Answer as Folded, FoldJob};
 use crate::keyspace::request::{RequestOp, TxnRequest};
 use crate::keyspace::revision::View;
+use crate::keyspace::steps::Steps;
 use crate::keyspace::txn::{Plan, PlanJob};
 
 /// What etcd counts a put at, beside its key and value.
 const PUT_COST_BYTES: u64 = 256;
+/// Steps of planning a write, making its entry and answering it, beside its fold.
+const WRITE_STEPS: usize = 2;
 
 /// A write that takes more than one slice.
 pub(super) struct WriteJob {
@@ -65,21 +68,21 @@ impl Shard {
             && self.log.staged_bytes() < SHARD_STAGED_BYTES_MAX / 2
     }
 
-    /// Evaluates writes in order for at most about `steps` steps.
-    pub(super) fn evaluate_writes(&mut self, steps: &mut usize) {
+    /// Evaluates writes in order for what `steps` allow.
+    pub(super) fn evaluate_writes(&mut self, steps: &mut Steps) {
         if let Some(job) = self.job.take() {
             self.run_write(job.origin, job.stage, steps);
         }
-        while *steps > 0 && self.job.is_none() && self.may_evaluate() {
+        while !steps.spent() && self.job.is_none() && self.may_evaluate() {
             let Some(request) = self.writes.pop_front() else {
                 break;
             };
-            *steps -= 1;
+            steps.take_many(WRITE_STEPS);
             self.start_write(request, steps);
         }
     }
 
-    fn start_write(&mut self, request: ClientRequest, steps: &mut usize) {
+    fn start_write(&mut self, request: ClientRequest, steps: &mut Steps) {
         let ClientRequest {
             ticket,
             deadline,
@@ -117,32 +120,30 @@ impl Shard {
     }
 
     /// Gives a write a slice; what is left of it becomes the job.
-    fn run_write(&mut self, origin: Origin, mut stage: Stage, steps: &mut usize) {
-        let slice = (*steps).max(1);
+    fn run_write(&mut self, origin: Origin, mut stage: Stage, steps: &mut Steps) {
         match &mut stage {
-            Stage::Plan(plan) => match plan.run(&mut self.keyspace, slice) {
+            Stage::Plan(plan) => match plan.run(&mut self.keyspace, steps) {
                 Some(Ok(plan)) => return self.carry_out(origin, plan, steps),
                 Some(Err(refusal)) => return self.wait_at_head(origin, Err(refusal.into())),
                 None => {}
             },
             Stage::Read(read) => {
-                if let Some(folded) = read.run(&mut self.keyspace, &[], slice) {
+                if let Some(folded) = read.run(&mut self.keyspace, &[], steps) {
                     return self.wait_at_head(origin, Ok(response(folded.answer)));
                 }
             }
             Stage::Fold { index, fold, body } => {
-                if let Some(folded) = fold.run(&mut self.keyspace, archived_effects(body), slice) {
+                if let Some(folded) = fold.run(&mut self.keyspace, archived_effects(body), steps) {
                     let index = *index;
                     return self.wait(origin, index, folded.revision, Ok(response(folded.answer)));
                 }
             }
         }
-        *steps = 0;
         self.job = Some(WriteJob { origin, stage });
     }
 
     /// Logs what a plan changes and folds it, or reads the answer of one that changes nothing.
-    fn carry_out(&mut self, origin: Origin, plan: Plan, steps: &mut usize) {
+    fn carry_out(&mut self, origin: Origin, plan: Plan, steps: &mut Steps) {
         if plan.effects.is_empty() {
             return self.run_write(origin, Stage::Read(FoldJob::read(plan.script)), steps);
         }
@@ -158,10 +159,9 @@ impl Shard {
             .expect("the entry was staged just now");
         let effects = archived_effects(body);
         // The usual entry is folded here and now, straight from the staging buffer.
-        match fold.run(&mut self.keyspace, effects, (*steps).max(effects.len())) {
+        match fold.run(&mut self.keyspace, effects, steps) {
             Some(folded) => self.wait(origin, index, folded.revision, Ok(response(folded.answer))),
             None => {
-                *steps = 0;
                 let stage = Stage::Fold {
                     index,
                     fold,

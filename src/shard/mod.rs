@@ -31,10 +31,11 @@ use self::event::{
 use self::reads::Reads;
 use self::replay::Replayed;
 use self::waiters::{Waiter, Waiters};
-use crate::base::limits::{SHARD_QUEUE_REQUESTS_MAX, SLICE_STEPS_MAX};
+use crate::base::limits::{SHARD_QUEUE_REQUESTS_MAX, SLICE_READS_STEPS, SLICE_RECLAIM_STEPS};
 use crate::base::{Index, Instant, ShardId, Term};
 use crate::keyspace::Keyspace;
 use crate::keyspace::fold::FoldJob;
+use crate::keyspace::steps::Steps;
 use crate::raft::{Output, Raft, Role};
 use crate::wal::{Appender, CommitStep, PreparedSegment, StageError, Staged};
 
@@ -142,8 +143,15 @@ impl Shard {
         }
     }
 
-    /// Takes one event and says what must be done. The same upkeep follows every event.
-    pub fn handle(&mut self, event: Event<'_>, now: Instant, effects: &mut Effects) {
+    /// Takes one event and says what must be done. The same upkeep follows every event. `steps` is what
+    /// is left of the turn, for all of its events together.
+    pub fn handle(
+        &mut self,
+        event: Event<'_>,
+        now: Instant,
+        steps: &mut Steps,
+        effects: &mut Effects,
+    ) {
         match event {
             Event::Requests(batch) => self.take_requests(batch, effects),
             Event::CommitDurable(commit) => {
@@ -175,7 +183,7 @@ impl Shard {
             Event::Continue => {}
             Event::Stop => self.stopping = true,
         }
-        self.upkeep(effects);
+        self.upkeep(steps, effects);
     }
 
     /// Whether [`Event::Continue`] would get something done.
@@ -287,14 +295,17 @@ impl Shard {
 
     /// What follows every event: consensus says what is decided, the head moves on, the log gets its
     /// next commit, and answers that have become true leave.
-    fn upkeep(&mut self, effects: &mut Effects) {
+    ///
+    /// Writes, reads and reclaim share the turn: none of them stops the others for longer than it.
+    fn upkeep(&mut self, steps: &mut Steps, effects: &mut Effects) {
         self.follow_raft();
-        // Each has a share of its own: a long write must not keep reads waiting, nor the other way round.
-        let mut steps = SLICE_STEPS_MAX / 2;
-        self.evaluate_writes(&mut steps);
-        let mut steps = SLICE_STEPS_MAX / 2;
-        self.run_reads(&mut steps, effects);
-        self.reclaiming = self.keyspace.reclaim(SLICE_STEPS_MAX / 4);
+        let for_reclaim = steps.part(share(self.reclaiming, SLICE_RECLAIM_STEPS));
+        let for_reads = steps.part(share(self.reads.has_work(), SLICE_READS_STEPS));
+        self.evaluate_writes(steps);
+        steps.put_back(for_reads);
+        self.run_reads(steps, effects);
+        steps.put_back(for_reclaim);
+        self.reclaiming = self.keyspace.reclaim(steps);
         self.drive_log(effects);
         self.release(effects);
     }
@@ -378,7 +389,11 @@ impl Shard {
 
     /// Folds an entry that changes no key, so that the keyspace stands at its index.
     fn fold_nothing(&mut self, index: Index) {
-        let folded = FoldJob::replay(&mut self.keyspace, index).run(&mut self.keyspace, &[], 1);
+        let folded = FoldJob::replay(&mut self.keyspace, index).run(
+            &mut self.keyspace,
+            &[],
+            &mut Steps::new(1),
+        );
         assert!(folded.is_some(), "nothing is folded in one step");
     }
 
@@ -489,6 +504,11 @@ impl Shard {
     fn refuse(&self, ticket: Ticket, refusal: Refusal) -> Answer {
         self.answer(ticket, Err(refusal))
     }
+}
+
+/// What is kept for something that has work to do, or has not.
+fn share(has_work: bool, steps: usize) -> usize {
+    if has_work { steps } else { 0 }
 }
 
 /// Whether a request changes nothing, by its form alone.

@@ -14,10 +14,13 @@ use crate::keyspace::fold::FoldJob;
 use crate::keyspace::range::RangeJob;
 use crate::keyspace::request::{RangeRequest, TxnRequest};
 use crate::keyspace::revision::View;
+use crate::keyspace::steps::Steps;
 use crate::keyspace::txn::PlanJob;
 
 /// Steps one long read may take before the next one has its turn.
 const READ_SLICE_STEPS: usize = SLICE_STEPS_MAX / 8;
+/// Steps of taking a read up and answering it, beside its walk.
+const READ_STEPS: usize = 2;
 
 /// The reads of one shard.
 #[derive(Default)]
@@ -79,18 +82,18 @@ fn keep(deadline: Instant, ticket: Ticket, now: Instant, late: &mut Vec<Ticket>)
 }
 
 impl Shard {
-    /// Runs reads for at most about `steps` steps: those under way in turn, then new ones.
-    pub(super) fn run_reads(&mut self, steps: &mut usize, effects: &mut Effects) {
+    /// Runs reads for what is left of the turn: those under way one after the other, then new ones.
+    pub(super) fn run_reads(&mut self, steps: &mut Steps, effects: &mut Effects) {
         let under_way = self.reads.running.len();
         for _ in 0..under_way {
-            if *steps == 0 {
+            if steps.spent() {
                 return;
             }
             let running = self.reads.running.pop_front().expect("counted before");
             self.run_read(running, steps, effects);
         }
         let mut unready = VecDeque::new();
-        while *steps > 0 && self.reads.running.len() < SHARD_RANGE_JOBS_MAX {
+        while !steps.spent() && self.reads.running.len() < SHARD_RANGE_JOBS_MAX {
             let Some(request) = self.reads.waiting.pop_front() else {
                 break;
             };
@@ -105,7 +108,8 @@ impl Shard {
         self.reads.waiting = unready;
     }
 
-    fn start_read(&mut self, request: ClientRequest, steps: &mut usize, effects: &mut Effects) {
+    fn start_read(&mut self, request: ClientRequest, steps: &mut Steps, effects: &mut Effects) {
+        steps.take_many(READ_STEPS);
         let ClientRequest {
             ticket,
             deadline,
@@ -143,18 +147,18 @@ impl Shard {
     }
 
     /// Gives one read a slice, and puts it at the end of the line when it is not finished.
-    fn run_read(&mut self, running: Running, steps: &mut usize, effects: &mut Effects) {
+    fn run_read(&mut self, running: Running, steps: &mut Steps, effects: &mut Effects) {
         let Running {
             ticket,
             deadline,
             mut job,
         } = running;
-        let slice = READ_SLICE_STEPS.min((*steps).max(1));
+        let mut slice = steps.part(READ_SLICE_STEPS);
         let done = match &mut job {
             Job::Range(range) => range
-                .run(&self.keyspace, slice)
+                .run(&self.keyspace, &mut slice)
                 .map(|answer| (answer.revision, Ok(Response::Range(answer.response)))),
-            Job::Plan(plan) => match plan.run(&mut self.keyspace, slice) {
+            Job::Plan(plan) => match plan.run(&mut self.keyspace, &mut slice) {
                 None => None,
                 Some(Err(refusal)) => {
                     Some((self.keyspace.committed_revision(), Err(refusal.into())))
@@ -164,7 +168,7 @@ impl Shard {
                         plan.effects.is_empty(),
                         "a read-only transaction changes something"
                     );
-                    *steps = steps.saturating_sub(1);
+                    steps.put_back(slice);
                     let job = Job::Txn(FoldJob::read(plan.script));
                     return self.run_read(
                         Running {
@@ -178,12 +182,12 @@ impl Shard {
                 }
             },
             Job::Txn(fold) => fold
-                .run(&mut self.keyspace, &[], slice)
+                .run(&mut self.keyspace, &[], &mut slice)
                 .map(|folded| (folded.revision, Ok(evaluate::response(folded.answer)))),
         };
+        steps.put_back(slice);
         match done {
             Some((revision, result)) => {
-                *steps = steps.saturating_sub(visited(&result).min(slice));
                 let header = Header {
                     revision,
                     term: self.raft.term(),
@@ -195,7 +199,6 @@ impl Shard {
                 });
             }
             None => {
-                *steps = steps.saturating_sub(slice);
                 self.reads.running.push_back(Running {
                     ticket,
                     deadline,
@@ -203,14 +206,6 @@ impl Shard {
                 });
             }
         }
-    }
-}
-
-/// About how many steps a finished read took in its last slice.
-fn visited(result: &Result<Response, Refusal>) -> usize {
-    match result {
-        Ok(Response::Range(range)) => usize::try_from(range.count).unwrap_or(usize::MAX).max(1),
-        _ => 1,
     }
 }
 

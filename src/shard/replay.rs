@@ -12,9 +12,13 @@ use crate::base::HardState;
 use crate::base::{Index, Term};
 use crate::frame::{self, AccessError, Record};
 use crate::keyspace::fold::FoldJob;
+use crate::keyspace::steps::Steps;
 use crate::keyspace::{Keyspace, TruncateJob};
 use crate::raft::LogTerms;
 use crate::wal;
+
+/// Steps of taking up an entry, beside its fold.
+const ENTRY_STEPS: usize = 1;
 
 /// State and position of a log that was replayed to its end.
 #[derive(Default)]
@@ -87,33 +91,37 @@ impl Replayer {
         self.queue.extend(pieces);
     }
 
-    /// Folds for at most `steps` steps; whether everything taken so far is folded.
-    pub fn run(&mut self, mut steps: usize) -> bool {
+    /// Folds for what is left of the slice; whether everything taken so far is folded.
+    pub fn run(&mut self, steps: &mut Steps) -> bool {
         let Replayer { state, queue, job } = self;
-        while steps > 0 {
-            steps -= 1;
+        loop {
             if let Some(running) = job {
                 let done = match running {
                     Job::Fold(fold, body) => {
                         let effects = archived_effects(body);
-                        fold.run(&mut state.keyspace, effects, steps.max(1))
-                            .is_some()
+                        fold.run(&mut state.keyspace, effects, steps).is_some()
                     }
-                    Job::Truncate(truncate) => truncate.run(&mut state.keyspace, steps.max(1)),
+                    Job::Truncate(truncate) => truncate.run(&mut state.keyspace, steps),
                 };
                 if !done {
                     return false;
                 }
                 *job = None;
             }
-            match queue.pop_front() {
-                None => return true,
-                Some(Piece::Cut(after)) => {
+            if steps.spent() && !queue.is_empty() {
+                return false;
+            }
+            let Some(piece) = queue.pop_front() else {
+                return true;
+            };
+            steps.take_many(ENTRY_STEPS);
+            match piece {
+                Piece::Cut(after) => {
                     state.terms.truncate(after);
                     state.cluster.truncate(after);
                     *job = Some(Job::Truncate(TruncateJob::new(&mut state.keyspace, after)));
                 }
-                Some(Piece::Entry { term, index, body }) => {
+                Piece::Entry { term, index, body } => {
                     let appended = state.terms.append(term);
                     assert_eq!(appended, index, "recovery hands on entries without gaps");
                     for change in cluster_changes(&body) {
@@ -126,7 +134,6 @@ impl Replayer {
                 }
             }
         }
-        false
     }
 
     /// The end of the log: what it had committed is shown again.

@@ -6,6 +6,7 @@ use kontiki::keyspace::TruncateJob;
 use kontiki::keyspace::fold::{Answer, FoldJob};
 use kontiki::keyspace::range::RangeJob;
 use kontiki::keyspace::request::*;
+use kontiki::keyspace::steps::{DELETE_STEPS, RECLAIM_STEPS, Steps, TRUNCATE_STEPS};
 
 use super::rig::{Rig, Write, archive, effects};
 
@@ -49,7 +50,10 @@ fn delete_a_million_keys() {
     let mut rig = Rig::new(STEPS);
     filled(&mut rig);
     let size_full = rig.keyspace.size_bytes();
-    let full = KEYS.div_ceil(STEPS);
+    let full = |changes: usize, each: usize| {
+        let slices = changes.div_ceil(STEPS.div_ceil(each));
+        slices..=slices + 1
+    };
 
     let request = RangeRequest {
         range: everything(),
@@ -59,12 +63,12 @@ fn delete_a_million_keys() {
     let mut read = RangeJob::new(&mut rig.keyspace, request).expect("current");
     let mut count = 0;
     let reading = slices(|| {
-        read.run(&rig.keyspace, STEPS)
+        read.run(&rig.keyspace, &mut Steps::new(STEPS))
             .inspect(|a| count = a.response.count)
             .is_some()
     });
     assert_eq!(count, KEYS as i64);
-    assert!((full..=full + 1).contains(&reading), "{reading} slices");
+    assert!(full(KEYS, 1).contains(&reading), "{reading} slices");
 
     let delete = DeleteRangeRequest {
         range: everything(),
@@ -80,10 +84,13 @@ fn delete_a_million_keys() {
         let mut fold = FoldJob::lead(&mut rig.keyspace, index, plan.script);
         let mut answer = None;
         let folding = slices(|| {
-            answer = fold.run(&mut rig.keyspace, effects(&entry), STEPS);
+            answer = fold.run(&mut rig.keyspace, effects(&entry), &mut Steps::new(STEPS));
             answer.is_some()
         });
-        assert!((full..=full + 1).contains(&folding), "{folding} slices");
+        assert!(
+            full(KEYS, DELETE_STEPS).contains(&folding),
+            "{folding} slices"
+        );
         let expected = DeleteRangeResponse {
             deleted: KEYS as i64,
             prev_kvs: vec![],
@@ -94,8 +101,11 @@ fn delete_a_million_keys() {
         );
         if truncate {
             let mut cut = TruncateJob::new(&mut rig.keyspace, Index(index.0 - 1));
-            let cutting = slices(|| cut.run(&mut rig.keyspace, STEPS));
-            assert!((full..=full + 1).contains(&cutting), "{cutting} slices");
+            let cutting = slices(|| cut.run(&mut rig.keyspace, &mut Steps::new(STEPS)));
+            assert!(
+                full(KEYS, TRUNCATE_STEPS).contains(&cutting),
+                "{cutting} slices"
+            );
             assert_eq!(rig.keyspace.size_bytes(), size_full);
         }
     }
@@ -108,10 +118,9 @@ fn delete_a_million_keys() {
     .expect("put");
     rig.write(Write::Compact(head + 1)).expect("current");
     rig.keyspace.commit(rig.keyspace.folded_index());
-    let twice = (2 * KEYS).div_ceil(STEPS);
-    let reclaiming = slices(|| !rig.keyspace.reclaim(STEPS));
+    let reclaiming = slices(|| !rig.keyspace.reclaim(&mut Steps::new(STEPS)));
     assert!(
-        (twice..=twice + 1).contains(&reclaiming),
+        full(2 * KEYS, RECLAIM_STEPS).contains(&reclaiming),
         "{reclaiming} slices"
     );
     assert_eq!(rig.keyspace.reclaimed_through(), head + 1);
@@ -141,7 +150,10 @@ fn truncate_a_fold_under_way() {
     let plan = rig.plan(delete).expect("no refusal");
     let entry = archive(&plan.effects);
     let mut fold = FoldJob::lead(&mut rig.keyspace, before.0.next(), plan.script);
-    assert!(fold.run(&mut rig.keyspace, effects(&entry), 2).is_none());
+    assert!(
+        fold.run(&mut rig.keyspace, effects(&entry), &mut Steps::new(2))
+            .is_none()
+    );
     assert_ne!(rig.keyspace.size_bytes(), before.2);
     drop(fold);
     rig.truncate(before.0);

@@ -7,6 +7,7 @@ use kontiki::keyspace::fold::{FoldJob, Folded};
 use kontiki::keyspace::range::{RangeAnswer, RangeJob};
 use kontiki::keyspace::request::*;
 use kontiki::keyspace::revision::View;
+use kontiki::keyspace::steps::Steps;
 use kontiki::keyspace::txn::{Plan, PlanJob};
 use kontiki::keyspace::{Keyspace, TruncateJob};
 use rkyv::rancor::Error;
@@ -42,7 +43,7 @@ impl Rig {
             Write::Txn(request) => PlanJob::txn(keyspace, request, View::Head),
         };
         loop {
-            if let Some(result) = job.run(keyspace, self.slice) {
+            if let Some(result) = job.run(keyspace, &mut Steps::new(self.slice)) {
                 return result;
             }
         }
@@ -69,7 +70,7 @@ impl Rig {
     pub(crate) fn read(&mut self, plan: Plan) -> Folded {
         let mut job = FoldJob::read(plan.script);
         loop {
-            if let Some(folded) = job.run(&mut self.keyspace, &[], self.slice) {
+            if let Some(folded) = job.run(&mut self.keyspace, &[], &mut Steps::new(self.slice)) {
                 return folded;
             }
         }
@@ -77,7 +78,11 @@ impl Rig {
 
     fn finish(&mut self, mut job: FoldJob, entry: &[u8]) -> Folded {
         loop {
-            if let Some(folded) = job.run(&mut self.keyspace, effects(entry), self.slice) {
+            if let Some(folded) = job.run(
+                &mut self.keyspace,
+                effects(entry),
+                &mut Steps::new(self.slice),
+            ) {
                 return folded;
             }
         }
@@ -86,7 +91,7 @@ impl Rig {
     pub(crate) fn range(&mut self, request: RangeRequest) -> Result<RangeAnswer, Refusal> {
         let mut job = RangeJob::new(&mut self.keyspace, request)?;
         loop {
-            if let Some(answer) = job.run(&self.keyspace, self.slice) {
+            if let Some(answer) = job.run(&self.keyspace, &mut Steps::new(self.slice)) {
                 return Ok(answer);
             }
         }
@@ -94,11 +99,11 @@ impl Rig {
 
     pub(crate) fn truncate(&mut self, after: Index) {
         let mut job = TruncateJob::new(&mut self.keyspace, after);
-        while !job.run(&mut self.keyspace, self.slice) {}
+        while !job.run(&mut self.keyspace, &mut Steps::new(self.slice)) {}
     }
 
     pub(crate) fn reclaim_all(&mut self) {
-        while self.keyspace.reclaim(self.slice) {}
+        while self.keyspace.reclaim(&mut Steps::new(self.slice)) {}
     }
 
     pub(crate) fn events(
@@ -109,10 +114,12 @@ impl Rig {
         let mut events = vec![];
         let mut cursor = EventCursor::at(from);
         let filter = EventFilter::new(range, true);
-        while self
-            .keyspace
-            .read_events(&mut cursor, &filter, self.slice, &mut events)?
-            == EventsRead::More
+        while self.keyspace.read_events(
+            &mut cursor,
+            &filter,
+            &mut Steps::new(self.slice),
+            &mut events,
+        )? == EventsRead::More
         {}
         Ok(events)
     }

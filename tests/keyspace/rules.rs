@@ -5,6 +5,7 @@ use kontiki::base::LeaseId;
 use kontiki::keyspace::fold::Answer;
 use kontiki::keyspace::range::RangeJob;
 use kontiki::keyspace::request::*;
+use kontiki::keyspace::steps::Steps;
 
 use super::rig::{Rig, Write};
 
@@ -265,14 +266,16 @@ fn a_read_outlives_a_compaction() {
         ..RangeRequest::default()
     };
     let mut job = RangeJob::new(&mut rig.keyspace, request).expect("readable");
-    assert!(job.run(&rig.keyspace, 1).is_none());
+    assert!(job.run(&rig.keyspace, &mut Steps::new(1)).is_none());
     let size = rig.keyspace.size_bytes();
     rig.write(Write::Compact(7)).expect("current");
     rig.keyspace.commit(rig.keyspace.folded_index());
     rig.reclaim_all();
     assert!(rig.keyspace.reclaimed_through() <= 4);
     assert_eq!(rig.keyspace.size_bytes(), size);
-    let answer = job.run(&rig.keyspace, 100).expect("three keys");
+    let answer = job
+        .run(&rig.keyspace, &mut Steps::new(100))
+        .expect("three keys");
     assert!(answer.response.kvs.iter().all(|kv| kv.value == "1"));
     assert_eq!(answer.response.kvs.len(), 3);
     rig.reclaim_all();

@@ -6,6 +6,7 @@ use kontiki::base::{Index, LeaseId};
 use kontiki::keyspace::range::RangeJob;
 use kontiki::keyspace::request::*;
 use kontiki::keyspace::revision::View;
+use kontiki::keyspace::steps::Steps;
 use kontiki::keyspace::txn::PlanJob;
 use proptest::prelude::*;
 
@@ -291,7 +292,7 @@ impl Scenario {
                 self.rigs.iter_mut().for_each(|rig| rig.truncate(after));
             }
             Op::Reclaim(steps) => self.rigs.iter_mut().for_each(|rig| {
-                rig.keyspace.reclaim(steps);
+                rig.keyspace.reclaim(&mut Steps::new(steps));
             }),
             Op::Range(request) => {
                 let expected = self.expected(&request);
@@ -312,7 +313,7 @@ impl Scenario {
                 for rig in &mut self.rigs {
                     let mut job = RangeJob::new(&mut rig.keyspace, request.clone())
                         .expect("the model says so");
-                    if let Some(answer) = job.run(&rig.keyspace, 1) {
+                    if let Some(answer) = job.run(&rig.keyspace, &mut Steps::new(1)) {
                         assert_eq!(answer.response, expected);
                     } else {
                         jobs.push(job);
@@ -376,7 +377,7 @@ impl Scenario {
         for rig in &mut self.rigs {
             let mut job = PlanJob::txn(&mut rig.keyspace, txn.clone(), View::Committed);
             let plan = loop {
-                if let Some(plan) = job.run(&mut rig.keyspace, rig.slice) {
+                if let Some(plan) = job.run(&mut rig.keyspace, &mut Steps::new(rig.slice)) {
                     break plan;
                 }
             };
@@ -405,7 +406,7 @@ impl Scenario {
         for held in self.held.drain(..) {
             for (mut job, rig) in held.jobs.into_iter().zip(&self.rigs) {
                 let answer = loop {
-                    if let Some(answer) = job.run(&rig.keyspace, rig.slice) {
+                    if let Some(answer) = job.run(&rig.keyspace, &mut Steps::new(rig.slice)) {
                         break answer;
                     }
                 };

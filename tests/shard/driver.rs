@@ -7,6 +7,7 @@ use bytes::Bytes;
 use kontiki::base::limits::SLICE_STEPS_MAX;
 use kontiki::base::{ClusterId, Incarnation, Index, Instant, MemberId, ShardId};
 use kontiki::keyspace::request::{KeyRange, PutRequest, RangeRequest};
+use kontiki::keyspace::steps::Steps;
 use kontiki::shard::event::{
     Answer, ClientRequest, Effects, Event, Identity, LogEffect, Member, Refusal, Request, Response,
     Ticket,
@@ -105,7 +106,7 @@ impl Driver {
                 .segment(&disk.0[&sequence], &mut visit)
                 .expect("the file is a segment");
         }
-        while !replayer.run(SLICE_STEPS_MAX) {}
+        while !replayer.run(&mut Steps::new(SLICE_STEPS_MAX)) {}
         let recovered = recovery.finish();
         assert_eq!(
             recovered.outcome,
@@ -162,7 +163,9 @@ impl Driver {
     }
 
     pub(crate) fn hand_in(&mut self, event: Event<'_>) {
-        self.shard.handle(event, self.now, &mut self.effects);
+        let mut steps = Steps::new(SLICE_STEPS_MAX);
+        self.shard
+            .handle(event, self.now, &mut steps, &mut self.effects);
         self.answers.append(&mut self.effects.answers);
     }
 
