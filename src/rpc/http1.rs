@@ -78,6 +78,8 @@ where
     });
     let connection = Builder::new()
         .header_read_timeout(None)
+        // A script that closes its sending side after the request still wants the answer.
+        .half_close(true)
         .max_buf_size(EDGE_HTTP1_HEAD_BYTES_MAX)
         .serve_connection(Line(wire), service);
     let mut connection = pin!(connection);

@@ -191,6 +191,40 @@ fn too_many_pings() {
     });
 }
 
+/// Goal: a client that reads a large answer piece by piece may ping beside each piece: that is how gRPC
+/// clients measure the network.
+#[test]
+fn pings_beside_a_large_answer() {
+    run(async {
+        const PIECE: u32 = 16_384;
+        const PIECES: u32 = 20;
+        let window_of_one_stream = 65_535;
+        let size = window_of_one_stream + PIECES * PIECE;
+        let core = Core::start(EdgeConfig::default(), large(size as usize));
+        let (mut client, _server) = core.connect(1 << 20);
+        client.write_all(PREFACE).await.unwrap();
+        client.write_all(&http2_frame(4, 0, 0, &[])).await.unwrap();
+        let body = frame(&pb::RangeRequest {
+            key: "k".into(),
+            ..Default::default()
+        });
+        let mut request = http2_frame(1, 4, 1, &header_block(RANGE));
+        request.extend(http2_frame(0, 1, 1, &body));
+        client.write_all(&request).await.unwrap();
+        read_some(&mut client).await;
+        for piece in 0..PIECES {
+            let mut bytes = http2_frame(6, 0, 0, &[1; 8]);
+            for stream in [0, 1] {
+                bytes.extend(http2_frame(8, 0, stream, &PIECE.to_be_bytes()));
+            }
+            client.write_all(&bytes).await.unwrap();
+            let answer = read_some(&mut client).await;
+            assert_eq!(goaway(&answer), None, "after piece {piece}");
+            assert!(answer.len() > PIECE as usize, "piece {piece}: {answer:?}");
+        }
+    });
+}
+
 /// Goal: opening and resetting streams without end costs the connection, in bounded memory.
 #[test]
 fn reset_flood() {
@@ -587,6 +621,16 @@ fn http1() {
         settle().await;
         assert!(!server.is_finished(), "it was busy until now");
         core.clock.advance(Duration::from_secs(30));
+        server.await.unwrap();
+        // Whoever closes the sending side after the request gets the answer.
+        let (mut client, server) = core.connect(1 << 16);
+        client
+            .write_all(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n")
+            .await
+            .unwrap();
+        client.shutdown().await.unwrap();
+        let health = String::from_utf8(read_all(&mut client).await).unwrap();
+        assert!(health.starts_with("HTTP/1.1 200 OK\r\n"), "{health}");
         server.await.unwrap();
         // A head without end.
         let (mut client, server) = core.connect(1 << 16);

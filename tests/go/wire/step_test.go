@@ -47,6 +47,8 @@ type step struct {
 	// want is empty for a request that must be accepted, otherwise "Code: message" (or, for HTTP, the
 	// status code). It keeps the script honest: both servers failing alike is not agreement.
 	want string
+	// undecided is set where either may be right, and only agreement counts.
+	undecided bool
 	// newer is set where the reference is too old to be asked.
 	newer *newer
 }
