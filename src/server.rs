@@ -201,7 +201,13 @@ pub fn run(config: Config) -> Result<(), ServerError> {
         action: "watch signals",
         source,
     })?;
-    let cores = placement::start(places, None, core_main)?;
+    let cores = match placement::start(places, None, core_main) {
+        Err(StartError::Work { source, .. }) if source.is::<StoppedEarly>() => {
+            tracing::info!("stopped before it served");
+            return Ok(());
+        }
+        started => started?,
+    };
     let stats = cores.stats().to_vec();
     tracing::info!(
         cluster_id = %identity.cluster,
@@ -374,13 +380,20 @@ enum Role {
     },
 }
 
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The signal to stop came before the member served.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("told to stop")]
+struct StoppedEarly;
+
 /// A core's whole life.
 async fn core_main(core: Core, part: Part, ready: Ready) {
     let Part {
         shared,
         listeners,
         mail,
-        stopped,
+        mut stopped,
         role,
     } = part;
     let doorbell = Rc::new(Doorbell::default());
@@ -402,11 +415,20 @@ async fn core_main(core: Core, part: Part, ready: Ready) {
                 },
                 (outbound, Rc::clone(&router), Rc::clone(&stopping)),
             );
-            let mut turns = match turns.await {
+            // A signal counts from the first moment on: recovery may take long, and a full disk for ever.
+            let serving = async {
+                let mut turns = turns.await?;
+                turns.until_serving().await;
+                Ok::<_, Failure>(turns)
+            };
+            let told = async {
+                stopped.receive().await;
+                Err(StoppedEarly.into())
+            };
+            let turns = match futures_lite::future::or(serving, told).await {
                 Ok(turns) => turns,
                 Err(error) => return ready.fail(error),
             };
-            turns.until_serving().await;
             accept(listeners, &edge);
             for core in cores.iter().flatten() {
                 // An empty mailbox takes one message.
@@ -446,7 +468,7 @@ async fn start_shard(
     shared: &Shared,
     mail: ShardMail,
     local: (Rc<Outbound>, Rc<Router>, Rc<Cell<bool>>),
-) -> Result<Turns, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Turns, Failure> {
     let geometry = Geometry::new(SEGMENT_SIZE_BYTES);
     let directory = &shared.log_directory;
     let turns = recovery::Turns {

@@ -60,6 +60,12 @@ impl Steps {
         Steps(part)
     }
 
+    /// Sets half of them aside.
+    #[must_use]
+    pub fn half(&mut self) -> Steps {
+        self.part(self.0.div_ceil(2))
+    }
+
     /// Takes back what a part has left.
     pub fn put_back(&mut self, part: Steps) {
         self.0 += part.0;

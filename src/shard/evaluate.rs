@@ -229,9 +229,9 @@ impl Shard {
             return Err(Refusal::NoSpace);
         }
         let size = self.keyspace.size_bytes() + cost;
+        let budget = self.settings.memory_budget_bytes;
         let above_quota = self.settings.quota_bytes.is_some_and(|quota| size >= quota);
-        let used = self.memory_used_bytes.max(self.keyspace.size_bytes()) + cost;
-        if above_quota || used >= self.settings.memory_budget_bytes {
+        if above_quota || size >= budget {
             let member = self.settings.identity.member;
             let alarm = Alarm {
                 member,
@@ -239,6 +239,11 @@ impl Shard {
             };
             // Without room for the alarm itself the refusal stands alone.
             let _raised = self.append_cluster_change(ClusterChange::AlarmRaised(alarm));
+            return Err(Refusal::NoSpace);
+        }
+        // What the process holds beside the keyspace, answers on their way to slow clients for example,
+        // goes by itself, and so does this refusal: no alarm.
+        if self.memory_used_bytes + cost >= budget {
             return Err(Refusal::NoSpace);
         }
         Ok(())

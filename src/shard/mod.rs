@@ -85,6 +85,8 @@ pub struct Shard {
     /// Whether compaction left something to free that could be freed now.
     reclaiming: bool,
     memory_used_bytes: u64,
+    /// Whether a sealed segment was found damaged and the alarm is not raised yet.
+    log_damaged: bool,
     stopping: bool,
 }
 
@@ -139,6 +141,7 @@ impl Shard {
             log_space_exhausted: false,
             reclaiming: false,
             memory_used_bytes: 0,
+            log_damaged: false,
             stopping: false,
         }
     }
@@ -179,7 +182,7 @@ impl Shard {
                     self.log.stage_seal();
                 }
             }
-            Event::LogDamaged => self.raise_corrupt(),
+            Event::LogDamaged => self.log_damaged = true,
             Event::Continue => {}
             Event::Stop => self.stopping = true,
         }
@@ -202,12 +205,17 @@ impl Shard {
         self.log.needs_seal()
     }
 
-    /// Whether everything that was taken is answered, durable and sealed.
+    /// Whether everything that was taken is answered, and durable and sealed as far as the disk has
+    /// room: what waits for a segment that cannot be made was never acknowledged.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        let answered = self.writes.is_empty() && self.job.is_none() && self.reads.is_empty();
-        let durable = !self.log.in_flight() && !self.log.has_work() && !self.log.needs_seal();
-        answered && self.waiters.is_empty() && durable
+        let answered = self.writes.is_empty()
+            && self.job.is_none()
+            && self.reads.is_empty()
+            && self.waiters.is_empty();
+        let stuck = self.log_space_exhausted && self.spare.is_none();
+        let at_rest = stuck || !(self.log.has_work() || self.log.needs_seal());
+        answered && at_rest && !self.log.in_flight()
     }
 
     /// Requests that are being worked on or waited for.
@@ -301,6 +309,7 @@ impl Shard {
         self.follow_raft();
         let for_reclaim = steps.part(share(self.reclaiming, SLICE_RECLAIM_STEPS));
         let for_reads = steps.part(share(self.reads.has_work(), SLICE_READS_STEPS));
+        self.raise_corrupt();
         self.evaluate_writes(steps);
         steps.put_back(for_reads);
         self.run_reads(steps, effects);
@@ -397,14 +406,18 @@ impl Shard {
         assert!(folded.is_some(), "nothing is folded in one step");
     }
 
-    /// What is acknowledged now would be gone after a restart, so writes end with the CORRUPT alarm.
+    /// What is acknowledged after damage would be gone after a restart, so writes end with the CORRUPT
+    /// alarm. Not in the middle of a fold: the next entry follows when that is complete.
     fn raise_corrupt(&mut self) {
-        let member = self.settings.identity.member;
+        if !self.log_damaged || self.job.is_some() || self.raft.role() != Role::Leader {
+            return;
+        }
+        self.log_damaged = false;
         let alarm = Alarm {
-            member,
+            member: self.settings.identity.member,
             kind: AlarmKind::Corrupt,
         };
-        if self.raft.role() == Role::Leader && !self.cluster.is_raised_at_head(alarm) {
+        if !self.cluster.is_raised_at_head(alarm) {
             // Without room for the alarm the log line of the scrub stands alone.
             let _raised = self.append_cluster_change(ClusterChange::AlarmRaised(alarm));
         }

@@ -82,9 +82,17 @@ fn keep(deadline: Instant, ticket: Ticket, now: Instant, late: &mut Vec<Ticket>)
 }
 
 impl Shard {
-    /// Runs reads for what is left of the turn: those under way one after the other, then new ones.
+    /// Runs reads for what is left of the turn: new ones first, because most are short, with at most half
+    /// of it; then those under way, one after the other.
     pub(super) fn run_reads(&mut self, steps: &mut Steps, effects: &mut Effects) {
         let under_way = self.reads.running.len();
+        let mut for_new = if under_way == 0 {
+            steps.part(usize::MAX)
+        } else {
+            steps.half()
+        };
+        self.start_reads(&mut for_new, effects);
+        steps.put_back(for_new);
         for _ in 0..under_way {
             if steps.spent() {
                 return;
@@ -92,6 +100,9 @@ impl Shard {
             let running = self.reads.running.pop_front().expect("counted before");
             self.run_read(running, steps, effects);
         }
+    }
+
+    fn start_reads(&mut self, steps: &mut Steps, effects: &mut Effects) {
         let mut unready = VecDeque::new();
         while !steps.spent() && self.reads.running.len() < SHARD_RANGE_JOBS_MAX {
             let Some(request) = self.reads.waiting.pop_front() else {

@@ -47,6 +47,9 @@ pub enum Piece {
     },
     /// Every entry after this index is undone.
     Cut(Index),
+    /// Every entry up to this index is committed: what compaction gave up there can be freed now, so
+    /// that a restart needs no more memory than the member did before.
+    Committed(Index),
 }
 
 impl Piece {
@@ -66,6 +69,7 @@ impl Piece {
                 })
             }
             wal::Replayed::Cut { after } => Some(Piece::Cut(after)),
+            wal::Replayed::Committed(index) => Some(Piece::Committed(index)),
             wal::Replayed::Checkpoint { .. } => None,
         })
     }
@@ -78,6 +82,8 @@ pub struct Replayer {
     /// Taken and not folded.
     queue: VecDeque<Piece>,
     job: Option<Job>,
+    /// Whether a floor may have moved and not everything below it is freed.
+    reclaiming: bool,
 }
 
 enum Job {
@@ -93,7 +99,12 @@ impl Replayer {
 
     /// Folds for what is left of the slice; whether everything taken so far is folded.
     pub fn run(&mut self, steps: &mut Steps) -> bool {
-        let Replayer { state, queue, job } = self;
+        let Replayer {
+            state,
+            queue,
+            job,
+            reclaiming,
+        } = self;
         loop {
             if let Some(running) = job {
                 let done = match running {
@@ -108,6 +119,9 @@ impl Replayer {
                 }
                 *job = None;
             }
+            if *reclaiming {
+                *reclaiming = state.keyspace.reclaim(steps);
+            }
             if steps.spent() && !queue.is_empty() {
                 return false;
             }
@@ -116,6 +130,11 @@ impl Replayer {
             };
             steps.take_many(ENTRY_STEPS);
             match piece {
+                Piece::Committed(index) => {
+                    state.keyspace.commit(index);
+                    state.cluster.commit(index);
+                    *reclaiming = true;
+                }
                 Piece::Cut(after) => {
                     state.terms.truncate(after);
                     state.cluster.truncate(after);

@@ -45,6 +45,8 @@ pub enum Replayed<'a> {
         /// The last index that stays.
         after: Index,
     },
+    /// Every entry up to here was committed when this was written: it is never undone.
+    Committed(Index),
     /// The state up to `index` was in a checkpoint when this was written.
     Checkpoint {
         /// Term of the entry at `index`.
@@ -548,6 +550,10 @@ impl Recovery {
                 commit: hard_state.commit,
                 last: self.last_index,
             }));
+        }
+        if hard_state.commit > committed && hard_state.commit > self.start {
+            let replayed = Replayed::Committed(hard_state.commit);
+            visit(replayed).map_err(|error| Cause::Body(sequence, error))?;
         }
         self.sealed = kinds == (1, Some(RecordKind::Seal));
         self.catalog.add_commit(place, extent);

@@ -226,7 +226,8 @@ fn quota() {
     assert!(driver.call(put("c", big)).1.is_ok());
 }
 
-/// Goal: memory above the budget refuses growth as the quota does, whatever the keyspace itself counts.
+/// Goal: a process above its budget refuses growth until it is below again; a keyspace above it raises
+/// the alarm, because that does not go by itself.
 #[test]
 fn memory_budget() {
     let mut limited = settings();
@@ -240,6 +241,17 @@ fn memory_budget() {
         Err(Refusal::NoSpace)
     ));
     assert!(driver.call(serializable()).1.is_ok());
+    driver.memory_used_bytes = 0;
+    driver.tick();
+    assert!(driver.call(put("a", "2")).1.is_ok());
+
+    let refused = (0..30).find_map(|n| {
+        let big = vec![b'v'; 40_000];
+        driver.call(put(&format!("{n}"), big)).1.err()
+    });
+    assert_eq!(refused, Some(Refusal::NoSpace));
+    let (_, alarms) = driver.call(Request::Alarm(AlarmRequest::List(None)));
+    assert!(matches!(alarms, Ok(Response::Alarm(alarms)) if alarms.len() == 1));
 }
 
 /// Goal: a full file system refuses writes before the active segment is full, keeps the member alive
@@ -360,6 +372,118 @@ fn long_work_in_slices() {
         Some((_, Ok(Response::Put(_))))
     ));
     assert_eq!(driver.contents().len(), 1);
+}
+
+/// Goal: a short read passes any number of long ones.
+#[test]
+fn short_reads_pass_long_ones() {
+    let mut driver = fresh();
+    for n in 0..100 {
+        driver.ask(
+            (0..100)
+                .map(|m| put(&format!("{n:04}{m:04}"), "v"))
+                .collect(),
+        );
+        driver.settle();
+    }
+    driver.ask((0..64).map(|_| serializable()).collect());
+    let short = Request::Range(RangeRequest {
+        range: KeyRange {
+            key: Bytes::from_static(b"00010001"),
+            range_end: Bytes::new(),
+        },
+        ..Default::default()
+    });
+    let number = driver.ask(vec![short])[0];
+    let mut turns = 0;
+    while driver.take(number).is_none() {
+        turns += 1;
+        assert!(turns < 70, "behind the long reads");
+        driver.hand_in(Event::Continue);
+    }
+    assert!(
+        driver.shard.has_work(),
+        "the long reads are still under way"
+    );
+}
+
+/// Goal: damage that is found while a long deletion is folded raises its alarm after the deletion.
+#[test]
+fn damage_during_a_long_fold() {
+    let mut driver = fresh();
+    for n in 0..100 {
+        driver.ask(
+            (0..100)
+                .map(|m| put(&format!("{n:04}{m:04}"), "v"))
+                .collect(),
+        );
+        driver.settle();
+    }
+    let delete = DeleteRangeRequest {
+        range: everything(),
+        prev_kv: false,
+    };
+    let number = driver.ask(vec![Request::DeleteRange(delete)])[0];
+    assert!(driver.shard.has_work(), "done in one slice");
+    driver.hand_in(Event::LogDamaged);
+    driver.settle();
+    assert!(matches!(
+        driver.take(number),
+        Some((_, Ok(Response::DeleteRange(_))))
+    ));
+    assert!(matches!(
+        driver.call(put("a", "2")).1,
+        Err(Refusal::Corrupt)
+    ));
+}
+
+/// Goal: a restart needs no more memory than the member did: what compaction freed is freed by replay too.
+#[test]
+fn replay_reclaims() {
+    let mut driver = fresh();
+    for round in 0..50 {
+        driver.ask(
+            (0..100)
+                .map(|n| put(&format!("{n:03}"), vec![b'v'; 100]))
+                .collect(),
+        );
+        driver.settle();
+        let revision = 1 + (round + 1) * 100;
+        let compact = Request::Compact {
+            revision,
+            physical: true,
+        };
+        assert!(driver.call(compact).1.is_ok());
+    }
+    let before = driver.shard.keyspace().size_bytes();
+    let driver = driver.crash();
+    let after = driver.shard.keyspace().size_bytes();
+    assert!(
+        after <= before,
+        "{after} bytes after a restart, {before} before"
+    );
+}
+
+/// Goal: a member whose disk is full stops when it is told to, with clients waiting for what never
+/// became durable.
+#[test]
+fn stop_on_a_full_disk() {
+    let mut driver = fresh();
+    driver.space = false;
+    // In one batch, so that more is taken than the segment holds.
+    driver.ask(
+        (0..20)
+            .map(|n| put(&format!("{n:02}"), vec![b'v'; 20_000]))
+            .collect(),
+    );
+    driver.settle();
+    driver.hand_in(Event::Stop);
+    driver.now = driver.now + PATIENCE;
+    driver.tick();
+    driver.settle();
+    driver.hand_in(Event::LogIdle);
+    driver.settle();
+    assert!(driver.shard.is_drained());
 }
 
 /// Goal: a stopping shard takes nothing new, finishes what it took, and leaves a sealed log.

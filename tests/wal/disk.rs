@@ -231,6 +231,12 @@ pub(crate) fn recover_as(
                     entries.push((record.header.term, value.bytes.to_vec()));
                 }
                 Replayed::Cut { after } => entries.truncate((after.0 - start) as usize),
+                Replayed::Committed(index) => {
+                    assert!(
+                        index.0 <= start + entries.len() as u64,
+                        "committed beyond the log"
+                    );
+                }
                 Replayed::Checkpoint { .. } => {}
             }
             Ok(())

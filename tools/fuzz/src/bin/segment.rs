@@ -85,7 +85,7 @@ fn recover(files: &Files) -> Result<(Recovered, Vec<Index>), Refusal> {
                     seen.push(record.header.index);
                 }
                 Replayed::Cut { after } => seen.retain(|index| *index <= after),
-                Replayed::Checkpoint { .. } => {}
+                Replayed::Committed(_) | Replayed::Checkpoint { .. } => {}
             }
             Ok(())
         })?;
