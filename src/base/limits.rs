@@ -103,6 +103,16 @@ pub const EDGE_READ_BUFFER_BYTES: usize = 64 * KIB as usize;
 pub const EDGE_TURN_READ_BYTES_MAX: usize = 256 * KIB as usize;
 /// Answer payload handed to HTTP/2 in one pass of a connection.
 pub const EDGE_TURN_SEND_BYTES_MAX: usize = MIB as usize;
+/// Pieces of large answers that are measured or encoded in one turn of a connection.
+pub const EDGE_TURN_PIECES: u32 = 1;
+/// The size of such a piece. Soft by one key with its value.
+pub const EDGE_PIECE_BYTES: usize = 256 * KIB as usize;
+/// Keys in such a piece.
+pub const EDGE_PIECE_KEYS_MAX: usize = 2_048;
+/// After how long a connection goes on with such an answer, at the earliest.
+pub const EDGE_PIECE_PAUSE: Duration = Duration::from_micros(1);
+/// Lines about slow requests of one core: one in this time.
+pub const EDGE_SLOW_LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// Passes of one connection before the others get their turn.
 pub const EDGE_TURN_PASSES_MAX: usize = 8;
 /// Unsent bytes of one connection above which HTTP/2 is told to wait. Soft by one frame.

@@ -36,5 +36,5 @@ pub mod range_stream;
 pub mod status;
 pub mod version;
 
-pub use edge::{Clock, CoreClock, Edge, EdgeConfig, EdgeCounters, Origins};
+pub use edge::{Allowed, Clock, CoreClock, Edge, EdgeConfig, EdgeCounters, EdgeReading};
 pub use serve::serve_connection;
