@@ -7,23 +7,21 @@
 //! ```
 
 use std::cell::Cell;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::base::limits::{
     CONNECTION_DRAIN_SECONDS_MAX, DISK_ANSWERS_MAX, EDGE_CONNECTIONS_DEFAULT,
-    EDGE_CORE_HELD_BYTES_DEFAULT, MAILBOX_BATCHES_MAX, SEGMENT_SIZE_BYTES,
+    EDGE_CORE_HELD_BYTES_DEFAULT, EDGE_STREAMS_DEFAULT, MAILBOX_BATCHES_MAX, SEGMENT_SIZE_BYTES,
 };
-use crate::base::{CoreId, Incarnation, Instant, ShardId};
+use crate::base::{CoreId, Incarnation, ShardId};
 use crate::config::{self, AllowList, ClusterState, Config, Cores as CoresFlag, WalWrite};
-use crate::rpc::{self, Edge, EdgeConfig, Origins};
+use crate::rpc::{self, Allowed, CoreClock, Edge, EdgeConfig, EdgeReading};
 use crate::runtime::clock::Clock;
 use crate::runtime::core::{Mail, ShardCore, Turns, open_active};
 use crate::runtime::disk::device::DeviceReport;
@@ -34,7 +32,7 @@ use crate::runtime::disk::segments::{DiskSettings, DiskThread};
 use crate::runtime::disk::workers;
 use crate::runtime::executor::{Queue, sleep, spawn_local};
 use crate::runtime::mailbox::{Receiver, Sender, mailbox};
-use crate::runtime::net::{self, ListenError, Listener};
+use crate::runtime::net::{self, ListenError, Listener, Sharing};
 use crate::runtime::placement::{self, Core, CoreRequest, PlacementError, Ready, StartError};
 use crate::runtime::preflight::{self, PreflightError};
 use crate::runtime::recovery::{self, RecoveryError, recover};
@@ -166,6 +164,7 @@ pub fn run(config: Config) -> Result<(), ServerError> {
     let (requests, requests_received) = mailbox::<Vec<ClientRequest>>(MAILBOX_BATCHES_MAX);
     let mut requests_received = Some(requests_received);
     let mut places = Vec::new();
+    let mut fared: Vec<Arc<OnceLock<EdgeReading>>> = Vec::new();
     for (id, ((&cpu, mail_received), stopped)) in (0..)
         .map(CoreId)
         .zip(cpus.iter().zip(received).zip(stopped))
@@ -185,6 +184,8 @@ pub fn run(config: Config) -> Result<(), ServerError> {
         };
         let listeners = sockets.for_core();
         let shared = shared.clone();
+        let clients = Arc::new(OnceLock::new());
+        fared.push(Arc::clone(&clients));
         places.push((
             cpu,
             Part {
@@ -192,6 +193,7 @@ pub fn run(config: Config) -> Result<(), ServerError> {
                 listeners,
                 mail: mail_received,
                 stopped,
+                clients,
                 role,
             },
         ));
@@ -217,14 +219,21 @@ pub fn run(config: Config) -> Result<(), ServerError> {
         "ready to serve client requests"
     );
     cores.join();
-    for (core, stats) in stats.iter().enumerate() {
+    for (core, (stats, clients)) in stats.iter().zip(fared).enumerate() {
         let reading = stats.read();
+        let clients = clients.get().copied().unwrap_or_default();
         tracing::info!(
             core,
             turns = reading.turns,
             stalls = reading.stalls,
             longest_turn_us = u64::try_from(reading.longest_turn.as_micros()).unwrap_or(u64::MAX),
             freezes = reading.freezes,
+            connections_accepted = clients.accepted,
+            connections_refused = clients.refused,
+            connections_expelled = clients.expelled,
+            calls = clients.calls,
+            calls_overloaded = clients.overloaded,
+            calls_slow = clients.slow,
             "core ended"
         );
     }
@@ -286,12 +295,17 @@ struct Sockets {
 
 impl Sockets {
     fn open(config: &Config, core_count: usize) -> Result<Sockets, ListenError> {
+        let sharing = if config.reuse_port {
+            Sharing::Shared
+        } else {
+            Sharing::Exclusive
+        };
         let mut sockets = Sockets {
             addresses: Vec::new(),
             listeners: Vec::new(),
         };
         for url in &config.urls.listen_client {
-            let listeners = net::open(url.socket_address(), core_count)?;
+            let listeners = net::open(url.socket_address(), core_count, sharing)?;
             sockets.addresses.push(listeners[0].local_addr());
             sockets.listeners.push(listeners);
         }
@@ -333,16 +347,31 @@ fn edge_config(config: &Config) -> EdgeConfig {
         transaction_operations_max: usize::try_from(config.limits.txn_operations_max)
             .unwrap_or(usize::MAX),
         request_timeout: Duration::from_secs(5) + 2 * config.raft.election_timeout,
-        streams_per_connection_max: config.limits.concurrent_streams_max,
+        // etcd's default is no limit at all; every stream costs memory here.
+        streams_per_connection_max: match config.limits.concurrent_streams_max {
+            u32::MAX => EDGE_STREAMS_DEFAULT,
+            asked => asked,
+        },
         connections_max: EDGE_CONNECTIONS_DEFAULT,
-        held_bytes_max: EDGE_CORE_HELD_BYTES_DEFAULT,
+        // Well below what the process may use, whatever that is.
+        held_bytes_max: config
+            .memory_budget_bytes
+            .map_or(EDGE_CORE_HELD_BYTES_DEFAULT, |budget| {
+                EDGE_CORE_HELD_BYTES_DEFAULT.min(budget / 8)
+            }),
         keepalive_min_time: config.keepalive.min_time,
         keepalive_interval: config.keepalive.interval.unwrap_or(NEVER),
         keepalive_timeout: config.keepalive.timeout.unwrap_or(NEVER),
-        origins: match &config.cors {
-            AllowList::Any => Origins::Any,
-            AllowList::Only(origins) => Origins::These(origins.clone()),
-        },
+        slow_request: config.slow_request.unwrap_or(NEVER),
+        origins: allowed(&config.cors),
+        hosts: allowed(&config.host_whitelist),
+    }
+}
+
+fn allowed(list: &AllowList) -> Allowed {
+    match list {
+        AllowList::Any => Allowed::Any,
+        AllowList::Only(these) => Allowed::These(these.clone()),
     }
 }
 
@@ -365,6 +394,8 @@ struct Part {
     listeners: Vec<Listener>,
     mail: Receiver<Mail>,
     stopped: Receiver<Signal>,
+    /// How the core's client connections fared, once they have ended.
+    clients: Arc<OnceLock<EdgeReading>>,
     role: Role,
 }
 
@@ -394,6 +425,7 @@ async fn core_main(core: Core, part: Part, ready: Ready) {
         listeners,
         mail,
         mut stopped,
+        clients,
         role,
     } = part;
     let doorbell = Rc::new(Doorbell::default());
@@ -453,6 +485,8 @@ async fn core_main(core: Core, part: Part, ready: Ready) {
             drain_edge(&edge, stopped, &shared.open_edges).await;
         }
     }
+    // The one writer; nobody reads before the core has ended.
+    let _ = clients.set(edge.counters().read());
 }
 
 /// How the shard's core hears from the others.
@@ -607,18 +641,5 @@ async fn receive_mail(
             Mail::Answers(answers) => router.deliver(answers),
             Mail::Serve => accept(listeners.take().unwrap_or_default(), &edge),
         }
-    }
-}
-
-/// The edge's view of time.
-struct CoreClock(Clock);
-
-impl rpc::Clock for CoreClock {
-    fn now(&self) -> Instant {
-        self.0.now()
-    }
-
-    fn sleep(&self, span: Duration) -> Pin<Box<dyn Future<Output = ()>>> {
-        Box::pin(sleep(span))
     }
 }

@@ -71,9 +71,9 @@ fn defaults() {
     assert_eq!(config.initial.state, ClusterState::New);
     assert_eq!(config.initial.member_id.to_string(), "8e9e05c52164694d");
     assert_eq!(config.initial.cluster_id.to_string(), "cdf818194e3a8c32");
-    assert_eq!(config.raft.heartbeat_interval, Duration::from_millis(100));
     assert_eq!(config.raft.election_timeout, Duration::from_secs(1));
-    assert!(config.raft.pre_vote && config.initial.strict_reconfig_check);
+    assert!(!config.reuse_port);
+    assert_eq!(config.slow_request, Some(Duration::from_millis(300)));
     assert_eq!(config.limits.quota_bytes, Some(2_147_483_648));
     assert_eq!(config.limits.txn_operations_max, 128);
     assert_eq!(config.limits.request_size_bytes_max, 1_572_864);
@@ -100,7 +100,8 @@ fn defaults() {
 fn flags_reach_the_config() {
     let config = run(
         "--name=m1 -data-dir /d --wal-dir=/w --quota-backend-bytes=-1 --max-txn-ops 9 \
-         --max-request-bytes=0x100000 --pre-vote=false --cors=a,b --host-whitelist= --cores=0,2-3 \
+         --max-request-bytes=0x100000 --socket-reuse-port --warning-unary-request-duration=0 \
+         --max-concurrent-streams=0 --cors=a,b --host-whitelist= --cores=0,2-3 \
          --wal-write=written --memory-budget-bytes=1000 --log-outputs=stdout,/l,default,stderr --log-level=fatal \
          --log-format=console --grpc-keepalive-interval=0s --initial-cluster-state=existing \
          --initial-advertise-peer-urls=http://b:2,http://a:1 --initial-cluster=m1=http://a:1,m1=http://b:2",
@@ -114,7 +115,9 @@ fn flags_reach_the_config() {
     assert_eq!(config.limits.quota_bytes, None);
     assert_eq!(config.limits.txn_operations_max, 9);
     assert_eq!(config.limits.request_size_bytes_max, 1 << 20);
-    assert!(!config.raft.pre_vote);
+    assert!(config.reuse_port);
+    assert_eq!(config.slow_request, None);
+    assert_eq!(config.limits.concurrent_streams_max, u32::MAX);
     assert_eq!(
         config.cors,
         AllowList::Only(vec!["a".to_owned(), "b".to_owned()])
@@ -314,7 +317,7 @@ fn a_line_as_kubeadm_writes_it() {
 #[test]
 fn environment() {
     let (config, notices) = read(
-        "--pre-vote=false",
+        "--socket-reuse-port",
         &[
             ("ETCD_NAME", "m2"),
             ("KONTIKI_CORES", "2"),
@@ -329,6 +332,7 @@ fn environment() {
         (config.name.as_str(), config.placement.cores),
         ("m2", Cores::Count(2))
     );
+    assert!(config.reuse_port);
     assert_eq!(config.data_dir.to_str(), Some("m2.kontiki"));
     let fields: Vec<_> = notices
         .iter()
@@ -388,14 +392,14 @@ fn file() {
 
     let file = ConfigFile {
         path: "a",
-        bytes: b"heartbeat-interval: 50\nunknown: 1\n",
+        bytes: b"election-timeout: 2000\nunknown: 1\n",
     };
     let parsed = config::parse(&words, &environment, Some(&file));
     let Ok(Invocation::Run(config, notices)) = parsed else {
         panic!("{parsed:?}")
     };
     assert_eq!(config.name, "default");
-    assert_eq!(config.raft.heartbeat_interval, Duration::from_millis(50));
+    assert_eq!(config.raft.election_timeout, Duration::from_secs(2));
     assert!(
         notices
             .iter()

@@ -93,6 +93,9 @@ pub const STAGING_BUFFER_KEPT_BYTES_MAX: usize = 1_024 * KIB as usize;
 pub const LOCATION_STRIDE_BYTES: u64 = 64 * KIB;
 // The keyspace.
 
+/// Values of an answer at least this long are shared with the keyspace instead of copied.
+pub const ANSWER_VALUE_SHARED_BYTES_MIN: usize = 1_024;
+
 /// Digests of committed indexes that are kept for comparing members. A member further behind than this
 /// is compared later.
 pub const KEYSPACE_DIGESTS_KEPT_MAX: usize = 4_096;
@@ -104,6 +107,16 @@ pub const EDGE_READ_BUFFER_BYTES: usize = 64 * KIB as usize;
 pub const EDGE_TURN_READ_BYTES_MAX: usize = 256 * KIB as usize;
 /// Answer payload handed to HTTP/2 in one pass of a connection.
 pub const EDGE_TURN_SEND_BYTES_MAX: usize = MIB as usize;
+/// Pieces of large answers that are measured or encoded in one turn of a connection.
+pub const EDGE_TURN_PIECES: u32 = 1;
+/// The size of such a piece. Soft by one key with its value.
+pub const EDGE_PIECE_BYTES: usize = 256 * KIB as usize;
+/// Keys in such a piece.
+pub const EDGE_PIECE_KEYS_MAX: usize = 2_048;
+/// After how long a connection goes on with such an answer, at the earliest.
+pub const EDGE_PIECE_PAUSE: Duration = Duration::from_micros(1);
+/// Lines about slow requests of one core: one in this time.
+pub const EDGE_SLOW_LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// Passes of one connection before the others get their turn.
 pub const EDGE_TURN_PASSES_MAX: usize = 8;
 /// Unsent bytes of one connection above which HTTP/2 is told to wait. Soft by one frame.
@@ -125,6 +138,9 @@ pub const EDGE_STREAM_SEND_BUFFER_BYTES: usize = 256 * KIB as usize;
 pub const EDGE_STREAMS_DEFAULT: u32 = 4_096;
 /// The most that flag may say: calls are numbered in 16 bits, with room for cancelled ones.
 pub const EDGE_STREAMS_MAX: u32 = 32_768;
+/// Calls of one connection that are noted as woken; beyond that all of its calls are looked at. Every
+/// connection pays for this list, idle or not.
+pub const EDGE_WAKES_MAX: usize = 256;
 /// Streams a client may reset before this server has looked at them.
 pub const EDGE_PENDING_RESETS_MAX: usize = 256;
 /// Streams this server remembers after resetting them.
@@ -135,6 +151,8 @@ pub const EDGE_STREAM_ERRORS_MAX: usize = 1_024;
 pub const EDGE_RESETS_MAX: u64 = 4_096;
 /// The time over which resets are counted.
 pub const EDGE_RESET_WINDOW_MS: u64 = 10_000;
+/// Memory a call takes beside its bytes: its state here and in HTTP/2.
+pub const EDGE_CALL_BYTES: u64 = 1_024;
 /// Bytes of requests and answers one connection holds. Above it: `too many requests`.
 pub const EDGE_CONNECTION_HELD_BYTES_MAX: u64 = 64 * MIB;
 /// The same for all connections of a core, unless a flag says otherwise.

@@ -300,6 +300,8 @@ const CORRUPTION: &str = "corruption checks between members are not built; leave
 const AUTO_COMPACTION: &str =
     "automatic compaction is not built; run `etcdctl compaction` on a schedule";
 const WATCH: &str = "watches are not built; leave it at its default";
+const SLOW_APPLY: &str =
+    "warnings about slow entries are not built; use --warning-unary-request-duration";
 const NO_BACKEND: &str = "there is no bbolt backend whose batches it could tune";
 const OWN_LOG: &str = "the log and its retention are kontiki's own";
 const OWN_COMPACTION: &str = "compaction moves a floor at once and reclaims in bounded slices";
@@ -326,11 +328,11 @@ pub const FLAGS: &[Flag] = &[
     works("initial-cluster", Text, "", Clustering, "Members at the first start, name=url,...; empty: this one. Only this one is accepted yet."),
     works("initial-cluster-state", Text, "new", Clustering, "\"new\", or \"existing\" to join."),
     works("initial-cluster-token", Text, "etcd-cluster", Clustering, "Keeps the ids of clusters with equal URLs apart."),
-    works("strict-reconfig-check", Bool, "true", Clustering, "Refuse changes of members that would lose the quorum."),
-    works("heartbeat-interval", Uint, "100", Clustering, "Milliseconds between heartbeats of a leader."),
-    works("election-timeout", Uint, "1000", Clustering, "Milliseconds of silence before an election; at least 5 heartbeats, at most 50000."),
-    works("initial-election-tick-advance", Bool, "true", Clustering, "Shorten the wait for the first election."),
-    works("pre-vote", Bool, "true", Clustering, "Ask before an election whether it could be won."),
+    no_meaning("strict-reconfig-check", Bool, "true", Clustering, "members cannot be changed yet"),
+    no_meaning("heartbeat-interval", Uint, "100", Clustering, "checked against --election-timeout; a member that is alone sends no heartbeats"),
+    works("election-timeout", Uint, "1000", Clustering, "Milliseconds of silence before an election, in the limits of requests too; at least 5 heartbeats, at most 50000."),
+    no_meaning("initial-election-tick-advance", Bool, "true", Clustering, "a member that is alone elects itself at once"),
+    no_meaning("pre-vote", Bool, "true", Clustering, "a member that is alone asks nobody for votes"),
     not_yet("max-learners", Int, "1", Clustering, "learners are not built; leave it at its default"),
     not_yet("force-new-cluster", Bool, "false", Clustering, "recovery from lost members is not built, and a cluster of one needs none"),
     not_yet("discovery-srv", Text, "", Clustering, DISCOVERY),
@@ -353,12 +355,12 @@ pub const FLAGS: &[Flag] = &[
     works("quota-backend-bytes", Int, "0", Limits, "Size of the keyspace above which writes get NOSPACE; 0: 2 GiB; negative: no quota."),
     works("max-txn-ops", Uint, "128", Limits, "Operations in one transaction."),
     works("max-request-bytes", Uint, "1572864", Limits, "Size of one request in bytes."),
-    works("max-concurrent-streams", Uint32, "4294967295", Limits, "Streams that one client connection may have open."),
+    works("max-concurrent-streams", Uint32, "4294967295", Limits, "Streams that one client connection may have open; 0: no limit of its own. Never more than 32768."),
     works("grpc-keepalive-min-time", Duration, "5s", Limits, "Clients that ping more often than this are disconnected."),
     works("grpc-keepalive-interval", Duration, "2h", Limits, "How long a connection is silent before the server pings it; 0: never."),
     works("grpc-keepalive-timeout", Duration, "20s", Limits, "How long the answer to that ping may take; 0: no limit."),
-    works("socket-reuse-port", Bool, "false", Limits, "Let other processes listen on the same port."),
-    works("socket-reuse-address", Bool, "false", Limits, "Listen on a port whose old connections are still closing."),
+    works("socket-reuse-port", Bool, "false", Limits, "Let other processes of this user listen on the same port."),
+    no_meaning("socket-reuse-address", Bool, "false", Limits, "always on: a start never waits for old connections that are still closing"),
     works("cors", Text, "*", Limits, "Origins that browsers may call from, comma-separated; *: all."),
     works("host-whitelist", Text, "*", Limits, "Host names that plain HTTP requests may carry, comma-separated; *: all."),
     no_meaning("raft-read-timeout", Duration, "5s", Limits, "the connections between members have limits of their own"),
@@ -417,8 +419,8 @@ pub const FLAGS: &[Flag] = &[
     works("log-level", Text, "info", Observability, "debug, info, warn, error, panic or fatal."),
     works("log-format", Text, "json", Observability, "json or console."),
     works("log-outputs", Text, "default", Observability, "default (stderr), stderr, stdout or file paths, comma-separated."),
-    works("warning-apply-duration", Duration, "100ms", Observability, "Warn when applying an entry takes longer."),
-    works("warning-unary-request-duration", Duration, "300ms", Observability, "Warn when a request takes longer."),
+    not_yet("warning-apply-duration", Duration, "100ms", Observability, SLOW_APPLY),
+    works("warning-unary-request-duration", Duration, "300ms", Observability, "Warn when the answer to a unary request takes longer; 0: never. One line a second at most."),
     not_yet("listen-metrics-urls", Text, "", Observability, "listeners for metrics alone are not built; use the client port"),
     not_yet("listen-client-http-urls", Text, "", Observability, "listeners for HTTP alone are not built; the client port answers both"),
     not_yet("enable-grpc-gateway", Bool, "true", Observability, "the JSON gateway is not built and cannot be switched off; leave it out"),

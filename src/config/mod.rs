@@ -50,16 +50,16 @@ pub struct Config {
     pub limits: Limits,
     /// Pings on client connections.
     pub keepalive: Keepalive,
-    /// Options of listening sockets.
-    pub socket: SocketOptions,
+    /// Other processes may listen on the same ports.
+    pub reuse_port: bool,
     /// Origins that browsers may call from.
     pub cors: AllowList,
     /// Host names that plain HTTP requests may carry.
     pub host_whitelist: AllowList,
     /// Where log lines go, and which.
     pub log: LogSettings,
-    /// When slow work is worth a warning.
-    pub slow: SlowThresholds,
+    /// A unary request that is answered later than this is worth a warning; `None`: never.
+    pub slow_request: Option<Duration>,
     /// Cores, shards and the way to write the log.
     pub placement: Placement,
     /// Bytes of memory above which writes get NOSPACE; `None`: see [`default_budget`].
@@ -90,8 +90,6 @@ pub struct InitialCluster {
     pub cluster_id: ClusterId,
     /// The id of this member when founded with these settings. The data directory's, if any, counts.
     pub member_id: MemberId,
-    /// Refuse changes of members that would lose the quorum.
-    pub strict_reconfig_check: bool,
 }
 
 /// `--initial-cluster-state`.
@@ -106,14 +104,8 @@ pub enum ClusterState {
 /// The pace of consensus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RaftSettings {
-    /// Between two heartbeats of a leader; more than zero.
-    pub heartbeat_interval: Duration,
     /// Silence that starts an election; five heartbeats to 50 seconds.
     pub election_timeout: Duration,
-    /// Whether the first election may start early.
-    pub initial_election_tick_advance: bool,
-    /// Whether an election is preceded by the question if it could be won.
-    pub pre_vote: bool,
 }
 
 /// What clients may ask for.
@@ -125,7 +117,7 @@ pub struct Limits {
     pub txn_operations_max: u64,
     /// Bytes of one request; below [`crate::base::limits::ENTRY_SIZE_BYTES_MAX`].
     pub request_size_bytes_max: u64,
-    /// Open streams of one connection, as etcd's flag says; the edge has a tighter bound of its own.
+    /// Open streams of one connection, more than zero; the edge has a tighter bound of its own.
     pub concurrent_streams_max: u32,
 }
 
@@ -138,15 +130,6 @@ pub struct Keepalive {
     pub interval: Option<Duration>,
     /// How long the answer may take; `None`: for ever.
     pub timeout: Option<Duration>,
-}
-
-/// Options of listening sockets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SocketOptions {
-    /// Other processes may listen on the same port.
-    pub reuse_port: bool,
-    /// A port whose old connections are still closing may be listened on.
-    pub reuse_address: bool,
 }
 
 /// Values that are allowed.
@@ -200,15 +183,6 @@ pub enum LogOutput {
     Stdout,
     /// Appended to this file.
     File(PathBuf),
-}
-
-/// When slow work is worth a warning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SlowThresholds {
-    /// Applying one entry.
-    pub apply: Duration,
-    /// One request from first byte to answer; `None`: never warn.
-    pub unary_request: Option<Duration>,
 }
 
 /// Cores, shards and the way to write the log.

@@ -7,8 +7,8 @@ use super::error::ConfigError;
 use super::sources::Settings;
 use super::{
     AllowList, ClusterState, Config, Cores, InitialCluster, Keepalive, Limits, ListenUrl,
-    LogFormat, LogLevel, LogOutput, LogSettings, Notice, Placement, RaftSettings, SlowThresholds,
-    SocketOptions, Url, Urls, WalWrite, identity,
+    LogFormat, LogLevel, LogOutput, LogSettings, Notice, Placement, RaftSettings, Url, Urls,
+    WalWrite, identity,
 };
 use crate::base::limits::{ENTRY_SIZE_BYTES_MAX, MIB, QUOTA_BYTES_DEFAULT};
 
@@ -55,17 +55,11 @@ pub(super) fn settle(
             interval: positive_span(settings, "grpc-keepalive-interval")?,
             timeout: positive_span(settings, "grpc-keepalive-timeout")?,
         },
-        socket: SocketOptions {
-            reuse_port: settings.bool("socket-reuse-port"),
-            reuse_address: settings.bool("socket-reuse-address"),
-        },
+        reuse_port: settings.bool("socket-reuse-port"),
         cors: allow_list(settings, "cors"),
         host_whitelist: allow_list(settings, "host-whitelist"),
         log: log(settings)?,
-        slow: SlowThresholds {
-            apply: span(settings, "warning-apply-duration")?,
-            unary_request: positive_span(settings, "warning-unary-request-duration")?,
-        },
+        slow_request: positive_span(settings, "warning-unary-request-duration")?,
         placement: placement(settings)?,
         memory_budget_bytes: Some(settings.uint("memory-budget-bytes")).filter(|bytes| *bytes > 0),
     })
@@ -134,7 +128,6 @@ fn initial_cluster(
         cluster_id: identity::cluster_id([member_id]),
         member_id,
         token,
-        strict_reconfig_check: settings.bool("strict-reconfig-check"),
     })
 }
 
@@ -208,10 +201,7 @@ fn raft(settings: &Settings) -> Result<RaftSettings, ConfigError> {
         return Err(ConfigError::ElectionTooLong { election_ms });
     }
     Ok(RaftSettings {
-        heartbeat_interval: Duration::from_millis(heartbeat_ms),
         election_timeout: Duration::from_millis(election_ms),
-        initial_election_tick_advance: settings.bool("initial-election-tick-advance"),
-        pre_vote: settings.bool("pre-vote"),
     })
 }
 
@@ -253,8 +243,10 @@ fn limits(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Limits, Conf
         quota_bytes,
         txn_operations_max: settings.uint("max-txn-ops"),
         request_size_bytes_max,
-        concurrent_streams_max: u32::try_from(settings.uint("max-concurrent-streams"))
-            .expect("the flag's kind keeps it in 32 bits"),
+        concurrent_streams_max: match settings.uint("max-concurrent-streams") {
+            0 => u32::MAX,
+            given => u32::try_from(given).expect("the flag's kind keeps it in 32 bits"),
+        },
     })
 }
 

@@ -9,9 +9,8 @@ use bytes::{Bytes, BytesMut};
 use super::record::Record;
 use super::request::KeyValue;
 use crate::base::LeaseId;
+use crate::base::limits::ANSWER_VALUE_SHARED_BYTES_MIN;
 
-/// Values at least this long are shared instead of copied.
-const VALUE_SHARED_BYTES_MIN: usize = 1_024;
 /// The first block of an answer; each further one is twice as large, up to the maximum.
 const BLOCK_BYTES_FIRST: usize = 1_024;
 const BLOCK_BYTES_MAX: usize = 65_536;
@@ -42,7 +41,7 @@ impl Packer {
     pub(super) fn pack(&mut self, key: &[u8], record: &Record, parts: Parts) -> KeyValue {
         let value = match record.value() {
             _ if !parts.value => Bytes::new(),
-            value if value.len() >= VALUE_SHARED_BYTES_MIN => record.share_value(),
+            value if value.len() >= ANSWER_VALUE_SHARED_BYTES_MIN => record.share_value(),
             value => self.copy(value),
         };
         key_value(self.copy(key), value, record, parts)
@@ -72,7 +71,7 @@ pub(super) fn single(key: Bytes, record: &Record, parts: Parts) -> KeyValue {
 /// A value on its own.
 pub(super) fn value(record: &Record) -> Bytes {
     match record.value() {
-        value if value.len() >= VALUE_SHARED_BYTES_MIN => record.share_value(),
+        value if value.len() >= ANSWER_VALUE_SHARED_BYTES_MIN => record.share_value(),
         value => Bytes::copy_from_slice(value),
     }
 }

@@ -9,10 +9,13 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::edge::{Edge, GRPC_CONTENT_TYPE};
 use super::grpc::{self, Assembler, Head, RefusedHead};
+use super::large::Large;
+use super::method::Method;
 use super::range_stream::Pager;
 use super::status::{self, Status};
 use crate::base::Instant;
 use crate::keyspace::request::RangeRequest;
+use crate::shard::event::Request;
 
 /// A call that did not end in the turn it began.
 pub(super) struct Call {
@@ -26,7 +29,7 @@ pub(super) struct Call {
     pub(super) touched: Instant,
     /// Bytes counted for it in the budgets.
     pub(super) held_bytes: u64,
-    /// It waits for its share of a turn.
+    /// It is in one of the lines of calls that wait for their share of a turn.
     pub(super) in_line: bool,
     /// Puts this call on its connection's list; made when first needed.
     pub(super) waker: Option<Waker>,
@@ -36,8 +39,12 @@ pub(super) struct Call {
 pub(super) enum State {
     /// Its message.
     Receiving(Box<Receiving>),
+    /// The word of a shard that there is a leader.
+    Confirming(Box<Confirming>),
     /// A shard's answer to a unary call.
-    Waiting(Responder),
+    Waiting(Responder, Method),
+    /// Turns, to add up the size of its large answer.
+    Measuring(Box<Measuring>),
     /// Room for its only answer.
     Sending(Outgoing),
     /// A streamed read: a page, or room for one.
@@ -77,6 +84,29 @@ pub(super) struct Receiving {
     pub(super) respond: Responder,
 }
 
+/// What a client asks.
+pub(super) enum Asked {
+    /// For one answer.
+    Answer(Request),
+    /// For a streamed read.
+    Pages(RangeRequest),
+}
+
+/// A question that is asked only if there is a leader.
+pub(super) struct Confirming {
+    pub(super) method: Method,
+    pub(super) asked: Asked,
+    /// The size of its message, in bytes.
+    pub(super) size: u64,
+    pub(super) respond: Responder,
+}
+
+/// A large answer whose size is not known yet.
+pub(super) struct Measuring {
+    pub(super) large: Large,
+    pub(super) respond: Responder,
+}
+
 /// A streamed read.
 pub(super) struct Paging {
     pub(super) pager: Pager,
@@ -99,6 +129,8 @@ pub(super) enum Sent {
     Blocked,
     /// This turn's share is used up.
     NoRoom,
+    /// The next piece of a large answer is for another turn.
+    NoPiece,
     /// The client has gone.
     Gone,
 }
@@ -107,6 +139,8 @@ pub(super) enum Sent {
 pub(super) struct Outgoing {
     stream: SendStream<Bytes>,
     frame: Bytes,
+    /// What follows `frame` and is not encoded.
+    rest: Option<Large>,
 }
 
 impl Outgoing {
@@ -119,7 +153,24 @@ impl Outgoing {
             headers.insert(header::CONTENT_TYPE, content_type);
         }
         let stream = respond.stream.send_response(response, false).ok()?;
-        Some(Outgoing { stream, frame })
+        Some(Outgoing {
+            stream,
+            frame,
+            rest: None,
+        })
+    }
+
+    /// The same for a large answer that has been measured.
+    pub(super) fn begin_large(
+        edge: &Edge,
+        respond: &mut Responder,
+        large: Large,
+    ) -> Option<Outgoing> {
+        let outgoing = Outgoing::begin(edge, respond, Bytes::new())?;
+        Some(Outgoing {
+            rest: Some(large),
+            ..outgoing
+        })
     }
 
     /// Puts the next message behind an empty body.
@@ -128,13 +179,39 @@ impl Outgoing {
         self.frame = frame;
     }
 
-    /// Bytes that have not left.
+    /// Memory that goes when the rest has left.
     pub(super) fn held_bytes(&self) -> u64 {
-        self.frame.len() as u64
+        let rest = self.rest.as_ref().map_or(0, Large::held_bytes);
+        (self.frame.len() + rest) as u64
     }
 
-    /// Hands over as much as the client's window and `room` allow. `room` shrinks by what left.
-    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, room: &mut usize) -> Sent {
+    /// Hands over as much as the client's window and `room` allow, and encodes at most `pieces` pieces
+    /// of a large answer for it. Both shrink by what was used.
+    pub(super) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: &mut usize,
+        pieces: &mut u32,
+    ) -> Sent {
+        loop {
+            let sent = self.poll_send_frame(cx, room);
+            match &mut self.rest {
+                Some(rest) if sent == Sent::Done => {
+                    if *pieces == 0 {
+                        return Sent::NoPiece;
+                    }
+                    *pieces -= 1;
+                    self.frame = rest.next_piece();
+                    if rest.left_bytes() == 0 {
+                        self.rest = None;
+                    }
+                }
+                _ => return sent,
+            }
+        }
+    }
+
+    fn poll_send_frame(&mut self, cx: &mut Context<'_>, room: &mut usize) -> Sent {
         while !self.frame.is_empty() {
             if *room == 0 {
                 return Sent::NoRoom;

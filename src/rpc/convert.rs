@@ -5,6 +5,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
+use prost::encoding::encoded_len_varint;
 
 use super::pb::{etcdserverpb as pb, mvccpb};
 use super::status::{Code, Status};
@@ -27,6 +28,20 @@ pub const FRAME_PREFIX_BYTES: usize = 5;
 /// The status for an answer that is too large for gRPC.
 pub fn frame(message: &impl Message) -> Result<Bytes, Status> {
     let size = message.encoded_len();
+    let prefix = frame_prefix(size)?;
+    let mut framed = BytesMut::with_capacity(FRAME_PREFIX_BYTES + size);
+    framed.put_slice(&prefix);
+    message
+        .encode(&mut framed)
+        .expect("the buffer has room for encoded_len");
+    Ok(framed.freeze())
+}
+
+/// The gRPC prefix of a message of `size` bytes.
+///
+/// # Errors
+/// The status for an answer that is too large for gRPC.
+pub fn frame_prefix(size: usize) -> Result<[u8; FRAME_PREFIX_BYTES], Status> {
     if size > MESSAGE_SIZE_BYTES_MAX {
         return Err(Status::new(
             Code::ResourceExhausted,
@@ -35,13 +50,8 @@ pub fn frame(message: &impl Message) -> Result<Bytes, Status> {
             ),
         ));
     }
-    let mut framed = BytesMut::with_capacity(FRAME_PREFIX_BYTES + size);
-    framed.put_u8(0);
-    framed.put_u32(u32::try_from(size).expect("below i32::MAX"));
-    message
-        .encode(&mut framed)
-        .expect("the buffer has room for encoded_len");
-    Ok(framed.freeze())
+    let [a, b, c, d] = u32::try_from(size).expect("below i32::MAX").to_be_bytes();
+    Ok([0, a, b, c, d])
 }
 
 /// A response header with everything in it.
@@ -214,6 +224,26 @@ pub fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
         value: kv.value,
         lease: kv.lease.0,
     }
+}
+
+/// The encoded size of [`key_value`]'s message, in bytes.
+#[must_use]
+pub fn key_value_size(kv: &KeyValue) -> usize {
+    // All its fields have numbers whose keys take one byte, and none is written when it is zero.
+    let bytes = |bytes: &Bytes| match bytes.len() {
+        0 => 0,
+        size => 1 + encoded_len_varint(size as u64) + size,
+    };
+    let number = |number: i64| match number {
+        0 => 0,
+        number => 1 + encoded_len_varint(number.cast_unsigned()),
+    };
+    bytes(&kv.key)
+        + bytes(&kv.value)
+        + number(kv.create_revision)
+        + number(kv.mod_revision)
+        + number(kv.version)
+        + number(kv.lease.0)
 }
 
 /// The answer to a read.

@@ -14,11 +14,12 @@ use http::{HeaderMap, HeaderValue, header};
 use slab::Slab;
 
 use super::form::FormLimits;
+use super::method::Method;
 use super::status;
 use crate::base::limits::{
     EDGE_CONNECTIONS_DEFAULT, EDGE_CORE_HELD_BYTES_DEFAULT, EDGE_IDLE_BUFFERS_MAX,
-    EDGE_OUTPUT_BYTES_MAX, EDGE_READ_BUFFER_BYTES, EDGE_STREAMS_DEFAULT, GRPC_OVERHEAD_BYTES,
-    REQUEST_SIZE_BYTES_DEFAULT, TXN_OPERATIONS_DEFAULT,
+    EDGE_OUTPUT_BYTES_MAX, EDGE_READ_BUFFER_BYTES, EDGE_SLOW_LOG_INTERVAL, EDGE_STREAMS_DEFAULT,
+    GRPC_OVERHEAD_BYTES, REQUEST_SIZE_BYTES_DEFAULT, TXN_OPERATIONS_DEFAULT,
 };
 use crate::base::{Instant, ShardId};
 use crate::runtime::{self, router::Router};
@@ -46,14 +47,25 @@ impl Clock for CoreClock {
     }
 }
 
-/// Which web pages may read answers over HTTP/1.1 (`--cors`).
+/// Names that HTTP/1.1 requests may carry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Origins {
+pub enum Allowed {
     /// All.
     #[default]
     Any,
     /// These, compared exactly.
     These(Vec<String>),
+}
+
+impl Allowed {
+    /// Whether `name` is among them.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        match self {
+            Allowed::Any => true,
+            Allowed::These(these) => these.iter().any(|this| this == name),
+        }
+    }
 }
 
 /// What the operator can set.
@@ -77,8 +89,12 @@ pub struct EdgeConfig {
     pub keepalive_interval: Duration,
     /// `--grpc-keepalive-timeout`: and closed when it does not answer within this.
     pub keepalive_timeout: Duration,
-    /// `--cors`.
-    pub origins: Origins,
+    /// `--warning-unary-request-duration`: a unary call that is answered later than this is logged.
+    pub slow_request: Duration,
+    /// `--cors`: web pages of these origins may read answers over HTTP/1.1.
+    pub origins: Allowed,
+    /// `--host-whitelist`: host names that HTTP/1.1 requests may be meant for.
+    pub hosts: Allowed,
 }
 
 impl Default for EdgeConfig {
@@ -95,7 +111,9 @@ impl Default for EdgeConfig {
             keepalive_min_time: Duration::from_secs(5),
             keepalive_interval: Duration::from_secs(2 * 60 * 60),
             keepalive_timeout: Duration::from_secs(20),
-            origins: Origins::Any,
+            slow_request: Duration::from_millis(300),
+            origins: Allowed::Any,
+            hosts: Allowed::Any,
         }
     }
 }
@@ -113,6 +131,40 @@ pub struct EdgeCounters {
     pub calls: Cell<u64>,
     /// Calls refused because a budget or a queue was full.
     pub overloaded: Cell<u64>,
+    /// Unary calls answered later than [`EdgeConfig::slow_request`].
+    pub slow: Cell<u64>,
+}
+
+/// A reading of [`EdgeCounters`], field by field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EdgeReading {
+    /// [`EdgeCounters::accepted`].
+    pub accepted: u64,
+    /// [`EdgeCounters::refused`].
+    pub refused: u64,
+    /// [`EdgeCounters::expelled`].
+    pub expelled: u64,
+    /// [`EdgeCounters::calls`].
+    pub calls: u64,
+    /// [`EdgeCounters::overloaded`].
+    pub overloaded: u64,
+    /// [`EdgeCounters::slow`].
+    pub slow: u64,
+}
+
+impl EdgeCounters {
+    /// The counters now, as a value that may leave the core.
+    #[must_use]
+    pub fn read(&self) -> EdgeReading {
+        EdgeReading {
+            accepted: self.accepted.get(),
+            refused: self.refused.get(),
+            expelled: self.expelled.get(),
+            calls: self.calls.get(),
+            overloaded: self.overloaded.get(),
+            slow: self.slow.get(),
+        }
+    }
 }
 
 /// Adds one to a counter.
@@ -135,6 +187,7 @@ pub struct Edge {
     /// The trailers of every call that succeeds.
     pub(super) ok_trailers: HeaderMap,
     counters: EdgeCounters,
+    slow: SlowLog,
     stopping: Cell<bool>,
     /// Who is told when the core stops: one entry per connection.
     connections: RefCell<Slab<Option<Waker>>>,
@@ -171,6 +224,7 @@ impl Edge {
             response_headers,
             ok_trailers,
             counters: EdgeCounters::default(),
+            slow: SlowLog::default(),
             stopping: Cell::new(false),
             connections: RefCell::default(),
         })
@@ -211,6 +265,21 @@ impl Edge {
         &self.counters
     }
 
+    /// A unary call was answered after `took`, which is too long.
+    #[cold]
+    pub(super) fn note_slow(&self, method: Method, took: Duration, now: Instant) {
+        count(&self.counters.slow);
+        if let Some(untold) = self.slow.may_tell(now) {
+            tracing::warn!(
+                method = method.path(),
+                took = ?took,
+                expected_duration = ?self.config.slow_request,
+                untold,
+                "unary request took too long"
+            );
+        }
+    }
+
     /// The largest gRPC message taken from a client, in bytes.
     pub(super) fn message_size_bytes_max(&self) -> u64 {
         self.config
@@ -230,6 +299,28 @@ impl Edge {
             edge: Rc::clone(self),
             slot: connections.insert(None),
         })
+    }
+}
+
+/// Lines about slow calls, at a bounded rate.
+#[derive(Default)]
+struct SlowLog {
+    /// When the last line was written.
+    last: Cell<Option<Instant>>,
+    /// Slow calls since then that have no line.
+    untold: Cell<u64>,
+}
+
+impl SlowLog {
+    /// Whether a slow call gets a line, and then how many had none since the line before.
+    fn may_tell(&self, now: Instant) -> Option<u64> {
+        let told_lately = |last| now.since(last) < EDGE_SLOW_LOG_INTERVAL;
+        if self.last.get().is_some_and(told_lately) {
+            self.untold.set(self.untold.get() + 1);
+            return None;
+        }
+        self.last.set(Some(now));
+        Some(self.untold.take())
     }
 }
 
@@ -303,5 +394,23 @@ impl Buffers {
         if idle.len() < EDGE_IDLE_BUFFERS_MAX && buffer.capacity() <= 2 * EDGE_OUTPUT_BYTES_MAX {
             idle.push(buffer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: one line in an interval, which tells of those that had none.
+    #[test]
+    fn slow_lines_are_few() {
+        let slow = SlowLog::default();
+        let start = Instant(7);
+        assert_eq!(slow.may_tell(start), Some(0));
+        assert_eq!(slow.may_tell(start), None);
+        let almost = EDGE_SLOW_LOG_INTERVAL - Duration::from_nanos(1);
+        assert_eq!(slow.may_tell(start + almost), None);
+        assert_eq!(slow.may_tell(start + EDGE_SLOW_LOG_INTERVAL), Some(2));
+        assert_eq!(slow.may_tell(start + 2 * EDGE_SLOW_LOG_INTERVAL), Some(0));
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Head {
     pub(super) method: Method,
     /// The client's own limit, from the arrival of the headers.
     pub(super) timeout: Option<Duration>,
+    /// The call is to be refused while there is no leader.
+    pub(super) needs_leader: bool,
 }
 
 /// A call refused by its headers.
@@ -47,11 +49,13 @@ pub(super) fn read_head(parts: &Parts) -> Result<Head, RefusedHead> {
     let mut timeout: Option<&[u8]> = None;
     let mut encoding: &[u8] = b"identity";
     let mut api_version_is_text = true;
+    let mut needs_leader = false;
     for (name, value) in &parts.headers {
         match name.as_str() {
             "content-type" => content_type = value.as_bytes(),
             "grpc-timeout" => timeout = Some(value.as_bytes()),
             "grpc-encoding" => encoding = value.as_bytes(),
+            "hasleader" => needs_leader = value.as_bytes() == b"true",
             "client-api-version" => {
                 api_version_is_text = std::str::from_utf8(value.as_bytes()).is_ok()
             }
@@ -105,7 +109,11 @@ pub(super) fn read_head(parts: &Parts) -> Result<Head, RefusedHead> {
     if !api_version_is_text {
         return Err(status::INVALID_CLIENT_API_VERSION.into());
     }
-    Ok(Head { method, timeout })
+    Ok(Head {
+        method,
+        timeout,
+        needs_leader,
+    })
 }
 
 const CONTENT_TYPE: &[u8] = b"application/grpc";

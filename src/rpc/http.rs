@@ -3,7 +3,7 @@
 //! Pure: `http1` fetches what a check needs from the shard and comes back with it. Paths, bodies and
 //! headers are etcd's, since probes and dashboards read them.
 
-use super::edge::Origins;
+use super::edge::Allowed;
 use super::status::Status;
 use super::version;
 use crate::keyspace::request::{KeyRange, RangeRequest};
@@ -245,10 +245,39 @@ pub(super) fn checks_page(results: &[(Check, Option<String>)], verbose: bool) ->
 }
 
 /// The origin that web pages are told may read an answer.
-pub(super) fn allowed_origin<'a>(origins: &Origins, origin: Option<&'a str>) -> Option<&'a str> {
+pub(super) fn allowed_origin<'a>(origins: &Allowed, origin: Option<&'a str>) -> Option<&'a str> {
     match origins {
-        Origins::Any => Some("*"),
-        Origins::These(these) => origin.filter(|origin| these.iter().any(|this| this == origin)),
+        Allowed::Any => Some("*"),
+        Allowed::These(_) => origin.filter(|origin| origins.has(origin)),
+    }
+}
+
+/// The refusal of a request that was meant for another host, or for none: a web page may have led a
+/// browser here under a name of its own.
+pub(super) fn misdirected(hosts: &Allowed, authority: &str) -> Option<Page> {
+    let host = host_of(authority);
+    (!hosts.has(host)).then(|| {
+        let body = format!(
+            "The host {host:?} is not one that this member answers for.\nUse a host name of its list, or add \
+             this one to it with --host-whitelist.\n"
+        );
+        Page::plain(421, body)
+    })
+}
+
+/// An authority without its port; brackets go with it, as in Go.
+fn host_of(authority: &str) -> &str {
+    let Some((host, port)) = authority.rsplit_once(':') else {
+        return authority;
+    };
+    match host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
+        Some(address) => address,
+        // Several colons and no brackets: an address alone.
+        None if host.contains(':') || port.contains(']') => authority,
+        None => host,
     }
 }
 
@@ -361,10 +390,36 @@ mod tests {
     /// Goal: origins are told what the operator allows.
     #[test]
     fn origins() {
-        let these = Origins::These(vec!["http://a".to_owned()]);
-        assert_eq!(allowed_origin(&Origins::Any, Some("http://b")), Some("*"));
+        let these = Allowed::These(vec!["http://a".to_owned()]);
+        assert_eq!(allowed_origin(&Allowed::Any, Some("http://b")), Some("*"));
         assert_eq!(allowed_origin(&these, Some("http://a")), Some("http://a"));
         assert_eq!(allowed_origin(&these, Some("http://b")), None);
         assert_eq!(allowed_origin(&these, None), None);
+    }
+
+    /// Goal: a request for another host is refused, whatever its port.
+    #[test]
+    fn hosts() {
+        let these = Allowed::These(vec!["node-1".to_owned(), "::1".to_owned()]);
+        let check = |authority: &str, served: bool| {
+            assert_eq!(
+                misdirected(&these, authority).is_none(),
+                served,
+                "{authority}"
+            );
+            assert_eq!(misdirected(&Allowed::Any, authority), None);
+        };
+        check("node-1", true);
+        check("node-1:2379", true);
+        check("[::1]:2379", true);
+        check("::1", true);
+        check("[::1]", false);
+        check("Node-1", false);
+        check("evil.example:2379", false);
+        check("", false);
+        assert_eq!(
+            misdirected(&these, "evil").map(|page| page.status),
+            Some(421)
+        );
     }
 }

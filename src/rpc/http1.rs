@@ -110,6 +110,21 @@ where
 impl Asker {
     async fn serve(&self, request: &http::Request<Incoming>) -> http::Response<Whole> {
         let uri = request.uri();
+        // The target counts before the header when it names a host itself.
+        let header = |name| {
+            request
+                .headers()
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+        };
+        let authority = uri.authority().map(http::uri::Authority::as_str);
+        let authority = authority
+            .or_else(|| header(header::HOST))
+            .unwrap_or_default();
+        if let Some(page) = pages::misdirected(&self.edge.config.hosts, authority) {
+            self.finished.set(self.finished.get() + 1);
+            return respond(page, None);
+        }
         let page = match pages::route(request.method().as_str(), uri.path(), uri.query()) {
             Route::Page(page) => page,
             Route::Health {
@@ -128,14 +143,8 @@ impl Asker {
             }
         };
         self.finished.set(self.finished.get() + 1);
-        let origin = request
-            .headers()
-            .get(header::ORIGIN)
-            .and_then(|origin| origin.to_str().ok());
-        respond(
-            page,
-            pages::allowed_origin(&self.edge.config.origins, origin),
-        )
+        let origins = &self.edge.config.origins;
+        respond(page, pages::allowed_origin(origins, header(header::ORIGIN)))
     }
 
     /// Why this member is not healthy, if it is not: alarms first, then the leader, then a read.

@@ -35,9 +35,10 @@ use super::wire::{Pipe, Wire};
 use crate::base::Instant;
 use crate::base::limits::{
     EDGE_CONNECTION_WINDOW_BYTES, EDGE_DRAIN_MS_MAX, EDGE_FIRST_BYTES_MS_MAX, EDGE_FRAME_BYTES_MAX,
-    EDGE_HEADER_LIST_BYTES_MAX, EDGE_LOCAL_RESETS_MAX, EDGE_PENDING_RESETS_MAX, EDGE_STALL_MS_MAX,
-    EDGE_STREAM_ERRORS_MAX, EDGE_STREAM_SEND_BUFFER_BYTES, EDGE_STREAM_WINDOW_BYTES,
-    EDGE_STREAMS_MAX, EDGE_TICK_MS, EDGE_TURN_PASSES_MAX, EDGE_TURN_SEND_BYTES_MAX,
+    EDGE_HEADER_LIST_BYTES_MAX, EDGE_LOCAL_RESETS_MAX, EDGE_PENDING_RESETS_MAX, EDGE_PIECE_PAUSE,
+    EDGE_STALL_MS_MAX, EDGE_STREAM_ERRORS_MAX, EDGE_STREAM_SEND_BUFFER_BYTES,
+    EDGE_STREAM_WINDOW_BYTES, EDGE_STREAMS_MAX, EDGE_TICK_MS, EDGE_TURN_PASSES_MAX,
+    EDGE_TURN_PIECES, EDGE_TURN_SEND_BYTES_MAX,
 };
 use crate::runtime::router::Session;
 use crate::shard::event::Answer;
@@ -80,8 +81,13 @@ struct Shared<IO> {
     room: usize,
     /// Something was handed to HTTP/2 that it has not looked at.
     moved: bool,
+    /// Pieces of large answers that may still be encoded in this turn.
+    pieces: u32,
     /// Calls that have an answer and wait for their share of a turn.
     waiting_for_room: VecDeque<u32>,
+    /// Calls with a large answer that wait for the next turn, which `pause` begins.
+    waiting_for_piece: VecDeque<u32>,
+    pause: Option<Pin<Box<dyn Future<Output = ()>>>>,
     answers: Vec<Answer>,
     now: Instant,
     began: Instant,
@@ -129,7 +135,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Http2<IO> {
                 admission,
                 session: edge.router.open(),
                 wire,
-                wakes: Wakes::new(calls_max),
+                wakes: Wakes::new(),
                 calls: Slab::new(),
                 calls_max,
                 generation: 0,
@@ -137,7 +143,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Http2<IO> {
                 room: 0,
                 moved: false,
                 began: now,
+                pieces: 0,
                 waiting_for_room: VecDeque::new(),
+                waiting_for_piece: VecDeque::new(),
+                pause: None,
                 answers: Vec::new(),
                 now,
                 ping_rule: PingRule::default(),
@@ -233,7 +242,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Http2<IO> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        this.shared.begin_turn();
+        this.shared.begin_turn(cx);
         if this.shared.admission.is_stopping(cx.waker())
             && let Phase::Open(connection) = &mut this.phase
         {
@@ -251,6 +260,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Http2<IO> {
         if result.is_pending() && !this.shared.wakes.is_empty() {
             cx.waker().wake_by_ref();
         }
+        this.shared.pause_for_pieces(cx);
         this.shared.wakes.end_turn(cx.waker());
         let result = ready!(result);
         if result.is_err() {
@@ -261,10 +271,30 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Http2<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
-    fn begin_turn(&mut self) {
+    fn begin_turn(&mut self, cx: &mut Context<'_>) {
         self.now = self.edge.clock.now();
+        self.pieces = EDGE_TURN_PIECES;
+        if let Some(pause) = &mut self.pause
+            && pause.as_mut().poll(cx).is_ready()
+        {
+            self.pause = None;
+            self.waiting_for_room.append(&mut self.waiting_for_piece);
+        }
         self.wakes.begin_turn();
         self.wire.borrow_mut().begin_turn();
+    }
+
+    /// Has a timer begin the next turn for what is left of large answers. Never a wake at once: a task
+    /// that is always ready keeps the core from looking at its sockets.
+    fn pause_for_pieces(&mut self, cx: &mut Context<'_>) {
+        if self.waiting_for_piece.is_empty() || self.pause.is_some() {
+            return;
+        }
+        let mut pause = self.edge.clock.sleep(EDGE_PIECE_PAUSE);
+        if pause.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        self.pause = Some(pause);
     }
 
     /// Whether something was written that HTTP/2 has not seen, since the last time.
@@ -327,6 +357,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
             let Some(slot) = self.waiting_for_room.pop_front() else {
                 break;
             };
+            if let Some(call) = self.calls.get_mut(slot as usize) {
+                call.in_line = false;
+            }
             self.advance(slot);
         }
         Poll::Pending
@@ -448,7 +481,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
             let stalled = self.now.since(call.touched) >= stall;
             match &call.state {
                 // The shard has the deadline, and answers.
-                State::Waiting(_) => {}
+                State::Confirming(_) | State::Waiting(..) => {}
+                // It moves on by itself.
+                State::Measuring(_) => {}
                 State::Paging(paging) if !paging.asking && stalled => self.abandon(slot),
                 State::Sending(_) if expired || stalled => self.abandon(slot),
                 State::Receiving(_) if !expired && stalled => self.abandon(slot),

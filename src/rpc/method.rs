@@ -73,6 +73,25 @@ impl Method {
             _ => return Err(unknown(path)),
         })
     }
+
+    /// Its `:path`.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Method::Kv(KvMethod::Range) => "/etcdserverpb.KV/Range",
+            Method::Kv(KvMethod::Put) => "/etcdserverpb.KV/Put",
+            Method::Kv(KvMethod::Txn) => "/etcdserverpb.KV/Txn",
+            Method::Kv(KvMethod::DeleteRange) => "/etcdserverpb.KV/DeleteRange",
+            Method::Kv(KvMethod::Compact) => "/etcdserverpb.KV/Compact",
+            Method::RangeStream => "/etcdserverpb.KV/RangeStream",
+            Method::Status => "/etcdserverpb.Maintenance/Status",
+            Method::Alarm => "/etcdserverpb.Maintenance/Alarm",
+            Method::MemberList => "/etcdserverpb.Cluster/MemberList",
+            Method::HealthCheck => "/grpc.health.v1.Health/Check",
+            Method::HealthList => "/grpc.health.v1.Health/List",
+            Method::HealthWatch => "/grpc.health.v1.Health/Watch",
+        }
+    }
 }
 
 /// What gRPC says about a path without a method: the last slash parts the service from the method.
@@ -119,6 +138,9 @@ mod tests {
             "/etcdserverpb.KV/",
             "unknown method  for service etcdserverpb.KV",
         );
+        for path in ["/etcdserverpb.KV/Txn", "/grpc.health.v1.Health/Watch"] {
+            assert_eq!(Method::find(path).map(Method::path), Ok(path));
+        }
         check("/no.Such/Thing", "unknown service no.Such");
         check("/a/b/c", "unknown service a/b");
         check("/", "malformed method name: \"/\"");

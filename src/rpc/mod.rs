@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! serve  -> wire     the socket behind buffers; one send per turn
-//!        -> http2    calls: accept all, hand on, answer all   -> call, grpc, frames, wakes
+//!        -> http2    calls: accept all, hand on, answer all   -> call, large, grpc, frames, wakes
 //!        -> http1    /health, /livez, /readyz, /version       -> http
 //! method, form, convert, kv, range_stream, maintenance, cluster, health     messages and their rules
 //! status             every error a client can see
@@ -20,6 +20,7 @@ mod grpc;
 mod http;
 mod http1;
 mod http2;
+mod large;
 mod serve;
 mod wakes;
 mod wire;
@@ -36,5 +37,5 @@ pub mod range_stream;
 pub mod status;
 pub mod version;
 
-pub use edge::{Clock, CoreClock, Edge, EdgeConfig, EdgeCounters, Origins};
+pub use edge::{Allowed, Clock, CoreClock, Edge, EdgeConfig, EdgeCounters, EdgeReading};
 pub use serve::serve_connection;

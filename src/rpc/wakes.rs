@@ -11,10 +11,12 @@ use std::task::{Wake, Waker};
 use atomic_waker::AtomicWaker;
 use crossbeam::queue::ArrayQueue;
 
+use crate::base::limits::EDGE_WAKES_MAX;
+
 /// The list of one connection.
 pub(super) struct Wakes {
     ready: ArrayQueue<u32>,
-    /// More wakes than `ready` holds, from calls that are gone: look at all.
+    /// More wakes than `ready` holds: look at all calls.
     overflow: AtomicBool,
     connection: AtomicWaker,
     /// The connection is at work and looks at the list before it rests.
@@ -22,10 +24,10 @@ pub(super) struct Wakes {
 }
 
 impl Wakes {
-    /// A list for at most `calls_max` calls.
-    pub(super) fn new(calls_max: usize) -> Arc<Wakes> {
+    /// An empty list.
+    pub(super) fn new() -> Arc<Wakes> {
         Arc::new(Wakes {
-            ready: ArrayQueue::new(calls_max.max(1)),
+            ready: ArrayQueue::new(EDGE_WAKES_MAX),
             overflow: AtomicBool::new(false),
             connection: AtomicWaker::new(),
             in_turn: AtomicBool::new(false),

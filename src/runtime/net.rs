@@ -62,14 +62,28 @@ pub struct Listener {
     local: SocketAddr,
 }
 
+/// Who may listen on a port beside us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Nobody: an address that any other process listens on is refused, which sharing a port between
+    /// cores would otherwise hide.
+    Exclusive,
+    /// Processes of the same user that ask for it too (`--socket-reuse-port`); the kernel spreads
+    /// connections over all of them.
+    Shared,
+}
+
 /// Opens `count` listening sockets on one address, one for each core that accepts; the kernel spreads
 /// connections over them. Connections queue in the backlog from here on. Port zero takes a free port,
 /// the same for all.
 ///
 /// # Errors
-/// [`ListenError`], with the cause in words. In particular an address that any other process listens on
-/// is refused, which sharing a port between cores would otherwise hide.
-pub fn open(address: SocketAddr, count: usize) -> Result<Vec<Listener>, ListenError> {
+/// [`ListenError`], with the cause in words.
+pub fn open(
+    address: SocketAddr,
+    count: usize,
+    sharing: Sharing,
+) -> Result<Vec<Listener>, ListenError> {
     assert!(count > 0, "a listener without a core");
     let explain = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => ListenError::InUse { address },
@@ -77,7 +91,11 @@ pub fn open(address: SocketAddr, count: usize) -> Result<Vec<Listener>, ListenEr
         io::ErrorKind::PermissionDenied => ListenError::Denied { address },
         _ => ListenError::Other { address, source },
     };
-    open_sockets(address, count).map_err(explain)
+    match sharing {
+        Sharing::Exclusive => open_exclusive(address, count),
+        Sharing::Shared => open_shared(address, count),
+    }
+    .map_err(explain)
 }
 
 /// Between two attempts to bind a port.
@@ -85,7 +103,7 @@ const BIND_RETRY: Duration = Duration::from_millis(20);
 /// Attempts to bind it: two seconds.
 const BIND_ATTEMPTS: u32 = 100;
 
-fn open_sockets(address: SocketAddr, count: usize) -> io::Result<Vec<Listener>> {
+fn open_exclusive(address: SocketAddr, count: usize) -> io::Result<Vec<Listener>> {
     // Bound without SO_REUSEPORT, which fails if anybody listens there, with or without it.
     let probe = bound_once_free(address)?;
     let local = local_address(&probe)?;
@@ -97,13 +115,20 @@ fn open_sockets(address: SocketAddr, count: usize) -> io::Result<Vec<Listener>> 
         }]);
     }
     drop(probe);
-    (0..count)
-        .map(|_| {
-            let socket = bound(local, true)?;
-            socket.listen(LISTEN_BACKLOG)?;
-            Ok(Listener { socket, local })
-        })
-        .collect()
+    open_shared(local, count)
+}
+
+fn open_shared(address: SocketAddr, count: usize) -> io::Result<Vec<Listener>> {
+    let mut listeners: Vec<Listener> = Vec::with_capacity(count);
+    for _ in 0..count {
+        // The first may be given a port, which is then that of all.
+        let address = listeners.first().map_or(address, Listener::local_addr);
+        let socket = bound(address, true)?;
+        let local = local_address(&socket)?;
+        socket.listen(LISTEN_BACKLOG)?;
+        listeners.push(Listener { socket, local });
+    }
+    Ok(listeners)
 }
 
 /// Binds, and waits for a process that is going away: the kernel takes an io_uring apart after the exit
@@ -351,14 +376,32 @@ mod tests {
     #[test]
     fn taken_port() {
         for (first, second) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
-            let held = open(LOOPBACK, first).expect("a free port");
+            let held = open(LOOPBACK, first, Sharing::Exclusive).expect("a free port");
             assert_eq!(held.len(), first);
             let address = held[0].local_addr();
             assert!(held.iter().all(|listener| listener.local_addr() == address));
-            let refused = open(address, second).expect_err("the port is taken");
-            assert!(matches!(refused, ListenError::InUse { .. }), "{refused}");
+            for sharing in [Sharing::Exclusive, Sharing::Shared] {
+                if sharing == Sharing::Exclusive || first == 1 {
+                    let refused = open(address, second, sharing).expect_err("the port is taken");
+                    assert!(matches!(refused, ListenError::InUse { .. }), "{refused}");
+                }
+            }
             drop(held);
-            open(address, second).expect("the port is free again");
+            open(address, second, Sharing::Exclusive).expect("the port is free again");
+        }
+    }
+
+    /// Goal: two that both want to share a port do; whoever wants it alone does not get it.
+    #[test]
+    fn shared_port() {
+        for (first, second) in [(1, 1), (2, 2)] {
+            let held = open(LOOPBACK, first, Sharing::Shared).expect("a free port");
+            let address = held[0].local_addr();
+            assert!(held.iter().all(|listener| listener.local_addr() == address));
+            let beside = open(address, second, Sharing::Shared).expect("the port is shared");
+            assert_eq!((beside.len(), beside[0].local_addr()), (second, address));
+            let refused = open(address, 1, Sharing::Exclusive).expect_err("the port is taken");
+            assert!(matches!(refused, ListenError::InUse { .. }), "{refused}");
         }
     }
 
@@ -366,7 +409,9 @@ mod tests {
     #[test]
     fn accept_and_echo() {
         on_new_thread(|| async {
-            let listener = open(LOOPBACK, 1).expect("a free port").remove(0);
+            let listener = open(LOOPBACK, 1, Sharing::Exclusive)
+                .expect("a free port")
+                .remove(0);
             let address = listener.local_addr();
             let serve = spawn_local(
                 Queue::Connections,
@@ -410,7 +455,9 @@ mod tests {
     #[test]
     fn dropped_read_loses_nothing() {
         on_new_thread(|| async {
-            let listener = open(LOOPBACK, 1).expect("a free port").remove(0);
+            let listener = open(LOOPBACK, 1, Sharing::Exclusive)
+                .expect("a free port")
+                .remove(0);
             let address = listener.local_addr();
             let (sender, receiver) = std::sync::mpsc::channel();
             spawn_local(

@@ -1,7 +1,12 @@
 //! Calls through the whole edge, from HTTP/2 frames to the shard and back.
 
 use crate::support::{Core, call, call_raw, finish, frame, head, run, settle};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
 use bytes::Bytes;
+use kontiki::base::limits::EDGE_PIECE_PAUSE;
 use kontiki::base::{LeaseId, MemberId};
 use kontiki::keyspace::request::{
     KeyValue, PutResponse, RangeResponse, Refusal as KeyspaceRefusal, ResponseOp, TxnResponse,
@@ -491,5 +496,172 @@ fn health_service() {
             (14, "etcdserver: server stopped")
         );
         server.await.unwrap();
+    });
+}
+
+/// Goal: a call that wants a leader is refused while there is none, and otherwise goes its way.
+#[test]
+fn leader_wanted() {
+    run(async {
+        let leader = Rc::new(Cell::new(MemberId(0)));
+        let known = Rc::clone(&leader);
+        let core = Core::start(EdgeConfig::default(), move |request| {
+            Some(Ok(match request {
+                Request::Status => Response::Status(Box::new(Status {
+                    leader: known.get(),
+                    ..Status::default()
+                })),
+                Request::Put(_) => Response::Put(PutResponse::default()),
+                Request::Range(_) => Response::Range(RangeResponse::default()),
+                other => panic!("{other:?}"),
+            }))
+        });
+        let (client, _server) = core.client().await;
+        let ask = async |path: &str, wants: &str, body: Bytes| {
+            let mut request = head(path);
+            let headers = request.headers_mut();
+            headers.insert("hasleader", wants.parse().unwrap());
+            let reply = call_raw(&client, request, body).await;
+            (reply.code, reply.message)
+        };
+        let range = || {
+            frame(&pb::RangeRequest {
+                key: "k".into(),
+                ..Default::default()
+            })
+        };
+        let no_leader = (14, "etcdserver: no leader".to_owned());
+        let fine = (0, String::new());
+        assert_eq!(ask(PUT, "true", frame(&put("k", 1))).await, no_leader);
+        assert_eq!(ask(RANGE_STREAM, "true", range()).await, no_leader);
+        assert_eq!(ask(PUT, "false", frame(&put("k", 1))).await, fine);
+        leader.set(MemberId(0xb));
+        assert_eq!(ask(PUT, "true", frame(&put("k", 1))).await, fine);
+        assert_eq!(ask(RANGE_STREAM, "true", range()).await, fine);
+        assert_eq!(core.edge.held_bytes(), 0);
+    });
+}
+
+/// A shard that answers reads of "large" with that many keys of 1 KiB, and all others with nothing.
+fn many_keys(count: usize) -> impl FnMut(&Request) -> Option<Result<Response, Refusal>> {
+    move |request| match request {
+        Request::Range(range) => {
+            let count = if &*range.range.key == b"large" {
+                count
+            } else {
+                0
+            };
+            let kv = |number: usize| KeyValue {
+                key: format!("{number:08}").into(),
+                value: vec![b'v'; 1_024].into(),
+                ..KeyValue::default()
+            };
+            Some(Ok(Response::Range(RangeResponse {
+                kvs: (0..count).map(kv).collect(),
+                more: false,
+                count: count as i64,
+            })))
+        }
+        other => accept(other),
+    }
+}
+
+/// Goal: a large answer leaves a piece at a time, each after a pause in which other connections are
+/// served, and arrives as a whole.
+#[test]
+fn large_answers_leave_in_pieces() {
+    const COUNT: usize = 20_000;
+    run(async {
+        let core = Core::start(EdgeConfig::default(), many_keys(COUNT));
+        let (client, _server) = core.client().await;
+        let (other, _other_server) = core.client().await;
+        let ask = |key: &'static str| pb::RangeRequest {
+            key: key.into(),
+            range_end: "z".into(),
+            ..Default::default()
+        };
+        let large = tokio::task::spawn_local(async move {
+            let reply = call(&client, RANGE, &ask("large")).await;
+            reply.message::<pb::RangeResponse>()
+        });
+        let mut pauses = 0;
+        let mut held = u64::MAX;
+        while !large.is_finished() {
+            let reply: pb::RangeResponse = call(&other, RANGE, &ask("small")).await.message();
+            assert_eq!(reply.kvs.len(), 0);
+            settle().await;
+            let holds = core.edge.held_bytes();
+            // Nothing is held while the size is added up.
+            let size_is_known = held != u64::MAX && held != 0;
+            if size_is_known {
+                assert!(held - holds < 1 << 20, "{held} bytes, then {holds}");
+            }
+            held = holds;
+            core.clock.advance(EDGE_PIECE_PAUSE);
+            settle().await;
+            pauses += 1;
+        }
+        assert!(pauses > COUNT / 1_024, "{pauses} pauses");
+        let reply = large.await.unwrap();
+        assert_eq!((reply.header, reply.count), (header(42), COUNT as i64));
+        assert_eq!(reply.kvs.len(), COUNT);
+        for (number, kv) in reply.kvs.iter().enumerate() {
+            assert_eq!(kv.key, format!("{number:08}"));
+            assert_eq!(kv.value.len(), 1_024);
+        }
+        assert_eq!(core.edge.held_bytes(), 0);
+    });
+}
+
+/// Goal: a client that leaves in the middle of a large answer leaves nothing behind.
+#[test]
+fn large_answers_are_given_up() {
+    run(async {
+        let core = Core::start(EdgeConfig::default(), many_keys(20_000));
+        for pauses in [0, 1, 12, 20] {
+            let (client, _server) = core.client().await;
+            let mut sender = client.clone().ready().await.unwrap();
+            let (response, mut stream) = sender.send_request(head(RANGE), false).unwrap();
+            let request = pb::RangeRequest {
+                key: "large".into(),
+                ..Default::default()
+            };
+            stream.send_data(frame(&request), true).unwrap();
+            settle().await;
+            for _ in 0..pauses {
+                core.clock.advance(EDGE_PIECE_PAUSE);
+                settle().await;
+            }
+            drop((response, stream));
+            settle().await;
+            core.clock.advance(EDGE_PIECE_PAUSE);
+            settle().await;
+            assert_eq!(core.edge.held_bytes(), 0, "after {pauses} pauses");
+            let reply = call(&client, PUT, &put("k", 1)).await;
+            assert_eq!(reply.code, 0);
+        }
+    });
+}
+
+/// Goal: unary calls that the shard answers late are noted, by the operator's measure.
+#[test]
+fn slow_calls_are_noted() {
+    run(async {
+        let config = EdgeConfig {
+            slow_request: Duration::from_millis(250),
+            ..EdgeConfig::default()
+        };
+        let core = Core::start(config, |_| None);
+        let (client, _server) = core.client().await;
+        for (millis, noted) in [(250, 0), (251, 1), (0, 1), (900, 2)] {
+            let client = client.clone();
+            let call =
+                tokio::task::spawn_local(async move { call(&client, PUT, &put("k", 1)).await });
+            settle().await;
+            core.clock.advance(Duration::from_millis(millis));
+            core.answer_oldest(Ok(Response::Put(PutResponse::default())));
+            assert_eq!(call.await.unwrap().code, 0);
+            assert_eq!(core.edge.counters().read().slow, noted, "after {millis} ms");
+        }
     });
 }

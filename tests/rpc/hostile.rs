@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::support::{Core, call, call_raw, finish, frame, head, run, settle};
 use bytes::Bytes;
 use kontiki::keyspace::request::{KeyValue, PutResponse, RangeResponse};
-use kontiki::rpc::EdgeConfig;
 use kontiki::rpc::pb::etcdserverpb as pb;
+use kontiki::rpc::{Allowed, EdgeConfig};
 use kontiki::shard::event::{Refusal, Request, Response, Status};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -560,6 +560,40 @@ fn bounds() {
             settle().await;
         }
         assert_eq!(core.unanswered.borrow().len(), 2);
+    });
+}
+
+/// Goal: over HTTP/1.1 only listed hosts are served; over HTTP/2 every host is.
+#[test]
+fn hosts() {
+    run(async {
+        let config = EdgeConfig {
+            hosts: Allowed::These(vec!["listed".to_owned()]),
+            ..EdgeConfig::default()
+        };
+        let core = Core::start(config, accept);
+        let (mut client, _server) = core.connect(1 << 16);
+        for (request, expected) in [
+            (
+                "GET /version HTTP/1.1\r\nHost: listed:2379\r\n\r\n",
+                "HTTP/1.1 200",
+            ),
+            (
+                "GET /version HTTP/1.1\r\nHost: evil\r\n\r\n",
+                "HTTP/1.1 421",
+            ),
+            ("OPTIONS / HTTP/1.1\r\nHost: evil\r\n\r\n", "HTTP/1.1 421"),
+            (
+                "GET http://listed/version HTTP/1.1\r\nHost: evil\r\n\r\n",
+                "HTTP/1.1 200",
+            ),
+            ("GET /version HTTP/1.0\r\n\r\n", "HTTP/1.0 421"),
+        ] {
+            client.write_all(request.as_bytes()).await.unwrap();
+            let page = String::from_utf8(read_some(&mut client).await).unwrap();
+            assert!(page.starts_with(expected), "{request}: {page}");
+        }
+        still_serves(&core).await;
     });
 }
 

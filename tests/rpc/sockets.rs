@@ -11,7 +11,7 @@ use kontiki::rpc::pb::etcdserverpb as pb;
 use kontiki::rpc::{CoreClock, Edge, EdgeConfig, serve_connection};
 use kontiki::runtime::clock::Clock;
 use kontiki::runtime::executor::{self, Queue};
-use kontiki::runtime::net;
+use kontiki::runtime::net::{self, Sharing};
 use kontiki::runtime::router::{Doorbell, Outbound, Router};
 use kontiki::shard::event::{Answer, Header, Request, Response};
 
@@ -49,7 +49,7 @@ fn calls_over_tcp() {
     let (stop, mut stopped) = tokio::sync::oneshot::channel();
     let core = std::thread::spawn(move || {
         let served = async move {
-            let listener = net::open("127.0.0.1:0".parse().unwrap(), 1)
+            let listener = net::open("127.0.0.1:0".parse().unwrap(), 1, Sharing::Exclusive)
                 .unwrap()
                 .remove(0);
             address.send(listener.local_addr()).unwrap();

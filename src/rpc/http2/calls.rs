@@ -12,12 +12,15 @@ use h2::{Reason, RecvStream};
 use http::Request as HttpRequest;
 
 use super::Shared;
-use crate::base::Instant;
-use crate::base::limits::EDGE_CONNECTION_HELD_BYTES_MAX;
+use crate::base::limits::{EDGE_CALL_BYTES, EDGE_CONNECTION_HELD_BYTES_MAX};
+use crate::base::{Instant, MemberId};
 use crate::keyspace::request::RangeRequest;
-use crate::rpc::call::{self, Call, Outgoing, Paging, Receiving, Responder, Sent, State};
+use crate::rpc::call::{
+    self, Asked, Call, Confirming, Measuring, Outgoing, Paging, Receiving, Responder, Sent, State,
+};
 use crate::rpc::edge::{Edge, count};
 use crate::rpc::grpc::{self, Assembler, Head};
+use crate::rpc::large::Large;
 use crate::rpc::method::Method;
 use crate::rpc::pb::etcdserverpb::CompactionResponse;
 use crate::rpc::range_stream::{Pager, Step};
@@ -43,7 +46,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
                 return call::refuse_head(respond, &refused);
             }
         };
-        if self.calls.len() >= self.calls_max {
+        if self.calls.len() >= self.calls_max || !self.has_budget(EDGE_CALL_BYTES) {
             count(&self.edge.counters().overloaded);
             return respond.send_reset(Reason::REFUSED_STREAM);
         }
@@ -82,15 +85,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
             return self.refuse(respond, &status::TOO_MANY_REQUESTS);
         }
         let stopping = self.edge.is_stopping();
-        let request = match head.method {
+        let asked = match head.method {
             Method::Kv(method) => kv::parse(method, message, &self.edge.form),
             Method::Status => maintenance::parse_status(message),
             Method::Alarm => maintenance::parse_alarm(message),
             Method::MemberList => cluster::parse_member_list(message),
-            Method::RangeStream => match kv::parse_stream(message) {
-                Ok(range) => return self.begin_paging(range, size, respond, deadline),
-                Err(status) => Err(status),
-            },
+            Method::RangeStream => {
+                let asked = kv::parse_stream(message).map(Asked::Pages);
+                return self.begin_asking(&head, asked, size, respond, deadline);
+            }
             Method::HealthCheck => {
                 let answer =
                     health::parse(message).and_then(|service| health::check(&service, stopping));
@@ -111,15 +114,63 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
                 };
             }
         };
-        match request {
-            Ok(request) => {
-                let slot = self.insert(State::Waiting(respond), deadline);
-                self.hold(slot, size);
-                if !self.submit(slot, request) {
-                    self.fail(slot, &status::TOO_MANY_REQUESTS);
-                }
+        self.begin_asking(&head, asked.map(Asked::Answer), size, respond, deadline);
+    }
+
+    /// Asks what the message says, after the question for a leader if the head wants that.
+    fn begin_asking(
+        &mut self,
+        head: &Head,
+        asked: Result<Asked, Status>,
+        size: u64,
+        respond: Responder,
+        deadline: Option<Instant>,
+    ) {
+        let asked = match asked {
+            Ok(asked) => asked,
+            Err(status) => return self.refuse(respond, &status),
+        };
+        let confirming = Confirming {
+            method: head.method,
+            asked,
+            size,
+            respond,
+        };
+        if head.needs_leader {
+            let state = State::Confirming(Box::new(confirming));
+            self.insert_asking(state, size, Request::Status, deadline);
+        } else {
+            self.ask(confirming, deadline);
+        }
+    }
+
+    fn ask(&mut self, confirmed: Confirming, deadline: Option<Instant>) {
+        let Confirming {
+            method,
+            asked,
+            size,
+            respond,
+        } = confirmed;
+        match asked {
+            Asked::Answer(request) => {
+                self.insert_asking(State::Waiting(respond, method), size, request, deadline);
             }
-            Err(status) => self.refuse(respond, &status),
+            Asked::Pages(range) => self.begin_paging(range, size, respond, deadline),
+        }
+    }
+
+    /// Parks a call that waits for the shard's answer to `request`.
+    fn insert_asking(
+        &mut self,
+        state: State,
+        size: u64,
+        request: Request,
+        deadline: Option<Instant>,
+    ) {
+        let slot = self.insert(state, deadline);
+        self.hold(slot, size);
+        if !self.submit(slot, request) {
+            self.fail(slot, &status::TOO_MANY_REQUESTS);
         }
     }
 
@@ -149,17 +200,43 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
         if u32::from(call.generation) != generation {
             return;
         }
-        call.touched = self.now;
+        let took = self
+            .now
+            .since(std::mem::replace(&mut call.touched, self.now));
         match &mut call.state {
-            State::Waiting(_) => {
-                let State::Waiting(respond) = self.remove(slot).state else {
+            State::Waiting(_, method) => {
+                if took > self.edge.config.slow_request {
+                    self.edge.note_slow(*method, took, self.now);
+                }
+                let State::Waiting(respond, _) = self.remove(slot).state else {
                     unreachable!("the state was just looked at");
                 };
-                let frame = match answer.result {
-                    Ok(response) => encode(&self.edge, &answer.header, response),
-                    Err(refusal) => Err(refusal.into()),
+                let response = match answer.result {
+                    Ok(response) => response,
+                    Err(refusal) => return self.refuse(respond, &refusal.into()),
                 };
-                self.answer_at_once(respond, frame);
+                match Large::take(&self.edge.identity, &answer.header, response) {
+                    Ok(large) => self.begin_measuring(respond, large),
+                    Err(response) => {
+                        let frame = encode(&self.edge, &answer.header, response);
+                        self.answer_at_once(respond, frame);
+                    }
+                }
+            }
+            State::Confirming(_) => {
+                let call = self.remove(slot);
+                let State::Confirming(confirming) = call.state else {
+                    unreachable!("the state was just looked at");
+                };
+                let refused = match answer.result {
+                    Ok(Response::Status(status)) if status.leader != MemberId(0) => {
+                        return self.ask(*confirming, call.deadline);
+                    }
+                    Ok(Response::Status(_)) => status::NO_LEADER,
+                    Ok(_) => status::WRONG_ANSWER,
+                    Err(refusal) => refusal.into(),
+                };
+                self.refuse(confirming.respond, &refused);
             }
             State::Paging(paging) if paging.asking => {
                 let step = match answer.result {
@@ -173,7 +250,57 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
                 };
                 self.take_page(slot, step);
             }
-            State::Receiving(_) | State::Sending(_) | State::Paging(_) | State::Watching(_) => {}
+            State::Receiving(_)
+            | State::Measuring(_)
+            | State::Sending(_)
+            | State::Paging(_)
+            | State::Watching(_) => {}
+        }
+    }
+
+    fn begin_measuring(&mut self, respond: Responder, large: Large) {
+        if !self.may_begin_large() {
+            count(&self.edge.counters().overloaded);
+            return self.refuse(respond, &status::TOO_MANY_REQUESTS);
+        }
+        let held = large.held_bytes() as u64;
+        let state = State::Measuring(Box::new(Measuring { large, respond }));
+        let slot = self.insert(state, None);
+        self.hold(slot, held);
+        self.advance(slot);
+    }
+
+    /// Adds up more of a large answer's size, and begins the answer once it is known.
+    fn advance_measuring(&mut self, slot: u32) {
+        if self.pieces == 0 {
+            return self.wait_for_piece(slot);
+        }
+        self.pieces -= 1;
+        let State::Measuring(measuring) = &mut self.calls[slot as usize].state else {
+            return;
+        };
+        match measuring.large.measure() {
+            Ok(true) => {}
+            Ok(false) => return self.wait_for_piece(slot),
+            Err(status) => return self.fail(slot, &status),
+        }
+        let State::Measuring(measuring) = self.remove(slot).state else {
+            unreachable!("the state was just looked at");
+        };
+        let Measuring { large, mut respond } = *measuring;
+        self.moved = true;
+        if let Some(outgoing) = Outgoing::begin_large(&self.edge, &mut respond, large) {
+            let held = outgoing.held_bytes();
+            let slot = self.insert(State::Sending(outgoing), None);
+            self.hold(slot, held);
+            self.advance(slot);
+        }
+    }
+
+    /// Puts a call into the line for the next turn's pieces.
+    fn wait_for_piece(&mut self, slot: u32) {
+        if !std::mem::replace(&mut self.calls[slot as usize].in_line, true) {
+            self.waiting_for_piece.push_back(slot);
         }
     }
 
@@ -188,10 +315,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
             return;
         };
         let mut cx = Context::from_waker(Waker::noop());
-        match outgoing.poll_send(&mut cx, &mut self.room) {
+        match outgoing.poll_send(&mut cx, &mut self.room, &mut self.pieces) {
             Sent::Done => outgoing.finish(&self.edge, &status::OK),
             Sent::Gone => {}
-            Sent::Blocked | Sent::NoRoom => {
+            Sent::Blocked | Sent::NoRoom | Sent::NoPiece => {
                 let held = outgoing.held_bytes();
                 let slot = self.insert(State::Sending(outgoing), None);
                 self.hold(slot, held);
@@ -270,22 +397,23 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
         let Some(call) = self.calls.get_mut(slot as usize) else {
             return;
         };
-        call.in_line = false;
         let waker = call
             .waker
             .get_or_insert_with(|| self.wakes.waker(slot))
             .clone();
         let mut cx = Context::from_waker(&waker);
         let before = self.room;
+        let (room, pieces) = (&mut self.room, &mut self.pieces);
         let sent = match &mut call.state {
-            State::Waiting(_) => return,
+            State::Confirming(_) | State::Waiting(..) => return,
             State::Receiving(_) => return self.advance_receiving(slot, &mut cx),
-            State::Sending(outgoing) => outgoing.poll_send(&mut cx, &mut self.room),
+            State::Measuring(_) => return self.advance_measuring(slot),
+            State::Sending(outgoing) => outgoing.poll_send(&mut cx, room, pieces),
             State::Paging(paging) => match &mut paging.outgoing {
-                Some(outgoing) if !paging.asking => outgoing.poll_send(&mut cx, &mut self.room),
+                Some(outgoing) if !paging.asking => outgoing.poll_send(&mut cx, room, pieces),
                 _ => return,
             },
-            State::Watching(outgoing) => match outgoing.poll_send(&mut cx, &mut self.room) {
+            State::Watching(outgoing) => match outgoing.poll_send(&mut cx, room, pieces) {
                 Sent::Done if outgoing.poll_gone(&mut cx) => Sent::Gone,
                 Sent::Done => Sent::Blocked,
                 other => other,
@@ -296,10 +424,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
             call.touched = self.now;
         }
         match sent {
-            Sent::NoRoom => {
-                call.in_line = true;
+            Sent::NoRoom if !std::mem::replace(&mut call.in_line, true) => {
                 self.waiting_for_room.push_back(slot);
             }
+            Sent::NoRoom => {}
+            Sent::NoPiece => self.wait_for_piece(slot),
             Sent::Blocked => {
                 let left = match &call.state {
                     State::Sending(outgoing) | State::Watching(outgoing) => outgoing.held_bytes(),
@@ -339,7 +468,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
         let received = receive(&mut receiving.body, &mut receiving.message, limit, cx);
         if let Received::Incomplete = received {
             let size = receiving.message.held_bytes() as u64;
-            let more = size.saturating_sub(call.held_bytes);
+            let more = (EDGE_CALL_BYTES + size).saturating_sub(call.held_bytes);
             if more > 0 {
                 call.touched = self.now;
                 // Windows are given back as data is taken.
@@ -368,7 +497,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
     pub(super) fn fail(&mut self, slot: u32, status: &Status) {
         self.moved = true;
         match self.remove(slot).state {
-            State::Waiting(respond) => call::refuse(respond, status),
+            State::Confirming(confirming) => call::refuse(confirming.respond, status),
+            State::Waiting(respond, _) => call::refuse(respond, status),
+            State::Measuring(measuring) => call::refuse(measuring.respond, status),
             State::Receiving(receiving) => call::refuse(receiving.respond, status),
             State::Sending(outgoing) | State::Watching(outgoing) => {
                 outgoing.finish(&self.edge, status)
@@ -384,7 +515,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
     pub(super) fn abandon(&mut self, slot: u32) {
         self.moved = true;
         match self.remove(slot).state {
-            State::Waiting(mut respond) => respond.send_reset(Reason::CANCEL),
+            State::Confirming(mut confirming) => confirming.respond.send_reset(Reason::CANCEL),
+            State::Waiting(mut respond, _) => respond.send_reset(Reason::CANCEL),
+            State::Measuring(mut measuring) => measuring.respond.send_reset(Reason::CANCEL),
             State::Receiving(mut receiving) => receiving.respond.send_reset(Reason::CANCEL),
             State::Sending(outgoing) | State::Watching(outgoing) => outgoing.reset(Reason::CANCEL),
             State::Paging(mut paging) => match paging.outgoing {
@@ -410,11 +543,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
             in_line: false,
             waker: None,
         });
-        slot_number(slot)
+        let slot = slot_number(slot);
+        self.hold(slot, 0);
+        slot
     }
 
     fn remove(&mut self, slot: u32) -> Call {
-        self.hold(slot, 0);
+        self.account(slot, 0);
         self.calls.remove(slot as usize)
     }
 
@@ -424,8 +559,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
             && self.edge.held_bytes.get() + more <= self.edge.config.held_bytes_max
     }
 
-    /// Sets what a call counts for in the budgets.
+    /// Whether one more large answer may begin: what is held is below the budgets, and so one answer may
+    /// be larger than they are.
+    fn may_begin_large(&self) -> bool {
+        self.has_budget(0)
+    }
+
+    /// Sets what a call holds, beside what every call costs.
     fn hold(&mut self, slot: u32, bytes: u64) {
+        self.account(slot, EDGE_CALL_BYTES + bytes);
+    }
+
+    /// Sets what a call counts for in the budgets.
+    fn account(&mut self, slot: u32, bytes: u64) {
         let call = &mut self.calls[slot as usize];
         let before = std::mem::replace(&mut call.held_bytes, bytes);
         self.held_bytes = self.held_bytes - before + bytes;
