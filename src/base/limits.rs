@@ -114,7 +114,7 @@ pub const EDGE_PIECE_BYTES: usize = 256 * KIB as usize;
 /// Keys in such a piece.
 pub const EDGE_PIECE_KEYS_MAX: usize = 2_048;
 /// After how long a connection goes on with such an answer, at the earliest.
-pub const EDGE_PIECE_PAUSE: Duration = Duration::from_micros(1);
+pub const EDGE_PIECE_PAUSE: Duration = Duration::from_micros(20);
 /// Lines about slow requests of one core: one in this time.
 pub const EDGE_SLOW_LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// Passes of one connection before the others get their turn.

@@ -291,10 +291,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
             return;
         }
         let mut pause = self.edge.clock.sleep(EDGE_PIECE_PAUSE);
-        if pause.as_mut().poll(cx).is_ready() {
-            cx.waker().wake_by_ref();
+        if pause.as_mut().poll(cx).is_pending() {
+            self.pause = Some(pause);
+            return;
         }
-        self.pause = Some(pause);
+        // Over before it began.
+        self.waiting_for_room.append(&mut self.waiting_for_piece);
+        cx.waker().wake_by_ref();
     }
 
     /// Whether something was written that HTTP/2 has not seen, since the last time.

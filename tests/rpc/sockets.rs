@@ -17,7 +17,8 @@ use kontiki::shard::event::{Answer, Header, Request, Response};
 
 use crate::support::{IDENTITY, call, run};
 
-/// Answers puts with nothing and reads with a value of as many bytes as the limit says.
+/// Answers puts with nothing and reads with a value of as many bytes as the limit says; those that want
+/// keys only, with that many keys of a KiB.
 async fn shard(doorbell: Rc<Doorbell>, outbound: Rc<Outbound>, router: Rc<Router>) {
     let mut batch = Vec::new();
     loop {
@@ -27,6 +28,18 @@ async fn shard(doorbell: Rc<Doorbell>, outbound: Rc<Outbound>, router: Rc<Router
             ticket: request.ticket,
             header: Header::default(),
             result: Ok(match request.request {
+                Request::Range(range) if range.keys_only => Response::Range(RangeResponse {
+                    kvs: vec![
+                        KeyValue {
+                            key: range.range.key,
+                            value: vec![7; 1_024].into(),
+                            ..KeyValue::default()
+                        };
+                        usize::try_from(range.limit).unwrap()
+                    ],
+                    more: true,
+                    count: range.limit,
+                }),
                 Request::Range(range) => Response::Range(RangeResponse {
                     kvs: vec![KeyValue {
                         key: range.range.key,
@@ -41,6 +54,9 @@ async fn shard(doorbell: Rc<Doorbell>, outbound: Rc<Outbound>, router: Rc<Router
         }));
     }
 }
+
+/// Keys of an answer of some 50 MiB.
+const LARGE_KEYS: i64 = 50_000;
 
 /// Goal: large and small calls, many at once over several connections, all come back; then the core stops.
 #[test]
@@ -115,6 +131,41 @@ fn calls_over_tcp() {
         while let Some(done) = tasks.join_next().await {
             done.unwrap();
         }
+        // A large answer to one, and small ones to another meanwhile.
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let (client, connection) = h2::client::Builder::new()
+                .initial_window_size(1 << 30)
+                .initial_connection_window_size(1 << 30)
+                .handshake::<_, Bytes>(stream)
+                .await
+                .unwrap();
+            tokio::task::spawn_local(connection);
+            clients.push(client);
+        }
+        let (small, large) = (clients.remove(0), clients.remove(0));
+        let range = |limit, keys_only| pb::RangeRequest {
+            key: "k".into(),
+            limit,
+            keys_only,
+            ..Default::default()
+        };
+        let large = tokio::task::spawn_local(async move {
+            let request = range(LARGE_KEYS, true);
+            let reply = call(&large, "/etcdserverpb.KV/Range", &request).await;
+            let reply: pb::RangeResponse = reply.message();
+            assert!(reply.kvs.iter().all(|kv| kv.value.len() == 1_024));
+            (reply.kvs.len() as i64, reply.count, reply.more)
+        });
+        let mut beside = 0;
+        while !large.is_finished() {
+            let reply = call(&small, "/etcdserverpb.KV/Range", &range(9, false)).await;
+            assert_eq!(reply.message::<pb::RangeResponse>().kvs[0].value.len(), 9);
+            beside += 1;
+        }
+        assert_eq!(large.await.unwrap(), (LARGE_KEYS, LARGE_KEYS, true));
+        assert!(beside > 0, "{beside} calls while the large answer left");
         stop.send(()).unwrap();
     });
     assert_eq!(core.join().unwrap(), 0, "nothing is held in the end");
