@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::base::limits::{
-    CONNECTION_DRAIN_SECONDS_MAX, DISK_ANSWERS_MAX, EDGE_CONNECTIONS_DEFAULT,
+    CONNECTION_DRAIN_SECONDS_MAX, DESCRIPTORS_RESERVED, DISK_ANSWERS_MAX, EDGE_CONNECTIONS_DEFAULT,
     EDGE_CORE_HELD_BYTES_DEFAULT, EDGE_STREAMS_DEFAULT, MAILBOX_BATCHES_MAX, SEGMENT_SIZE_BYTES,
 };
 use crate::base::{CoreId, Incarnation, ShardId};
@@ -25,7 +25,7 @@ use crate::rpc::{self, Allowed, CoreClock, Edge, EdgeConfig, EdgeReading};
 use crate::runtime::clock::Clock;
 use crate::runtime::core::{Mail, ShardCore, Turns, open_active};
 use crate::runtime::disk::device::DeviceReport;
-use crate::runtime::disk::directory::{DataDirectory, DirectoryError};
+use crate::runtime::disk::directory::{DataDirectory, DirectoryError, files_in};
 use crate::runtime::disk::identity::{self, Identity, IdentityError};
 use crate::runtime::disk::log::{LogWriter, WriteMode};
 use crate::runtime::disk::segments::{DiskSettings, DiskThread};
@@ -42,7 +42,7 @@ use crate::runtime::signals::{self, Signal};
 use crate::runtime::{fatal, mmap};
 use crate::shard::event::{self, ClientRequest, Member};
 use crate::shard::{Settings, Shard};
-use crate::wal::{Geometry, LogIdentity};
+use crate::wal::{Geometry, LogIdentity, SegmentSequence};
 
 /// The one shard there is.
 const SHARD: ShardId = ShardId(0);
@@ -110,7 +110,7 @@ pub enum ServerError {
 /// Why it did not start; it then changed nothing that was there before.
 pub fn run(config: Config) -> Result<(), ServerError> {
     fatal::install_panic_hook();
-    preflight::check()?;
+    let process = preflight::check()?;
     let cpus = placement::choose(&match &config.placement.cores {
         CoresFlag::All => CoreRequest::All,
         CoresFlag::Count(count) => CoreRequest::Count(*count),
@@ -135,7 +135,7 @@ pub fn run(config: Config) -> Result<(), ServerError> {
     let shared = Shared {
         clock: Clock::new(),
         settings: settings(&config, &identity),
-        edge: edge_config(&config),
+        edge: edge_config(&config, connections_max(process.descriptors, cpus.len())),
         log_identity: LogIdentity {
             cluster: identity.cluster,
             member: identity.member,
@@ -249,10 +249,15 @@ fn found_or_load(
     log_directory: &Path,
 ) -> Result<Identity, ServerError> {
     if let Some(identity) = identity::load(directory)? {
+        identity::check_owner(log_directory, identity.incarnation)?;
         return Ok(identity);
     }
     let path = directory.path().to_path_buf();
-    if !crate::runtime::disk::directory::files_in(log_directory)?.is_empty() {
+    let has_segments = files_in(log_directory)?.iter().any(|file| {
+        let name = file.file_name().and_then(|name| name.to_str());
+        name.and_then(SegmentSequence::from_file_name).is_some()
+    });
+    if has_segments {
         return Err(ServerError::IdentityLost { directory: path });
     }
     if config.initial.state == ClusterState::Existing {
@@ -269,6 +274,7 @@ fn found_or_load(
         name: config.name.clone(),
         created_by: config::KONTIKI_VERSION.to_owned(),
     };
+    identity::store_owner(log_directory, identity.incarnation)?;
     identity::store(directory, &identity)?;
     Ok(identity)
 }
@@ -340,7 +346,17 @@ fn settings(config: &Config, identity: &Identity) -> Settings {
     }
 }
 
-fn edge_config(config: &Config) -> EdgeConfig {
+/// Client connections of one core, so that the log never lacks a descriptor because of them.
+fn connections_max(descriptors: Option<u64>, core_count: usize) -> usize {
+    let for_clients = descriptors.map_or(usize::MAX, |descriptors| {
+        usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX)
+    });
+    EDGE_CONNECTIONS_DEFAULT
+        .min(for_clients / core_count)
+        .max(1)
+}
+
+fn edge_config(config: &Config, connections_max: usize) -> EdgeConfig {
     const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
     EdgeConfig {
         request_size_bytes_max: config.limits.request_size_bytes_max,
@@ -352,7 +368,7 @@ fn edge_config(config: &Config) -> EdgeConfig {
             u32::MAX => EDGE_STREAMS_DEFAULT,
             asked => asked,
         },
-        connections_max: EDGE_CONNECTIONS_DEFAULT,
+        connections_max,
         // Well below what the process may use, whatever that is.
         held_bytes_max: config
             .memory_budget_bytes

@@ -210,3 +210,5 @@ pub const CONNECTION_DRAIN_SECONDS_MAX: u64 = 5;
 pub const SCRUB_INTERVAL: Duration = Duration::from_hours(24);
 /// Between two segments of one pass, so that it takes a small share of the disk.
 pub const SCRUB_SEGMENT_PAUSE: Duration = Duration::from_secs(2);
+/// Descriptors that client connections leave to the log, the rings, the sockets and the log lines.
+pub const DESCRIPTORS_RESERVED: u64 = 128;

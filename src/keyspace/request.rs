@@ -17,7 +17,7 @@ pub struct KeyRange {
     pub range_end: Bytes,
 }
 
-/// Order of the keys in an answer (contract: `sort_order`).
+/// Order of the keys in an answer (etcd's `sort_order`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SortOrder {
     /// Key order, or ascending when the target is not the key.
@@ -170,7 +170,8 @@ pub struct TxnRequest {
 }
 
 impl TxnRequest {
-    /// Whether no branch can write: all top-level operations are ranges (contract section 8, routing).
+    /// Whether no branch can write: all top-level operations are ranges. etcd sends a
+    /// transaction with a nested one through the log, even if that only reads.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.operations()

@@ -70,6 +70,12 @@ impl Responder {
         }
     }
 
+    /// Whether the client has given the call up.
+    pub(super) fn is_reset(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.stream.poll_reset(&mut cx).is_ready()
+    }
+
     /// Gives the call up.
     pub(super) fn send_reset(&mut self, reason: Reason) {
         self.stream.send_reset(reason);

@@ -33,7 +33,7 @@ use crate::shard::Shard;
 use crate::shard::event::{Answer, ClientRequest, Effects, Event, LogEffect};
 use crate::wal::{self, Commit, SegmentOpening, SegmentSequence};
 
-/// After how long a shard with work left gets its next turn, at the latest.
+/// What a shard with work left waits for its next turn, at least.
 const SLICE_PAUSE: Duration = Duration::from_micros(1);
 
 /// What one core mails to another.
@@ -384,7 +384,7 @@ impl Turns {
                 continue;
             }
             let sent = core.send(Mail::Answers(std::mem::take(answers)));
-            if let Err(Mail::Answers(back)) = sent.map_err(SendError::into_batch) {
+            if let Err(SendError::Full(Mail::Answers(back))) = sent {
                 *answers = back;
             }
         }

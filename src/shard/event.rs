@@ -158,7 +158,7 @@ pub struct Answer {
 /// The parts of etcd's ResponseHeader that vary; ids are the same for every answer of a member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
-    /// Main revision, as contract section 2.1 says for each call.
+    /// Main revision: of this write, or the current one when nothing was written, or the one a read ran at.
     pub revision: i64,
     /// The member's current term.
     pub term: Term,

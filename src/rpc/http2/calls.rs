@@ -279,6 +279,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
         let State::Measuring(measuring) = &mut self.calls[slot as usize].state else {
             return;
         };
+        if measuring.respond.is_reset() {
+            self.moved = true;
+            drop(self.remove(slot));
+            return;
+        }
         match measuring.large.measure() {
             Ok(true) => {}
             Ok(false) => return self.wait_for_piece(slot),

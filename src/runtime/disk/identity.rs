@@ -53,6 +53,16 @@ pub enum IdentityError {
         /// Its format.
         version: u32,
     },
+    /// The member's log is not where it is looked for.
+    #[error(
+        "{}: the log of this member is not here, and without it everything it acknowledged would be gone; \
+         did --wal-dir change, or is the disk with the log not mounted?",
+        path.display()
+    )]
+    LogMissing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
     /// It could not be read.
     #[error("{}: cannot read the identity file: {source}", path.display())]
     Io {
@@ -102,6 +112,37 @@ pub fn load(directory: &DataDirectory) -> Result<Option<Identity>, IdentityError
 /// [`IdentityError::Directory`].
 pub fn store(directory: &DataDirectory, identity: &Identity) -> Result<(), IdentityError> {
     Ok(replace_file(&file_path(directory), &render(identity))?)
+}
+
+/// The file in a log's directory that says whose log belongs there, whether or not it has begun.
+const OWNER: &str = "owner";
+
+/// Says durably that the log of the member with this incarnation belongs into `log_directory`. Written
+/// before the identity, so that a member without it has lost its log.
+///
+/// # Errors
+/// [`IdentityError::Directory`].
+pub fn store_owner(log_directory: &Path, incarnation: Incarnation) -> Result<(), IdentityError> {
+    let text = format!("{incarnation}\n");
+    Ok(replace_file(&log_directory.join(OWNER), text.as_bytes())?)
+}
+
+/// Checks that `log_directory` is the one where the log of this member belongs.
+///
+/// # Errors
+/// [`IdentityError::LogMissing`] when it is another, or an emptied one.
+pub fn check_owner(log_directory: &Path, incarnation: Incarnation) -> Result<(), IdentityError> {
+    let path = log_directory.join(OWNER);
+    match std::fs::read_to_string(&path) {
+        Ok(text) if text.trim_end() == incarnation.to_string() => Ok(()),
+        Ok(_) => Err(IdentityError::LogMissing {
+            path: log_directory.to_owned(),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(IdentityError::LogMissing {
+            path: log_directory.to_owned(),
+        }),
+        Err(source) => Err(IdentityError::Io { path, source }),
+    }
 }
 
 fn file_path(directory: &DataDirectory) -> PathBuf {
@@ -191,6 +232,21 @@ mod tests {
             name: "a \"name\"\nwith two lines".into(),
             created_by: "0.1.0".into(),
         }
+    }
+
+    /// Goal: a log's directory is told from an empty one and from another member's.
+    #[test]
+    fn owner_of_a_log() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (ours, theirs) = (Incarnation(1), Incarnation(2));
+        let missing = |owner| {
+            let checked = check_owner(root.path(), owner);
+            matches!(checked, Err(IdentityError::LogMissing { .. }))
+        };
+        assert!(missing(ours));
+        store_owner(root.path(), ours).expect("stored");
+        assert!(check_owner(root.path(), ours).is_ok());
+        assert!(missing(theirs));
     }
 
     /// Goal: a new directory has no identity, and a stored one comes back as it was.
