@@ -355,7 +355,7 @@ pub const FLAGS: &[Flag] = &[
     works("quota-backend-bytes", Int, "0", Limits, "Size of the keyspace above which writes get NOSPACE; 0: 2 GiB; negative: no quota."),
     works("max-txn-ops", Uint, "128", Limits, "Operations in one transaction."),
     works("max-request-bytes", Uint, "1572864", Limits, "Size of one request in bytes."),
-    works("max-concurrent-streams", Uint32, "4294967295", Limits, "Streams that one client connection may have open; 0: no limit of its own. Never more than 32768."),
+    works("max-concurrent-streams", Uint32, "4294967295", Limits, "Streams that one client connection may have open: 4096 at the default and at 0, and never more than 32768."),
     works("grpc-keepalive-min-time", Duration, "5s", Limits, "Clients that ping more often than this are disconnected."),
     works("grpc-keepalive-interval", Duration, "2h", Limits, "How long a connection is silent before the server pings it; 0: never."),
     works("grpc-keepalive-timeout", Duration, "20s", Limits, "How long the answer to that ping may take; 0: no limit."),
