@@ -39,7 +39,7 @@ use crate::runtime::recovery::{self, RecoveryError, recover};
 use crate::runtime::router::{Doorbell, Outbound, Router};
 use crate::runtime::scrub::{self, Scrubbed};
 use crate::runtime::signals::{self, Signal};
-use crate::runtime::{fatal, mmap};
+use crate::runtime::{beside, fatal, mmap};
 use crate::shard::event::{self, ClientRequest, Member};
 use crate::shard::{Settings, Shard};
 use crate::wal::{Geometry, LogIdentity, SegmentSequence};
@@ -111,6 +111,7 @@ pub enum ServerError {
 pub fn run(config: Config) -> Result<(), ServerError> {
     fatal::install_panic_hook();
     let process = preflight::check()?;
+    beside::remember_cpus();
     let cpus = placement::choose(&match &config.placement.cores {
         CoresFlag::All => CoreRequest::All,
         CoresFlag::Count(count) => CoreRequest::Count(*count),

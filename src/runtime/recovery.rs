@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::beside::spawn_beside;
 use super::clock::Clock;
 use super::disk::directory::{DirectoryError, files_in};
 use super::disk::read::{ReadError, read_file, sync_files};
@@ -289,10 +290,9 @@ async fn repair(directory: &Path, recovered: &Recovered) -> Result<(), RecoveryE
 }
 
 fn beside(work: impl FnOnce() + Send + 'static) -> Result<(), RecoveryError> {
-    let spawned = std::thread::Builder::new()
-        .name("recovery".into())
-        .spawn(work);
-    spawned.map(drop).map_err(RecoveryError::Thread)
+    spawn_beside("recovery", work)
+        .map(drop)
+        .map_err(RecoveryError::Thread)
 }
 
 /// Mails from a plain thread, which may wait where a core may not.

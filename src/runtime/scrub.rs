@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use super::beside::spawn_beside;
 use super::disk::read::read_file;
 use super::executor::sleep;
 use super::mailbox::mailbox;
@@ -74,12 +75,10 @@ pub async fn check(
     }
     let (sender, mut receiver) = mailbox::<Result<(), SealedDamage>>(1);
     let segment = *segment;
-    let spawned = std::thread::Builder::new()
-        .name("scrub".into())
-        .spawn(move || {
-            // An empty mailbox takes one message.
-            let _sent = sender.send(check_sealed(geometry, identity, &segment, &bytes));
-        });
+    let spawned = spawn_beside("scrub", move || {
+        // An empty mailbox takes one message.
+        let _sent = sender.send(check_sealed(geometry, identity, &segment, &bytes));
+    });
     if let Err(error) = spawned {
         tracing::warn!(%error, "a segment was not scrubbed: no thread");
         return None;

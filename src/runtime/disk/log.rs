@@ -21,6 +21,7 @@ use glommio::io::{BufferedFile, OpenOptions};
 
 use super::segments::PreparedSegment;
 use crate::base::limits::LOG_JOBS_MAX;
+use crate::runtime::beside::spawn_beside;
 use crate::runtime::executor::{self, Queue};
 use crate::runtime::fatal::fatal;
 
@@ -304,9 +305,7 @@ async fn write_all(
 
 /// Unmapping tens of megabytes of locked pages takes longer than a turn may.
 fn unmap_elsewhere(segment: PreparedSegment) {
-    let spawned = std::thread::Builder::new()
-        .name("unmap".into())
-        .spawn(move || drop(segment));
+    let spawned = spawn_beside("unmap", move || drop(segment));
     if let Err(error) = spawned {
         tracing::warn!(%error, "unmapped a log segment on its core");
     }

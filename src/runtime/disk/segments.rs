@@ -20,6 +20,7 @@ use super::directory::{DirectoryError, sync_directory};
 use super::log::WriteMode;
 use super::workers;
 use crate::base::limits::{DISK_REQUESTS_MAX, PAGE_SIZE_BYTES, SEGMENTS_RECYCLED_MAX};
+use crate::runtime::beside::spawn_beside;
 use crate::runtime::mailbox;
 use crate::runtime::mmap::{LockRefused, MapError, MappedSegment};
 
@@ -146,9 +147,7 @@ impl DiskThread {
             lock_warned: false,
             workers: workers::Reported::default(),
         };
-        let thread = std::thread::Builder::new()
-            .name("disk".into())
-            .spawn(move || worker.run(&received))?;
+        let thread = spawn_beside("disk", move || worker.run(&received))?;
         Ok(DiskThread {
             requests: Some(requests),
             thread: Some(thread),
