@@ -13,10 +13,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
+
+/// Between two attempts of a thread to send to a mailbox that is full.
+const SEND_RETRY: Duration = Duration::from_millis(1);
 
 struct Shared<T> {
     queue: ArrayQueue<T>,
@@ -89,6 +93,19 @@ impl<T> Sender<T> {
             return Err(SendError::Closed(batch));
         }
         self.shared.queue.push(batch).map_err(SendError::Full)
+    }
+
+    /// Sends, and waits as long as the mailbox is full. For plain threads: a core must not wait. False when
+    /// the receiver is gone.
+    pub fn send_waiting(&self, mut batch: T) -> bool {
+        loop {
+            match self.send(batch) {
+                Ok(()) => return true,
+                Err(SendError::Closed(_)) => return false,
+                Err(SendError::Full(back)) => batch = back,
+            }
+            std::thread::park_timeout(SEND_RETRY);
+        }
     }
 
     /// Wakes the receiver if it sleeps.

@@ -16,7 +16,7 @@ use super::clock::Clock;
 use super::disk::directory::{DirectoryError, files_in};
 use super::disk::read::{ReadError, read_file, sync_files};
 use super::executor::sleep;
-use super::mailbox::{SendError, Sender, mailbox};
+use super::mailbox::mailbox;
 use super::stats::CoreStats;
 use crate::base::Index;
 use crate::base::limits::{
@@ -31,8 +31,6 @@ use crate::wal::{
 
 /// Between two slices, so that the core looks at its rings.
 const SLICE_PAUSE: Duration = Duration::from_micros(1);
-/// Between two attempts of the walking thread to mail what it found.
-const MAIL_RETRY: Duration = Duration::from_millis(1);
 
 /// A log that is found again.
 pub struct RecoveredLog {
@@ -209,19 +207,16 @@ async fn walk(
         let result = recovery.segment(&bytes, &mut |recovered| {
             pieces.extend(Piece::new(recovered)?);
             if pieces.len() == RECOVERY_BATCH_PIECES_MAX {
-                post(&sender, Walk::Found(std::mem::take(&mut pieces)));
+                sender.send_waiting(Walk::Found(std::mem::take(&mut pieces)));
             }
             Ok(())
         });
-        post(&sender, Walk::Found(pieces));
-        post(
-            &sender,
-            Walk::Done {
-                recovery: Box::new(recovery),
-                bytes,
-                result,
-            },
-        );
+        sender.send_waiting(Walk::Found(pieces));
+        sender.send_waiting(Walk::Done {
+            recovery: Box::new(recovery),
+            bytes,
+            result,
+        });
     })?;
     loop {
         match receiver
@@ -274,10 +269,7 @@ async fn repair(directory: &Path, recovered: &Recovered) -> Result<(), RecoveryE
                 })
                 .map_err(|source| RecoveryError::Io { path, source })
         };
-        post(
-            &sender,
-            Walk::Repaired(pages.into_iter().try_for_each(write)),
-        );
+        sender.send_waiting(Walk::Repaired(pages.into_iter().try_for_each(write)));
     })?;
     match receiver
         .receive()
@@ -293,16 +285,4 @@ fn beside(work: impl FnOnce() + Send + 'static) -> Result<(), RecoveryError> {
     spawn_beside("recovery", work)
         .map(drop)
         .map_err(RecoveryError::Thread)
-}
-
-/// Mails from a plain thread, which may wait where a core may not.
-fn post(sender: &Sender<Walk>, mut walk: Walk) {
-    while let Err(error) = sender.send(walk) {
-        match error {
-            SendError::Full(back) => walk = back,
-            // The core has given up; nobody asks any more.
-            SendError::Closed(_) => return,
-        }
-        std::thread::park_timeout(MAIL_RETRY);
-    }
 }

@@ -28,8 +28,6 @@ use crate::runtime::mmap::{LockRefused, MapError, MappedSegment};
 const SPACE_RETRY: Duration = Duration::from_secs(1);
 /// Between two looks at the kernel's I/O workers, which come and go.
 const WORKERS_LOOK: Duration = Duration::from_secs(1);
-/// Between two attempts to mail an answer to a core whose mailbox is full.
-const MAIL_RETRY: Duration = Duration::from_millis(1);
 /// A segment that is being filled; never a name of the log.
 const UNFINISHED: &str = "unfinished.tmp";
 
@@ -253,16 +251,8 @@ impl Worker {
     }
 
     /// Mails an answer, waiting while the mailbox is full; `false` when the receiver is gone.
-    fn answer(&self, mut answer: DiskAnswer) -> bool {
-        loop {
-            match self.answers.send(answer) {
-                Ok(()) => return true,
-                Err(mailbox::SendError::Closed(_)) => return false,
-                Err(mailbox::SendError::Full(back)) => answer = back,
-            }
-            // The core is behind: it will look soon, or go away.
-            std::thread::park_timeout(MAIL_RETRY);
-        }
+    fn answer(&self, answer: DiskAnswer) -> bool {
+        self.answers.send_waiting(answer)
     }
 
     fn make(&mut self, sequence: u64, path: &Path) -> Result<PreparedSegment, SegmentError> {
