@@ -28,9 +28,9 @@ pub const SHARD_UNCOMMITTED_ENTRIES_MAX: usize = 65_536;
 pub const SHARD_STAGED_BYTES_MAX: u64 = 32 * MIB;
 /// Reads that are walked in slices at the same time on one shard.
 pub const SHARD_RANGE_JOBS_MAX: usize = 4_096;
-/// Steps (see `keyspace/steps.rs`) of all writes, reads and reclaim in one turn: about 340 puts of one key
-/// each, or 680 deletions. Chosen so that a turn stays below a millisecond on a core of its own.
-pub const SLICE_STEPS_MAX: usize = 2_048;
+/// Steps (see `keyspace/steps.rs`) of all writes, reads and reclaim in one turn: about 170 puts of one key
+/// each, or 340 deletions. Chosen so that a turn stays below a millisecond also with cold memory.
+pub const SLICE_STEPS_MAX: usize = 1_024;
 /// What writes leave of that to reads that have work.
 pub const SLICE_READS_STEPS: usize = SLICE_STEPS_MAX / 4;
 /// What writes and reads leave of it to reclaim that has work.
