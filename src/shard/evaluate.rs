@@ -68,12 +68,15 @@ impl Shard {
             && self.log.staged_bytes() < SHARD_STAGED_BYTES_MAX / 2
     }
 
-    /// Evaluates writes in order for what `steps` allow.
+    /// Folds what the log holds, and evaluates writes in order behind it, for what `steps` allow.
     pub(super) fn evaluate_writes(&mut self, steps: &mut Steps) {
         if let Some(job) = self.job.take() {
             self.run_write(job.origin, job.stage, steps);
         }
-        while !steps.spent() && self.job.is_none() && self.may_evaluate() {
+        while self.job.is_none() && self.folder.run(&mut self.keyspace, steps) {
+            if steps.spent() || !self.may_evaluate() {
+                break;
+            }
             let Some(request) = self.writes.pop_front() else {
                 break;
             };

@@ -14,6 +14,7 @@ pub mod cluster;
 mod entry;
 mod evaluate;
 pub mod event;
+mod folder;
 mod reads;
 pub mod replay;
 mod waiters;
@@ -28,13 +29,13 @@ use self::event::{
     Alarm, AlarmKind, Answer, ClientRequest, Effects, Event, Header, Identity, LogEffect, Member,
     Refusal, Request, Response, Status, Ticket,
 };
+use self::folder::Folder;
 use self::reads::Reads;
 use self::replay::Replayed;
 use self::waiters::{Waiter, Waiters};
 use crate::base::limits::{SHARD_QUEUE_REQUESTS_MAX, SLICE_READS_STEPS, SLICE_RECLAIM_STEPS};
 use crate::base::{Index, Instant, ShardId, Term};
 use crate::keyspace::Keyspace;
-use crate::keyspace::fold::FoldJob;
 use crate::keyspace::steps::Steps;
 use crate::raft::{Output, Raft, Role};
 use crate::wal::{Appender, CommitStep, PreparedSegment, StageError, Staged};
@@ -68,6 +69,8 @@ pub struct Shard {
     log: Appender,
     keyspace: Keyspace,
     cluster: ClusterState,
+    /// Entries of the log that the keyspace does not hold yet.
+    folder: Folder,
     /// Requests that wait for their turn at the head.
     writes: VecDeque<ClientRequest>,
     /// The write at the head that did not finish in one slice.
@@ -103,6 +106,7 @@ impl Shard {
         } = replayed;
         let durable = terms.last_index();
         let mut log = log;
+        let mut folder = Folder::default();
         let mut hard_state = hard_state;
         if durable == Index(0) {
             let member = Member {
@@ -116,6 +120,7 @@ impl Shard {
             log.stage_entry(Term(1), index, &body)
                 .expect("an empty log has room for a member");
             cluster.fold(index, change);
+            folder.push_nothing(index);
             hard_state.term = Term(1);
         }
         let config = crate::raft::Config {
@@ -131,6 +136,7 @@ impl Shard {
             log,
             keyspace,
             cluster,
+            folder,
             writes: VecDeque::new(),
             job: None,
             reads: Reads::default(),
@@ -193,6 +199,7 @@ impl Shard {
     #[must_use]
     pub fn has_work(&self) -> bool {
         self.job.is_some()
+            || self.folder.has_work()
             || (!self.writes.is_empty() && self.may_evaluate())
             || self.reads.has_work()
             || self.reclaiming
@@ -337,7 +344,7 @@ impl Shard {
     fn lead(&mut self) {
         let appended = self.append(&EntryBody::Noop);
         let (index, _) = appended.expect("the log has room for an election's entries");
-        self.fold_nothing(index);
+        self.folder.push_nothing(index);
         let member = &self.settings.member;
         let known = self.cluster.member_at_head(member.id);
         let same = known.is_some_and(|known| {
@@ -392,18 +399,8 @@ impl Shard {
         let body = EntryBody::Cluster(vec![ClusterEffect::from(&change)]);
         let (index, _) = self.append(&body)?;
         self.cluster.fold(index, change);
-        self.fold_nothing(index);
+        self.folder.push_nothing(index);
         Ok(index)
-    }
-
-    /// Folds an entry that changes no key, so that the keyspace stands at its index.
-    fn fold_nothing(&mut self, index: Index) {
-        let folded = FoldJob::replay(&mut self.keyspace, index).run(
-            &mut self.keyspace,
-            &[],
-            &mut Steps::new(1),
-        );
-        assert!(folded.is_some(), "nothing is folded in one step");
     }
 
     /// What is acknowledged after damage would be gone after a restart, so writes end with the CORRUPT
