@@ -141,7 +141,7 @@ impl Replayer {
                     *job = Some(Job::Truncate(TruncateJob::new(&mut state.keyspace, after)));
                 }
                 Piece::Entry { term, index, body } => {
-                    let appended = state.terms.append(term);
+                    let appended = state.terms.append(term, body.len() as u64);
                     assert_eq!(appended, index, "recovery hands on entries without gaps");
                     for change in cluster_changes(&body) {
                         state.cluster.fold(index, change);
