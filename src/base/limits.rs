@@ -212,3 +212,19 @@ pub const SCRUB_INTERVAL: Duration = Duration::from_hours(24);
 pub const SCRUB_SEGMENT_PAUSE: Duration = Duration::from_secs(2);
 /// Descriptors that client connections leave to the log, the rings, the sockets and the log lines.
 pub const DESCRIPTORS_RESERVED: u64 = 128;
+
+// Consensus.
+
+/// Entries of one message to a follower, unless one entry alone is larger.
+pub const RAFT_APPEND_BYTES_MAX: u64 = 512 * KIB;
+/// Bytes sent to one follower and not yet acknowledged. Soft by one message.
+pub const RAFT_INFLIGHT_BYTES_MAX: u64 = 16 * MIB;
+/// Messages with entries sent to one follower and not yet acknowledged.
+pub const RAFT_INFLIGHT_FRAMES_MAX: usize = 256;
+/// Log bytes between two marks of how long the log is: what a window may be off by.
+pub const RAFT_SIZE_STRIDE_BYTES: u64 = 16 * KIB;
+/// Members of one Raft group, learners included.
+pub const RAFT_MEMBERS_MAX: usize = 64;
+
+const _: () = assert!(RAFT_SIZE_STRIDE_BYTES * 4 <= RAFT_APPEND_BYTES_MAX);
+const _: () = assert!(RAFT_APPEND_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX);

@@ -8,13 +8,13 @@
 //! A plan, a fold or a read that does not finish in its slice becomes the shard's [`WriteJob`]; the next
 //! write begins when it is done, so the order of the log is the order of evaluation.
 
+use super::Shard;
 use super::cluster::ClusterChange;
 use super::entry::{ArchivedEntryBody, EntryBody};
 use super::event::{
     Alarm, AlarmKind, AlarmRequest, ClientRequest, Refusal, Request, Response, Ticket,
 };
 use super::waiters::Waiter;
-use super::{Role, Shard};
 use crate::base::limits::{
     LOG_RESERVE_BYTES, SHARD_STAGED_BYTES_MAX, SHARD_UNCOMMITTED_ENTRIES_MAX,
 };
@@ -63,7 +63,7 @@ enum Stage {
 impl Shard {
     /// Whether the head may take another write now.
     pub(super) fn may_evaluate(&self) -> bool {
-        self.raft.role() == Role::Leader
+        self.raft.next_position().is_some()
             && self.waiters.len() < SHARD_UNCOMMITTED_ENTRIES_MAX
             && self.log.staged_bytes() < SHARD_STAGED_BYTES_MAX / 2
     }

@@ -19,7 +19,7 @@ mod reads;
 pub mod replay;
 mod waiters;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use self::cluster::{ClusterChange, ClusterState};
@@ -34,10 +34,10 @@ use self::reads::Reads;
 use self::replay::Replayed;
 use self::waiters::{Waiter, Waiters};
 use crate::base::limits::{SHARD_QUEUE_REQUESTS_MAX, SLICE_READS_STEPS, SLICE_RECLAIM_STEPS};
-use crate::base::{Index, Instant, ShardId, Term};
+use crate::base::{Incarnation, Index, Instant, ShardId, Term};
 use crate::keyspace::Keyspace;
 use crate::keyspace::steps::Steps;
-use crate::raft::{Output, Raft, Role};
+use crate::raft::{Membership, Output, Raft, Role, Windows};
 use crate::wal::{Appender, CommitStep, PreparedSegment, StageError, Staged};
 
 /// What a shard is started with beside its log.
@@ -116,17 +116,28 @@ impl Shard {
             };
             let change = ClusterChange::MemberAdded(member);
             let body = EntryBody::Cluster(vec![ClusterEffect::from(&change)]);
-            let index = terms.append(Term(1));
-            log.stage_entry(Term(1), index, &body)
+            let index = Index(1);
+            let staged = log
+                .stage_entry(Term(1), index, &body)
                 .expect("an empty log has room for a member");
+            terms.append(Term(1), staged.range.len() as u64);
             cluster.fold(index, change);
             folder.push_nothing(index);
             hard_state.term = Term(1);
         }
         let config = crate::raft::Config {
             id: settings.identity.member,
-            voters: cluster.voters(),
+            // Alone: nobody hears this member, and there is nobody to ask.
+            incarnation: Incarnation::default(),
+            confirmed: true,
+            incarnations: BTreeMap::new(),
+            memberships: vec![(Index(0), Membership::of_voters(cluster.voters()))],
+            rebuild_through: None,
             election_timeout: settings.election_timeout,
+            heartbeat_interval: settings.election_timeout / 10,
+            windows: Windows::default(),
+            pre_vote: true,
+            check_quorum: true,
             seed: settings.seed,
         };
         Shard {
@@ -234,7 +245,7 @@ impl Shard {
     /// Whether this member leads and has committed an entry of its term, so that it serves.
     #[must_use]
     pub fn is_serving(&self) -> bool {
-        self.raft.may_read()
+        self.may_read()
     }
 
     /// This member's own view.
@@ -268,6 +279,12 @@ impl Shard {
     #[must_use]
     pub fn log(&self) -> &Appender {
         &self.log
+    }
+
+    /// Whether a read of the committed state is linearizable now. A member that decides alone who leads
+    /// needs no round to know that it still does.
+    fn may_read(&self) -> bool {
+        self.raft.has_committed_in_term()
     }
 
     fn take_requests(&mut self, batch: &mut Vec<ClientRequest>, effects: &mut Effects) {
@@ -330,9 +347,11 @@ impl Shard {
         while !self.outputs.is_empty() {
             for output in std::mem::take(&mut self.outputs) {
                 match output {
-                    Output::PersistHardState(_) => {}
+                    // Every commit carries them, and a leader is known by asking.
+                    Output::PersistHardState(_) | Output::LeaderChanged(_) => {}
                     Output::BecameLeader { .. } => self.lead(),
                     Output::Committed(index) => self.commit(index),
+                    other => unreachable!("a member alone has nobody for {other:?}"),
                 }
             }
             self.log.set_hard_state(self.raft.hard_state());
@@ -386,7 +405,7 @@ impl Shard {
                 StageError::Full { .. } => Refusal::TooManyRequests,
                 StageError::Encode(_) => Refusal::TooLarge,
             })?;
-        let appended = self.raft.append();
+        let appended = self.raft.append(staged.range.len() as u64);
         assert_eq!(
             appended,
             (term, index),

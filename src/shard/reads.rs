@@ -108,7 +108,7 @@ impl Shard {
             let Some(request) = self.reads.waiting.pop_front() else {
                 break;
             };
-            if needs_leader(&request.request) && !self.raft.may_read() {
+            if needs_leader(&request.request) && !self.may_read() {
                 unready.push_back(request);
             } else {
                 self.start_read(request, steps, effects);

@@ -123,7 +123,7 @@ impl Replayer {
                     folder.truncate(&mut state.keyspace, after);
                 }
                 Piece::Entry(entry) => {
-                    let appended = state.terms.append(entry.term);
+                    let appended = state.terms.append(entry.term, entry.body.len() as u64);
                     assert_eq!(
                         appended, entry.index,
                         "recovery hands on entries without gaps"
