@@ -44,6 +44,16 @@ pub const SEAL_IDLE_MICROS: u64 = 1_000;
 /// elections.
 pub const LOG_RESERVE_BYTES: u64 = 4 * MIB;
 
+/// Bytes of the newest entries that a shard keeps in memory for its followers.
+pub const RECENT_ENTRIES_BYTES_MAX: usize = 16 * MIB as usize;
+/// Memory that those entries are copied to at a time.
+pub const RECENT_CHUNK_BYTES: usize = 256 * KIB as usize;
+
+/// Bytes of the log that are read at a time for a follower that lags; more if one commit is larger.
+pub const LOG_READ_BYTES: u64 = MIB;
+/// Requests that a member has sent to the leader and that are not answered. Above it they wait here.
+pub const SHARD_FORWARDED_REQUESTS_MAX: usize = 16_384;
+
 /// Batches in one mailbox between two cores.
 pub const MAILBOX_BATCHES_MAX: usize = 1_024;
 

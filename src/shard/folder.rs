@@ -19,6 +19,8 @@ const ENTRY_STEPS: usize = 2;
 #[derive(Default)]
 pub(super) struct Folder {
     queue: VecDeque<Unfolded>,
+    /// Bytes of the bodies in the queue.
+    size_bytes: u64,
     job: Option<Job>,
 }
 
@@ -36,6 +38,7 @@ enum Job {
 impl Folder {
     /// Takes the entry after the last one. Its archive is one and says what this build knows.
     pub(super) fn push(&mut self, index: Index, body: Vec<u8>) {
+        self.size_bytes += body.len() as u64;
         self.queue.push_back(Unfolded { index, body });
     }
 
@@ -43,6 +46,11 @@ impl Folder {
     /// stands at its index.
     pub(super) fn push_nothing(&mut self, index: Index) {
         self.push(index, Vec::new());
+    }
+
+    /// Bytes of what waits.
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.size_bytes
     }
 
     /// Whether something is left.
@@ -67,6 +75,11 @@ impl Folder {
         }
     }
 
+    /// A fold that somebody else had under way was cut off with the log's tail after `after`.
+    pub(super) fn give_up_fold(&mut self, keyspace: &mut Keyspace, after: Index) {
+        self.job = Some(Job::Truncate(TruncateJob::new(keyspace, after)));
+    }
+
     /// Folds for what is left of the slice; whether nothing is left.
     pub(super) fn run(&mut self, keyspace: &mut Keyspace, steps: &mut Steps) -> bool {
         loop {
@@ -87,6 +100,7 @@ impl Folder {
                 return false;
             }
             let entry = self.queue.pop_front().expect("it is not empty");
+            self.size_bytes -= entry.body.len() as u64;
             let fold = Box::new(FoldJob::replay(keyspace, entry.index));
             self.job = Some(Job::Fold(fold, entry));
         }

@@ -46,6 +46,8 @@ pub struct Entry {
     pub(super) term: Term,
     /// Its index.
     pub(super) index: Index,
+    /// Of its record.
+    pub(super) size_bytes: u64,
     /// Its archive.
     pub(super) body: Vec<u8>,
     /// What it changes of members, alarms and version.
@@ -58,7 +60,11 @@ impl Entry {
     /// # Errors
     /// When it is not one, or says something this build does not know.
     pub fn new(record: &Record<'_>) -> Result<Entry, AccessError> {
-        let Record { header, body, .. } = record;
+        let Record {
+            header,
+            body,
+            bytes,
+        } = record;
         let unknown = AccessError { length: body.len() };
         let mut changes = Vec::new();
         if let ArchivedEntryBody::Cluster(effects) = frame::access::<EntryBody>(body)? {
@@ -69,6 +75,7 @@ impl Entry {
         Ok(Entry {
             term: header.term,
             index: header.index,
+            size_bytes: bytes.len() as u64,
             body: body.to_vec(),
             changes,
         })
@@ -123,7 +130,7 @@ impl Replayer {
                     folder.truncate(&mut state.keyspace, after);
                 }
                 Piece::Entry(entry) => {
-                    let appended = state.terms.append(entry.term, entry.body.len() as u64);
+                    let appended = state.terms.append(entry.term, entry.size_bytes);
                     assert_eq!(
                         appended, entry.index,
                         "recovery hands on entries without gaps"

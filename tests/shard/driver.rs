@@ -8,9 +8,10 @@ use kontiki::base::limits::SLICE_STEPS_MAX;
 use kontiki::base::{ClusterId, Incarnation, Index, Instant, MemberId, ShardId};
 use kontiki::keyspace::request::{KeyRange, PutRequest, RangeRequest};
 use kontiki::keyspace::steps::Steps;
+use kontiki::raft::Windows;
 use kontiki::shard::event::{
-    Answer, ClientRequest, Effects, Event, Identity, LogEffect, Member, Refusal, Request, Response,
-    Ticket,
+    Answer, ClientRequest, Effects, Event, Identity, KnownMembers, LogEffect, Member, Refusal,
+    Request, Response, Ticket,
 };
 use kontiki::shard::replay::{Piece, Replayer};
 use kontiki::shard::{Settings, Shard};
@@ -46,23 +47,34 @@ pub(crate) struct Driver {
 }
 
 pub(crate) fn settings() -> Settings {
+    let member = Member {
+        id: MEMBER,
+        name: "m".into(),
+        peer_urls: vec!["http://localhost:2380".into()],
+        client_urls: vec!["http://localhost:2379".into()],
+        is_learner: false,
+    };
     Settings {
         shard: ShardId(0),
         identity: Identity {
             cluster: CLUSTER,
             member: MEMBER,
         },
-        member: Member {
-            id: MEMBER,
-            name: "m".into(),
-            peer_urls: vec!["http://localhost:2380".into()],
-            client_urls: vec!["http://localhost:2379".into()],
-            is_learner: false,
+        initial_members: vec![member.clone()],
+        member,
+        incarnation: Incarnation(1),
+        known: KnownMembers {
+            confirmed: true,
+            ..KnownMembers::default()
         },
         version: (3, 7),
         quota_bytes: None,
         memory_budget_bytes: u64::MAX,
         election_timeout: Duration::from_secs(1),
+        heartbeat_interval: Duration::from_millis(100),
+        pre_vote: true,
+        windows: Windows::default(),
+        recent_bytes_max: 0,
         seed: 1,
     }
 }
