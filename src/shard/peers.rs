@@ -12,7 +12,7 @@ use super::Shard;
 use super::consensus::Incoming;
 use super::event::{LogRead, PeerMessage};
 use super::replay::Entry;
-use crate::base::limits::{LOG_READ_BYTES, SHARD_STAGED_BYTES_MAX};
+use crate::base::limits::{LOG_READ_BYTES, SEGMENT_SIZE_BYTES, SHARD_STAGED_BYTES_MAX};
 use crate::base::{Index, Instant, MemberId, Term};
 use crate::frame::Record;
 use crate::raft::{Append, Body, Message};
@@ -101,8 +101,9 @@ impl Shard {
                     unreachable!("only messages with entries wait for them");
                 };
                 let index = Index(append.prev.index.0 + 1 + lagging.found.len() as u64);
-                // What is not in a commit yet will be in one soon.
-                if let Some(location) = self.log.locate(index) {
+                // What is not on disk yet will be soon.
+                let durable = index <= self.log.durable_index();
+                if let Some(location) = self.log.locate(index).filter(|_| durable) {
                     lagging.reading = Some(index);
                     lagging.read_bytes = lagging.read_bytes.max(LOG_READ_BYTES);
                     reads.push(LogRead {
@@ -143,7 +144,7 @@ impl Shard {
         }
         // An entry may be larger than what was asked for.
         lagging.read_bytes = if next == before {
-            lagging.read_bytes.saturating_mul(2)
+            (2 * lagging.read_bytes).min(SEGMENT_SIZE_BYTES)
         } else {
             LOG_READ_BYTES
         };
