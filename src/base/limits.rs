@@ -212,3 +212,19 @@ pub const SCRUB_INTERVAL: Duration = Duration::from_hours(24);
 pub const SCRUB_SEGMENT_PAUSE: Duration = Duration::from_secs(2);
 /// Descriptors that client connections leave to the log, the rings, the sockets and the log lines.
 pub const DESCRIPTORS_RESERVED: u64 = 128;
+
+// Checkpoints.
+
+/// One block of a checkpoint, its header included: what is checked, handed on and written as one.
+pub const CHECKPOINT_BLOCK_BYTES: usize = 64 * KIB as usize;
+/// Blocks of a checkpoint that wait for the disk.
+pub const CHECKPOINT_BLOCKS_WAITING_MAX: usize = 16;
+/// One row of a table without versions, in a checkpoint.
+pub const CHECKPOINT_ROW_BYTES_MAX: usize = MIB as usize;
+/// All such rows of one checkpoint.
+pub const CHECKPOINT_ROWS_BYTES_MAX: usize = 256 * MIB as usize;
+/// What writes and reads leave of a turn to a checkpoint that is being taken.
+pub const SLICE_CHECKPOINT_STEPS: usize = SLICE_STEPS_MAX / 8;
+
+const _: () =
+    assert!(SLICE_READS_STEPS + SLICE_RECLAIM_STEPS + SLICE_CHECKPOINT_STEPS < SLICE_STEPS_MAX);
