@@ -51,6 +51,7 @@ struct Stream {
     /// How many of them are in blocks already.
     taken: usize,
     next_ordinal: u32,
+    blocks_bytes: u64,
     checksum: Crc32c,
     end: End,
 }
@@ -80,6 +81,7 @@ impl Stream {
         let ordinal = self.next_ordinal;
         seal_block(&mut block, ordinal, is_last);
         self.next_ordinal += 1;
+        self.blocks_bytes += block.len() as u64;
         self.taken += length;
         if !self.has_block() {
             self.bytes.drain(..self.taken);
@@ -132,10 +134,10 @@ impl Writer {
         self.ended
     }
 
-    /// Bytes in the blocks handed out so far: about the size of the file.
+    /// Bytes of the blocks handed out so far.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        u64::from(self.stream.next_ordinal) * CHECKPOINT_BLOCK_BYTES as u64
+        self.stream.blocks_bytes
     }
 
     /// The next block; `None` when the slice ended before, or when there is none.

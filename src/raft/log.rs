@@ -11,11 +11,23 @@ use crate::base::{Index, Term};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogTerms {
+    /// Of the checkpoint that the log begins after.
+    base: (Term, Index),
     starts: Vec<(Term, Index)>,
     last: Index,
 }
 
 impl LogTerms {
+    /// An empty log after a checkpoint whose last entry is this one.
+    #[must_use]
+    pub fn after(term: Term, index: Index) -> LogTerms {
+        LogTerms {
+            base: (term, index),
+            starts: Vec::new(),
+            last: index,
+        }
+    }
+
     /// The last index, zero for an empty log.
     #[must_use]
     pub fn last_index(&self) -> Index {
@@ -25,7 +37,7 @@ impl LogTerms {
     /// The term of the last entry, zero for an empty log.
     #[must_use]
     pub fn last_term(&self) -> Term {
-        self.starts.last().map_or(Term(0), |&(term, _)| term)
+        self.starts.last().map_or(self.base.0, |&(term, _)| term)
     }
 
     /// Adds an entry of `term` and returns its index.
@@ -39,7 +51,7 @@ impl LogTerms {
             "term {term} after term {last_term}"
         );
         self.last = self.last.next();
-        if term > last_term {
+        if term > last_term || self.starts.is_empty() {
             self.starts.push((term, self.last));
         }
         self.last
@@ -47,7 +59,7 @@ impl LogTerms {
 
     /// Drops every entry after `index`.
     pub fn truncate(&mut self, index: Index) {
-        self.last = self.last.min(index);
+        self.last = self.last.min(index.max(self.base.1));
         while self
             .starts
             .last()
@@ -60,8 +72,11 @@ impl LogTerms {
     /// The term of the entry at `index`; `None` where there is no entry.
     #[must_use]
     pub fn term_at(&self, index: Index) -> Option<Term> {
-        if index == Index(0) || index > self.last {
+        if index == Index(0) || index > self.last || index < self.base.1 {
             return None;
+        }
+        if index == self.base.1 {
+            return Some(self.base.0);
         }
         let rows = self.starts.partition_point(|&(_, start)| start <= index);
         rows.checked_sub(1).map(|row| self.starts[row].0)

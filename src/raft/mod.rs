@@ -132,6 +132,12 @@ impl Raft {
         self.terms.last_index()
     }
 
+    /// The term of the entry at `index`, or of the checkpoint there; `None` where nothing is known.
+    #[must_use]
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        self.terms.term_at(index)
+    }
+
     /// What the log must remember beside the entries.
     #[must_use]
     pub fn hard_state(&self) -> HardState {

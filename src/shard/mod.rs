@@ -10,6 +10,7 @@
 //! CommitDurable -> raft counts -> Committed(index) -+-> keyspace and waiters follow -> Answers
 //! ```
 
+pub mod checkpoints;
 pub mod cluster;
 mod entry;
 mod evaluate;
@@ -21,6 +22,7 @@ mod waiters;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use self::checkpoints::{CheckpointLimits, Checkpoints};
 use self::cluster::{ClusterChange, ClusterState};
 use self::entry::{ClusterEffect, EntryBody};
 use self::evaluate::WriteJob;
@@ -31,7 +33,9 @@ use self::event::{
 use self::reads::Reads;
 use self::replay::Replayed;
 use self::waiters::{Waiter, Waiters};
-use crate::base::limits::{SHARD_QUEUE_REQUESTS_MAX, SLICE_READS_STEPS, SLICE_RECLAIM_STEPS};
+use crate::base::limits::{
+    SHARD_QUEUE_REQUESTS_MAX, SLICE_CHECKPOINT_STEPS, SLICE_READS_STEPS, SLICE_RECLAIM_STEPS,
+};
 use crate::base::{Index, Instant, ShardId, Term};
 use crate::keyspace::Keyspace;
 use crate::keyspace::fold::FoldJob;
@@ -56,6 +60,8 @@ pub struct Settings {
     pub memory_budget_bytes: u64,
     /// `--election-timeout`.
     pub election_timeout: Duration,
+    /// When a checkpoint is taken.
+    pub checkpoints: CheckpointLimits,
     /// Decides every random choice.
     pub seed: u64,
 }
@@ -74,6 +80,7 @@ pub struct Shard {
     job: Option<WriteJob>,
     reads: Reads,
     waiters: Waiters,
+    checkpoints: Checkpoints,
     /// Compactions whose answers wait for the space: the revision, and the answer.
     physical: Vec<(i64, Waiter)>,
     /// The segment that is ready to follow the active one.
@@ -100,6 +107,7 @@ impl Shard {
             mut cluster,
             mut terms,
             hard_state,
+            checkpoint,
         } = replayed;
         let durable = terms.last_index();
         let mut log = log;
@@ -126,6 +134,7 @@ impl Shard {
         };
         Shard {
             raft: Raft::new(config, hard_state, terms, durable),
+            checkpoints: Checkpoints::new(settings.checkpoints, checkpoint),
             settings,
             outputs: Vec::new(),
             log,
@@ -174,6 +183,7 @@ impl Shard {
             Event::SegmentRefused => self.log_space_exhausted = true,
             Event::Tick { memory_used_bytes } => {
                 self.memory_used_bytes = memory_used_bytes;
+                self.checkpoints.tick(now);
                 self.raft.tick(now, &mut self.outputs);
                 self.expire(now, effects);
             }
@@ -183,6 +193,9 @@ impl Shard {
                 }
             }
             Event::LogDamaged => self.log_damaged = true,
+            Event::CheckpointBlock => self.checkpoints.block_written(),
+            Event::CheckpointDurable(id) => self.checkpoints.durable(id),
+            Event::CheckpointFailed => self.checkpoints.failed(now),
             Event::Continue => {}
             Event::Stop => self.stopping = true,
         }
@@ -196,6 +209,7 @@ impl Shard {
             || (!self.writes.is_empty() && self.may_evaluate())
             || self.reads.has_work()
             || self.reclaiming
+            || self.checkpoints.has_work()
     }
 
     /// Whether the last commit is durable and nothing on disk says so yet: a seal is due after about a
@@ -304,10 +318,11 @@ impl Shard {
     /// What follows every event: consensus says what is decided, the head moves on, the log gets its
     /// next commit, and answers that have become true leave.
     ///
-    /// Writes, reads and reclaim share the turn: none of them stops the others for longer than it.
+    /// Writes, reads, reclaim and checkpoints share the turn: none of them stops the others for longer than it.
     fn upkeep(&mut self, steps: &mut Steps, effects: &mut Effects) {
         self.follow_raft();
         let for_reclaim = steps.part(share(self.reclaiming, SLICE_RECLAIM_STEPS));
+        let for_checkpoint = steps.part(share(self.checkpoints.has_work(), SLICE_CHECKPOINT_STEPS));
         let for_reads = steps.part(share(self.reads.has_work(), SLICE_READS_STEPS));
         self.raise_corrupt();
         self.evaluate_writes(steps);
@@ -315,6 +330,9 @@ impl Shard {
         self.run_reads(steps, effects);
         steps.put_back(for_reclaim);
         self.reclaiming = self.keyspace.reclaim(steps);
+        steps.put_back(for_checkpoint);
+        self.write_checkpoint(steps, effects);
+        self.release_log(effects);
         self.drive_log(effects);
         self.release(effects);
     }

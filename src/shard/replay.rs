@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::checkpoints::CheckpointSummary;
 use super::cluster::{ClusterChange, ClusterState};
 use super::entry::{ArchivedEntryBody, EntryBody};
 use super::evaluate::archived_effects;
@@ -31,6 +32,8 @@ pub struct Replayed {
     pub terms: LogTerms,
     /// Term, vote and commit index.
     pub hard_state: HardState,
+    /// The checkpoint that the replay began with.
+    pub checkpoint: Option<CheckpointSummary>,
 }
 
 /// A piece of a log, checked and on its own: it may cross to another core.
@@ -92,6 +95,15 @@ enum Job {
 }
 
 impl Replayer {
+    /// A replay of the log after a checkpoint.
+    #[must_use]
+    pub fn after(checkpoint: Replayed) -> Replayer {
+        Replayer {
+            state: checkpoint,
+            ..Replayer::default()
+        }
+    }
+
     /// Takes pieces, in the order of the log.
     pub fn take(&mut self, pieces: impl IntoIterator<Item = Piece>) {
         self.queue.extend(pieces);
@@ -166,6 +178,11 @@ impl Replayer {
             "replay everything first"
         );
         let mut state = self.state;
+        // The log's own commit index may lag behind a checkpoint, which holds only what is committed.
+        let hard_state = HardState {
+            commit: hard_state.commit.max(state.keyspace.committed_index()),
+            ..hard_state
+        };
         state.keyspace.commit(hard_state.commit);
         state.cluster.commit(hard_state.commit);
         state.hard_state = hard_state;
