@@ -125,14 +125,11 @@ impl Raft {
     }
 
     /// Of each voter, itself included if it is one.
-    pub(super) fn each_voter<'a, T: 'a>(
+    pub(super) fn each_voter<'a, T: Copy + Default + 'a>(
         &'a self,
         own: T,
         of: impl Fn(&Progress) -> T + 'a,
-    ) -> impl Iterator<Item = T> + 'a
-    where
-        T: Copy + Default,
-    {
+    ) -> impl Iterator<Item = T> + 'a {
         self.membership().voters.iter().map(move |id| {
             if *id == self.id {
                 own
