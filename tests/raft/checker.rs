@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kontiki::base::{Index, MemberId, Term};
 use kontiki::raft::{Output, Round, majority_size};
 
-use crate::member::{Entry, Member};
+use crate::member::{Disk, Entry, Member};
 
 /// Everything seen so far.
 #[derive(Default)]
@@ -53,10 +53,11 @@ impl Checker {
         id: MemberId,
         output: &Output,
         members: &BTreeMap<MemberId, Member>,
+        disks: &BTreeMap<MemberId, Disk>,
     ) {
         match output {
             Output::BecameLeader { term } => self.elected(id, *term, &members[&id]),
-            Output::Committed(index) => self.commit(id, *index, members),
+            Output::Committed(index) => self.commit(id, *index, members, disks),
             Output::TruncateLog { .. } => self.counts.truncations += 1,
             Output::ResetLog { base } => {
                 self.counts.resets += 1;
@@ -94,7 +95,13 @@ impl Checker {
     }
 
     /// State machine safety, and no commit before a majority has it durable.
-    fn commit(&mut self, id: MemberId, index: Index, members: &BTreeMap<MemberId, Member>) {
+    fn commit(
+        &mut self,
+        id: MemberId,
+        index: Index,
+        members: &BTreeMap<MemberId, Member>,
+        disks: &BTreeMap<MemberId, Disk>,
+    ) {
         let member = &members[&id];
         let before = self
             .commits
@@ -120,19 +127,25 @@ impl Checker {
             }
         }
         if member.raft.leader() == Some(id) {
-            self.majority_has(member, index, members);
+            self.majority_has(member, index, members, disks);
         }
     }
 
-    fn majority_has(&self, leader: &Member, index: Index, members: &BTreeMap<MemberId, Member>) {
+    fn majority_has(
+        &self,
+        leader: &Member,
+        index: Index,
+        members: &BTreeMap<MemberId, Member>,
+        disks: &BTreeMap<MemberId, Disk>,
+    ) {
         let voters = &leader.raft.membership().voters;
         let entry = leader.log.at(index);
-        let having = voters
-            .iter()
-            .filter_map(|id| members.get(id))
-            .filter(|voter| {
-                voter.disk.log.base.index >= index || voter.disk.log.at(index) == entry
-            });
+        let having = voters.iter().filter(|id| {
+            let disk = members.get(id).map(|member| &member.disk).or(disks.get(id));
+            disk.is_some_and(|disk| {
+                disk.lost_something || disk.log.base.index >= index || disk.log.at(index) == entry
+            })
+        });
         let having = having.count();
         assert!(
             having >= majority_size(voters.len()),

@@ -111,7 +111,7 @@ impl Cluster {
                     to,
                     packet,
                 }),
-                Doing::Said(output) => self.checker.check(id, &output, &self.members),
+                Doing::Said(output) => self.checker.check(id, &output, &self.members, &self.disks),
             }
         }
     }

@@ -100,6 +100,8 @@ pub(crate) struct Disk {
     pub(crate) hard_state: HardState,
     pub(crate) log: Log,
     pub(crate) rebuild_through: Option<Index>,
+    /// It was damaged or emptied: what it once had durable counts as durable.
+    pub(crate) lost_something: bool,
 }
 
 impl Disk {
@@ -115,6 +117,7 @@ impl Disk {
                 ..Log::default()
             },
             rebuild_through: None,
+            lost_something: false,
         }
     }
 }
