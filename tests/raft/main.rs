@@ -8,3 +8,5 @@ mod cluster;
 mod member;
 mod random;
 mod rules;
+mod story;
+mod transcripts;

@@ -339,11 +339,9 @@ impl World {
         let voters = &newest.expect("somebody runs").raft.membership().voters;
         let well = |id: &&MemberId| {
             !self.wiped.contains(id)
-                && self
-                    .cluster
-                    .members
-                    .get(id)
-                    .is_some_and(|member| member.disk.confirmed)
+                && self.cluster.members.get(id).is_some_and(|member| {
+                    member.disk.confirmed && member.disk.rebuild_through.is_none()
+                })
         };
         voters.iter().filter(well).count() >= majority_size(voters.len())
     }
