@@ -126,7 +126,7 @@ impl Copy {
 
 impl ClusterChange {
     /// Whether this changes who belongs to the group, or what is agreed about that.
-    fn is_membership(&self) -> bool {
+    pub(super) fn is_membership(&self) -> bool {
         match self {
             ClusterChange::MemberAdded(_) => true,
             other => other.raft_change().is_some(),
@@ -262,6 +262,12 @@ impl ClusterState {
             }
         }
         memberships
+    }
+
+    /// Who belongs to the group, at the head.
+    #[must_use]
+    pub fn membership_at_head(&self) -> Membership {
+        self.head.membership()
     }
 
     /// A member at the head.
