@@ -1,0 +1,14 @@
+//! `kontiki-load report`.
+
+use std::process::ExitCode;
+
+use super::Failure;
+
+/// Command line of `kontiki-load report`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Arguments {}
+
+/// Runs it.
+pub(super) fn run(_: &Arguments) -> Result<ExitCode, Failure> {
+    Err("report is not part of this build".into())
+}

@@ -1,0 +1,1 @@
+//! What every operation did and when, as a file, and what must hold of it.

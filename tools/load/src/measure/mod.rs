@@ -1,0 +1,1 @@
+//! Histograms, counters and costs while a run goes on.

@@ -1,0 +1,1 @@
+//! A result as table, JSON, CSV, HdrHistogram log and HTML.
