@@ -49,7 +49,8 @@ impl Element {
     }
 
     pub(crate) fn children(mut self, children: impl IntoIterator<Item = Element>) -> Element {
-        self.children.extend(children.into_iter().map(Node::Element));
+        self.children
+            .extend(children.into_iter().map(Node::Element));
         self
     }
 
@@ -88,7 +89,10 @@ impl Element {
         }
         let written = write!(to, "</{}>", self.name);
         written.expect("a string takes everything");
-        if matches!(self.name, "p" | "tr" | "table" | "svg" | "section" | "g" | "div") {
+        if matches!(
+            self.name,
+            "p" | "tr" | "table" | "svg" | "section" | "g" | "div"
+        ) {
             to.push('\n');
         }
     }

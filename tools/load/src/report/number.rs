@@ -87,6 +87,9 @@ fn digits(value: f64) -> String {
 
 fn time(ns: f64) -> String {
     let size = ns.abs();
+    if size == 0.0 {
+        return "0".to_owned();
+    }
     let (value, unit) = if size < 999.5 {
         (ns, "ns")
     } else if size < 999.5e3 {
@@ -121,7 +124,7 @@ mod tests {
         let check = |unit: Unit, value: f64, expected: &str| {
             assert_eq!(unit.format(value), expected, "{unit:?} of {value}");
         };
-        check(Unit::Nanoseconds, 0.0, "0 ns");
+        check(Unit::Nanoseconds, 0.0, "0");
         check(Unit::Nanoseconds, 412.0, "412 ns");
         check(Unit::Nanoseconds, 999.4, "999 ns");
         check(Unit::Nanoseconds, 999.6, "1 us");

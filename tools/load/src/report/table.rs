@@ -126,7 +126,11 @@ impl Table {
                     Tone::Bad => " bad",
                 };
                 let class = format!("{}{tone}", align(column));
-                line = line.child(Element::new("td").attribute("class", class).text(&cell.text));
+                line = line.child(
+                    Element::new("td")
+                        .attribute("class", class)
+                        .text(&cell.text),
+                );
             }
             body = body.child(line);
         }

@@ -214,7 +214,11 @@ fn decode(encoded: &[u8]) -> Result<Latency, PackedError> {
     let (header, payload) = encoded
         .split_at_checked(HEADER_BYTES)
         .ok_or(PackedError::Length)?;
-    let u32_at = |at: usize| header[at..at + 4].iter().fold(0, |n, b| n << 8 | u32::from(*b));
+    let u32_at = |at: usize| {
+        header[at..at + 4]
+            .iter()
+            .fold(0, |n, b| n << 8 | u32::from(*b))
+    };
     let u64_at = |at: usize| u64::from(u32_at(at)) << 32 | u64::from(u32_at(at + 4));
     let ours = [u64::from(DIGITS), 1, LATENCY_NS_MAX];
     if u32_at(0) != V2_COOKIE || [u64::from(u32_at(12)), u64_at(16), u64_at(24)] != ours {

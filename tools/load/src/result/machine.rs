@@ -56,7 +56,8 @@ mod tests {
     // Goal: the files of the kernel are read as they are, and garbage gives nothing.
     #[test]
     fn fields_of_proc() {
-        let check = |text: &str, name: &str, expected: &str| assert_eq!(field(text, name), expected);
+        let check =
+            |text: &str, name: &str, expected: &str| assert_eq!(field(text, name), expected);
         check("a: 1\nmodel name\t: Fast CPU\n", "model name", "Fast CPU");
         check("no colon\n", "model name", "");
         assert_eq!(kibibytes("24632992 kB"), 24_632_992 * 1024);

@@ -54,7 +54,12 @@ impl BarChart {
         for (row, bar) in self.bars.iter().enumerate() {
             let y = TOP + STEP * row as f64 + (STEP - THICK) / 2.0;
             let text_y = y + THICK / 2.0 + 4.0;
-            let name = label(LEFT - 8.0, text_y, "end", shortened(&bar.name, NAME_CHARACTERS));
+            let name = label(
+                LEFT - 8.0,
+                text_y,
+                "end",
+                shortened(&bar.name, NAME_CHARACTERS),
+            );
             drawing = drawing.child(name.child(hint(&bar.name)));
             let mut before = 0.0;
             for (part, value) in bar.values.iter().enumerate().filter(|(_, v)| drawn(v)) {

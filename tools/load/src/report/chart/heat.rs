@@ -40,7 +40,10 @@ const SHADES: usize = 7;
 impl HeatMap {
     pub(super) fn draw(&self) -> (Option<Element>, Option<Element>) {
         let cells = self.cells.iter().flatten().flatten();
-        let values: Vec<f64> = cells.map(|cell| cell.value).filter(|v| v.is_finite()).collect();
+        let values: Vec<f64> = cells
+            .map(|cell| cell.value)
+            .filter(|v| v.is_finite())
+            .collect();
         let low = values.iter().copied().reduce(f64::min);
         let high = values.iter().copied().reduce(f64::max);
         let (Some(low), Some(high)) = (low, high) else {
@@ -84,7 +87,9 @@ impl HeatMap {
                 let line = if note.is_empty() { 4.0 } else { -2.0 };
                 let centre = (x + width / 2.0, y + STEP / 2.0);
                 let value = label(centre.0, centre.1 + line, "middle", text);
-                drawing = drawing.child(rect).child(value.attribute("class", on.clone()));
+                drawing = drawing
+                    .child(rect)
+                    .child(value.attribute("class", on.clone()));
                 if !note.is_empty() {
                     let note = label(centre.0, centre.1 + 13.0, "middle", note);
                     drawing = drawing.child(note.attribute("class", format!("small {on}")));
@@ -105,6 +110,10 @@ fn shade(value: f64, low: f64, high: f64) -> Option<usize> {
     } else {
         (value, low, high)
     };
-    let share = if high > low { (value - low) / (high - low) } else { 0.0 };
+    let share = if high > low {
+        (value - low) / (high - low)
+    } else {
+        0.0
+    };
     Some(((share * SHADES as f64) as usize).min(SHADES - 1))
 }

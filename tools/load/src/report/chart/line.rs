@@ -105,7 +105,10 @@ impl LineChart {
                     self.y.unit.format(point.1)
                 );
                 let mark = Element::new("circle")
-                    .attribute("class", format!("{class} f{}", line.colour % SERIES_COLOURS))
+                    .attribute(
+                        "class",
+                        format!("{class} f{}", line.colour % SERIES_COLOURS),
+                    )
                     .at("cx", px)
                     .at("cy", py)
                     .at("r", if alone { 2.5 } else { 6.0 });
@@ -151,14 +154,12 @@ fn frame(mut drawing: Element, x_axis: &Axis, y_axis: &Axis, x: &Placed, y: &Pla
     let height = (TOP + BOTTOM) / 2.0;
     let upwards = label(0.0, 0.0, "middle", &y_axis.name)
         .attribute("class", "axis")
-        .attribute("transform", format!("translate(14 {height:.0}) rotate(-90)"));
+        .attribute(
+            "transform",
+            format!("translate(14 {height:.0}) rotate(-90)"),
+        );
     drawing
         .child(rule("frame", (LEFT, BOTTOM), (RIGHT, BOTTOM)))
         .child(label(middle, HEIGHT - 8.0, "middle", &x_axis.name).attribute("class", "axis"))
         .child(upwards)
-}
-
-/// The axis of time series: seconds of the measured part.
-pub(crate) fn time_axis() -> Axis {
-    Axis::new("time", Unit::Seconds, Scale::Linear)
 }

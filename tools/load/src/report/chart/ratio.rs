@@ -86,7 +86,12 @@ impl RatioChart {
         }
         for (index, row) in self.rows.iter().enumerate() {
             let y = TOP + STEP * (index as f64 + 0.5);
-            let name = label(LEFT - 8.0, y + 4.0, "end", shortened(&row.name, NAME_CHARACTERS));
+            let name = label(
+                LEFT - 8.0,
+                y + 4.0,
+                "end",
+                shortened(&row.name, NAME_CHARACTERS),
+            );
             drawing = drawing.child(name.child(hint(&row.name)));
             drawing = drawing.children(row.draw(&x, y));
         }
@@ -124,7 +129,12 @@ impl RatioRow {
             .at("width", 4.0)
             .at("height", 16.0)
             .child(hint(format!("{}: median {:.3}", self.name, self.median)));
-        let text = label(high + 9.0, y + 4.0, "start", Unit::Ratio.format(self.median));
+        let text = label(
+            high + 9.0,
+            y + 4.0,
+            "start",
+            Unit::Ratio.format(self.median),
+        );
         std::iter::once(spread)
             .chain(places.iter().enumerate().map(dot))
             .chain([mark, text.attribute("class", "value")])

@@ -53,7 +53,12 @@ impl StripChart {
         for (index, strip) in self.strips.iter().enumerate() {
             let y = TOP + STEP * (index as f64 + 0.5);
             let colour = index % SERIES_COLOURS;
-            let name = label(LEFT - 8.0, y, "end", shortened(&strip.name, NAME_CHARACTERS));
+            let name = label(
+                LEFT - 8.0,
+                y,
+                "end",
+                shortened(&strip.name, NAME_CHARACTERS),
+            );
             let count = format!("{} values", strip.values.len());
             let count = label(LEFT - 8.0, y + 15.0, "end", count).attribute("class", "axis");
             drawing = drawing.child(name.child(hint(&strip.name))).child(count);
