@@ -34,13 +34,19 @@ impl Collector {
     /// Adds what a thread hands over.
     pub(crate) fn add(&mut self, sample: Sample) {
         for (kind, counted) in sample.kinds {
-            self.kinds.entry(kind).or_default().add(sample.second, &counted);
+            self.kinds
+                .entry(kind)
+                .or_default()
+                .add(sample.second, &counted);
         }
     }
 
     /// Operations that failed so far.
     pub(crate) fn errors(&self) -> u64 {
-        let errors = self.kinds.values().flat_map(|collected| collected.errors.values());
+        let errors = self
+            .kinds
+            .values()
+            .flat_map(|collected| collected.errors.values());
         errors.map(|error| error.count).sum()
     }
 
@@ -56,7 +62,10 @@ impl Collector {
 
     /// The operations of the result, for a measured part of `duration`.
     pub(crate) fn finish(self, duration: Duration) -> Vec<OpResult> {
-        self.kinds.into_iter().map(|(kind, collected)| collected.finish(kind, duration)).collect()
+        self.kinds
+            .into_iter()
+            .map(|(kind, collected)| collected.finish(kind, duration))
+            .collect()
     }
 }
 
@@ -65,10 +74,13 @@ impl Collected {
         self.total.add(&counted.latency);
         let mut errors = 0;
         for (code, error) in &counted.errors {
-            let sum = self.errors.entry(code.clone()).or_insert_with(|| ErrorCount {
-                count: 0,
-                first: error.first.clone(),
-            });
+            let sum = self
+                .errors
+                .entry(code.clone())
+                .or_insert_with(|| ErrorCount {
+                    count: 0,
+                    first: error.first.clone(),
+                });
             sum.count += error.count;
             errors += error.count;
         }

@@ -32,8 +32,12 @@ impl Watched {
     /// When there is none with one of the ids.
     pub(crate) fn new(pids: &[u32]) -> io::Result<Watched> {
         let process = |pid: &u32| {
-            let cpu = CpuTime::of_process(*pid)
-                .map_err(|error| io::Error::new(error.kind(), format!("no server with process id {pid}: {error}")))?;
+            let cpu = CpuTime::of_process(*pid).map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("no server with process id {pid}: {error}"),
+                )
+            })?;
             Ok(Process {
                 pid: *pid,
                 name: name_of(*pid),
@@ -43,7 +47,9 @@ impl Watched {
                 gone: false,
             })
         };
-        Ok(Watched(pids.iter().map(process).collect::<io::Result<_>>()?))
+        Ok(Watched(
+            pids.iter().map(process).collect::<io::Result<_>>()?,
+        ))
     }
 
     /// The measured part begins.
@@ -69,7 +75,11 @@ impl Watched {
 
     /// The processes that have ended.
     pub(crate) fn gone(&self) -> Vec<u32> {
-        self.0.iter().filter(|process| process.gone).map(|process| process.pid).collect()
+        self.0
+            .iter()
+            .filter(|process| process.gone)
+            .map(|process| process.pid)
+            .collect()
     }
 
     /// What they used since the beginning.
@@ -103,7 +113,9 @@ fn name_of(pid: u32) -> String {
     let program = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let program = program.split(|byte| *byte == 0).next().unwrap_or_default();
     let program = String::from_utf8_lossy(program).into_owned();
-    let name = Path::new(&program).file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = Path::new(&program)
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned());
     name.unwrap_or_else(|| "server".into())
 }
 
@@ -111,7 +123,10 @@ fn rss_bytes(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let number = line.and_then(|line| line.split_whitespace().next());
-    number.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) * KIB
+    number
+        .and_then(|number| number.parse::<u64>().ok())
+        .unwrap_or(0)
+        * KIB
 }
 
 #[cfg(test)]

@@ -35,7 +35,10 @@ impl Window {
     /// Which second of it `now_ns` is, as far as it goes.
     pub(super) fn second(&self, now_ns: u64) -> u32 {
         let last_ns = self.until_ns.saturating_sub(1).max(self.from_ns);
-        (now_ns.clamp(self.from_ns, last_ns).saturating_sub(self.from_ns) / SECOND_NS) as u32
+        (now_ns
+            .clamp(self.from_ns, last_ns)
+            .saturating_sub(self.from_ns)
+            / SECOND_NS) as u32
     }
 }
 
@@ -123,7 +126,13 @@ impl Desk {
     }
 
     /// A place for a call that is about to start; gives its token.
-    pub(super) fn open(&mut self, asked: Asked, link: usize, start_ns: u64, expires_ns: u64) -> u64 {
+    pub(super) fn open(
+        &mut self,
+        asked: Asked,
+        link: usize,
+        start_ns: u64,
+        expires_ns: u64,
+    ) -> u64 {
         self.generation = (self.generation + 1) & 0x3fff_ffff;
         let call = Call {
             asked,
@@ -181,12 +190,17 @@ impl Desk {
 
     /// Whether every watcher is there.
     pub(super) fn all_watch(&self) -> bool {
-        self.watches.iter().all(|watch| watch.created >= watch.wanted)
+        self.watches
+            .iter()
+            .all(|watch| watch.created >= watch.wanted)
     }
 
     /// The connections that have lost watchers and can have them again; they are told once.
     pub(super) fn take_lost_watches(&mut self, is_up: impl Fn(usize) -> bool) -> BTreeSet<usize> {
-        let lost = self.watches.iter_mut().filter(|watch| watch.lost && is_up(watch.link));
+        let lost = self
+            .watches
+            .iter_mut()
+            .filter(|watch| watch.lost && is_up(watch.link));
         lost.map(|watch| {
             watch.lost = false;
             watch.link
@@ -275,7 +289,8 @@ impl Desk {
 
     fn failed(&mut self, kind: Kind, start_ns: u64, code: &str, why: &str) {
         if self.filling {
-            self.fill_failure.get_or_insert_with(|| format!("{code}: {why}"));
+            self.fill_failure
+                .get_or_insert_with(|| format!("{code}: {why}"));
         } else if self.window.holds(start_ns) || code == WRONG_ANSWER {
             // A wrong answer counts whenever it comes.
             self.tally.failed(kind, code, why);
@@ -288,7 +303,12 @@ impl Desk {
     }
 
     /// Ends the calls whose time is up; `cancel` is told their connection and stream.
-    pub(super) fn expire(&mut self, now_ns: u64, timeout_ms: u128, cancel: &mut impl FnMut(usize, u32)) {
+    pub(super) fn expire(
+        &mut self,
+        now_ns: u64,
+        timeout_ms: u128,
+        cancel: &mut impl FnMut(usize, u32),
+    ) {
         for place in 0..self.calls.len() {
             let call = &mut self.calls[place];
             if !call.open || call.expires_ns > now_ns {
@@ -303,13 +323,26 @@ impl Desk {
             self.free.push(place as u32);
             self.open_count -= 1;
             self.busy[link] -= 1;
-            self.failed(kind, start_ns, TIMEOUT, &format!("no answer within {timeout_ms} ms"));
+            self.failed(
+                kind,
+                start_ns,
+                TIMEOUT,
+                &format!("no answer within {timeout_ms} ms"),
+            );
         }
     }
 
     fn watch_message(&mut self, token: u64, message: &[u8], now_ns: u64) {
-        let Some(WatchAnswer { watcher, created, cancelled, events, .. }) = watch_answer(message) else {
-            self.tally.failed(Kind::Event, WRONG_ANSWER, "the watch answer cannot be read");
+        let Some(WatchAnswer {
+            watcher,
+            created,
+            cancelled,
+            events,
+            ..
+        }) = watch_answer(message)
+        else {
+            self.tally
+                .failed(Kind::Event, WRONG_ANSWER, "the watch answer cannot be read");
             return;
         };
         let watch = &mut self.watches[(token & !WATCH_TOKEN) as usize];
@@ -326,16 +359,25 @@ impl Desk {
         }
         // Servers number the watchers of a stream from zero.
         if place >= watch.seen.len() {
-            watch.seen.resize(watch.wanted.max(place.min(watch.wanted) + 1), 0);
+            watch
+                .seen
+                .resize(watch.wanted.max(place.min(watch.wanted) + 1), 0);
         }
         let Some(seen) = watch.seen.get_mut(place) else {
-            self.tally.failed(Kind::Event, WRONG_ANSWER, "an event for a watcher that nobody made");
+            self.tally.failed(
+                Kind::Event,
+                WRONG_ANSWER,
+                "an event for a watcher that nobody made",
+            );
             return;
         };
         for event in events {
             // The load changes one key with each revision, so that each event has its own.
             if event.modified <= *seen {
-                let why = format!("an event of revision {} after one of {seen}", event.modified);
+                let why = format!(
+                    "an event of revision {} after one of {seen}",
+                    event.modified
+                );
                 self.tally.failed(Kind::Event, WRONG_ANSWER, &why);
             }
             *seen = event.modified;

@@ -132,7 +132,9 @@ impl Lane {
 
     /// Connects, and opens what the load needs.
     pub(super) fn prepare(&mut self, time_max: Duration, stop: &AtomicBool) -> Result<(), String> {
-        self.drive_until(Phase::Connect, time_max, stop, |lane| lane.links.iter().all(Link::is_up))?;
+        self.drive_until(Phase::Connect, time_max, stop, |lane| {
+            lane.links.iter().all(Link::is_up)
+        })?;
         if self.plan.workload.fill {
             self.desk.filling = true;
             let filled = |lane: &Lane| lane.filled && lane.desk.open_count == 0;
@@ -161,7 +163,8 @@ impl Lane {
         let begin_ns = self.now_ns();
         self.touched = (0..self.links.len()).collect();
         loop {
-            self.turn(&mut phase, u64::MAX).map_err(|error| error.to_string())?;
+            self.turn(&mut phase, u64::MAX)
+                .map_err(|error| error.to_string())?;
             if done(self) {
                 return Ok(());
             }
@@ -178,14 +181,18 @@ impl Lane {
             };
             let refused = self.links.iter().find_map(|link| match &link.down {
                 // A refusal at the very beginning is final: nobody waits for a server that is not there.
-                Some((0, why)) if why.starts_with(&link.place.endpoint.to_string()) => Some(why.clone()),
+                Some((0, why)) if why.starts_with(&link.place.endpoint.to_string()) => {
+                    Some(why.clone())
+                }
                 _ => None,
             });
             if let Some(why) = refused.filter(|_| matches!(phase, Phase::Connect)) {
                 return Err(why);
             }
             if patience {
-                return Err(self.why_down().unwrap_or_else(|| "no answer in time".into()));
+                return Err(self
+                    .why_down()
+                    .unwrap_or_else(|| "no answer in time".into()));
             }
         }
     }
@@ -241,7 +248,12 @@ impl Lane {
         Ending {
             succeeded: self.desk.succeeded,
             last_success_ns: self.desk.last_success_ns,
-            down: self.links.iter().filter_map(|link| link.down.clone()).map(|(_, why)| why).collect(),
+            down: self
+                .links
+                .iter()
+                .filter_map(|link| link.down.clone())
+                .map(|(_, why)| why)
+                .collect(),
         }
     }
 
@@ -252,7 +264,11 @@ impl Lane {
         };
         let kind = self.plan.workload.mix[0].0;
         while schedule.next_ns() < until_ns && self.plan.operations_max > 0 {
-            self.desk.never_sent(kind, schedule.next_ns(), "the server was too slow to take it");
+            self.desk.never_sent(
+                kind,
+                schedule.next_ns(),
+                "the server was too slow to take it",
+            );
             schedule.advance();
         }
     }
@@ -296,7 +312,8 @@ impl Lane {
         }
         let links = &mut self.links;
         let mut cancel = |link: usize, stream| links[link].connection.cancel(stream);
-        self.desk.expire(now_ns, self.plan.timeout.as_millis(), &mut cancel);
+        self.desk
+            .expire(now_ns, self.plan.timeout.as_millis(), &mut cancel);
         let links = &self.links;
         for link in self.desk.take_lost_watches(|link| links[link].is_up()) {
             self.open_watches(link);
@@ -408,7 +425,9 @@ impl Lane {
                 }
             }
             self.desk.renewal_sent(number, token);
-        } else if let Started::On(stream) = connection.start(asked.method, &self.request, true, token) {
+        } else if let Started::On(stream) =
+            connection.start(asked.method, &self.request, true, token)
+        {
             self.desk.sent(token, stream);
         }
     }
@@ -463,12 +482,17 @@ impl Lane {
     fn lost(&self, now_ns: u64) -> bool {
         let patience_ns = self.plan.patience.as_nanos() as u64;
         self.links.iter().all(|link| {
-            link.down.as_ref().is_some_and(|(since_ns, _)| now_ns.saturating_sub(*since_ns) > patience_ns)
+            link.down
+                .as_ref()
+                .is_some_and(|(since_ns, _)| now_ns.saturating_sub(*since_ns) > patience_ns)
         })
     }
 
     fn why_down(&self) -> Option<String> {
-        self.links.iter().find_map(|link| link.down.as_ref()).map(|(_, why)| why.clone())
+        self.links
+            .iter()
+            .find_map(|link| link.down.as_ref())
+            .map(|(_, why)| why.clone())
     }
 }
 

@@ -84,7 +84,12 @@ impl Link {
         let place = &self.place;
         let socket = Socket::connect(&place.endpoint, place.address, place.tls.as_ref())?;
         let both = epoll::EventFlags::IN | epoll::EventFlags::OUT;
-        epoll::add(poller, socket.as_fd(), epoll::EventData::new_u64(self.number), both)?;
+        epoll::add(
+            poller,
+            socket.as_fd(),
+            epoll::EventData::new_u64(self.number),
+            both,
+        )?;
         self.connection = Connection::new(&place.options);
         self.socket = Some(socket);
         self.stuck = true;
@@ -106,7 +111,11 @@ impl Link {
         }
     }
 
-    fn progress(&mut self, buffer: &mut [u8], sink: &mut impl FnMut(Event<'_>)) -> Result<(), String> {
+    fn progress(
+        &mut self,
+        buffer: &mut [u8],
+        sink: &mut impl FnMut(Event<'_>),
+    ) -> Result<(), String> {
         let Some(socket) = &mut self.socket else {
             return Ok(());
         };
@@ -117,7 +126,9 @@ impl Link {
         for _ in 0..READS_MAX {
             match socket.read(buffer).map_err(|error| error.to_string())? {
                 Received::Bytes(count) => {
-                    self.connection.receive(&buffer[..count], sink).map_err(|fault| fault.0)?;
+                    self.connection
+                        .receive(&buffer[..count], sink)
+                        .map_err(|fault| fault.0)?;
                     // A short read was all there is.
                     if count < READ_BYTES && !self.place.endpoint.tls {
                         break;

@@ -122,14 +122,21 @@ pub fn run(spec: &RunSpec, stop: &Arc<AtomicBool>) -> Result<RunResult, RunError
         true => Some(client_config(&spec.tls)?),
         false => None,
     };
-    let found = target::find(&spec.endpoints, tls.as_ref(), spec.leader_only, spec.connect_timeout)?;
+    let found = target::find(
+        &spec.endpoints,
+        tls.as_ref(),
+        spec.leader_only,
+        spec.connect_timeout,
+    )?;
     for why in &found.down {
         eprintln!("kontiki-load: goes on without {why}");
     }
     let mut watched = Watched::new(&spec.server_pids)?;
     let mut places = Vec::new();
     for endpoint in &found.up {
-        let timeout = spec.send_timeout.then(|| format!("{}m", spec.timeout.as_millis().max(1)));
+        let timeout = spec
+            .send_timeout
+            .then(|| format!("{}m", spec.timeout.as_millis().max(1)));
         places.push(Place {
             endpoint: endpoint.clone(),
             address: endpoint.address()?,
@@ -146,7 +153,14 @@ pub fn run(spec: &RunSpec, stop: &Arc<AtomicBool>) -> Result<RunResult, RunError
     let epoch = Instant::now();
     let crew = Crew::start(spec, &places, connections, lanes, epoch, stop)?;
     let outcome = crew.measure(spec, epoch, stop, &mut watched);
-    let Measured { collector, mut notes, mut partial, duration, generator, started } = outcome?;
+    let Measured {
+        collector,
+        mut notes,
+        mut partial,
+        duration,
+        generator,
+        started,
+    } = outcome?;
     for why in found.down {
         partial.get_or_insert_with(|| why.clone());
         notes.push(format!("without an endpoint from the beginning: {why}"));
@@ -155,7 +169,9 @@ pub fn run(spec: &RunSpec, stop: &Arc<AtomicBool>) -> Result<RunResult, RunError
         partial.get_or_insert_with(|| format!("the server with process id {pid} has ended"));
     }
     let operations = collector.finish(duration);
-    let wrong = operations.iter().filter_map(|operation| operation.errors.get(WRONG_ANSWER));
+    let wrong = operations
+        .iter()
+        .filter_map(|operation| operation.errors.get(WRONG_ANSWER));
     let wrong: u64 = wrong.map(|error| error.count).sum();
     if wrong > 0 {
         notes.push(format!("{wrong} answers were wrong"));
@@ -279,7 +295,9 @@ impl Crew {
             let plan = LanePlan {
                 lane,
                 lanes,
-                places: (number..number + own).map(|link| places[link % places.len()].clone()).collect(),
+                places: (number..number + own)
+                    .map(|link| places[link % places.len()].clone())
+                    .collect(),
                 workload: spec.workload.clone(),
                 shape: spec.shape,
                 operations_max: spec.operations_max.map_or(u64::MAX, |all| {
@@ -293,9 +311,14 @@ impl Crew {
             number += own;
             let (go_in, go) = mpsc::sync_channel(1);
             crew.go.push(go_in);
-            let (notes, stop, time_max) = (notes_in.clone(), Arc::clone(stop), spec.connect_timeout);
+            let (notes, stop, time_max) =
+                (notes_in.clone(), Arc::clone(stop), spec.connect_timeout);
             let body = move || work(plan, time_max, &go, &stop, &notes);
-            crew.threads.push(std::thread::Builder::new().name(format!("lane-{lane}")).spawn(body)?);
+            crew.threads.push(
+                std::thread::Builder::new()
+                    .name(format!("lane-{lane}"))
+                    .spawn(body)?,
+            );
         }
         let mut ready = 0;
         while ready < lanes {
@@ -306,7 +329,11 @@ impl Crew {
                     return Err(RunError::Preparation(why));
                 }
                 Ok(_) => {}
-                Err(_) => return Err(RunError::Preparation("a thread ended without a word".into())),
+                Err(_) => {
+                    return Err(RunError::Preparation(
+                        "a thread ended without a word".into(),
+                    ));
+                }
             }
         }
         Ok(crew)
@@ -353,13 +380,24 @@ impl Crew {
         for why in clerk.endings.iter().flat_map(|ending| &ending.down) {
             partial.get_or_insert_with(|| format!("a connection is down at the end: {why}"));
         }
-        let last_ns = clerk.endings.iter().map(|ending| ending.last_success_ns).max().unwrap_or(0);
-        if end_ns.saturating_sub(last_ns) > SILENCE_MAX.as_nanos() as u64 && spec.operations_max.is_none() {
-            let silent = (end_ns.saturating_sub(last_ns.max(window.from_ns))) as f64 / SECOND_NS as f64;
-            partial.get_or_insert_with(|| format!("no operation succeeded in the last {silent:.1} s"));
+        let last_ns = clerk
+            .endings
+            .iter()
+            .map(|ending| ending.last_success_ns)
+            .max()
+            .unwrap_or(0);
+        if end_ns.saturating_sub(last_ns) > SILENCE_MAX.as_nanos() as u64
+            && spec.operations_max.is_none()
+        {
+            let silent =
+                (end_ns.saturating_sub(last_ns.max(window.from_ns))) as f64 / SECOND_NS as f64;
+            partial
+                .get_or_insert_with(|| format!("no operation succeeded in the last {silent:.1} s"));
         }
         let all: u64 = clerk.endings.iter().map(|ending| ending.succeeded).sum();
-        let notes = vec![format!("{all} operations succeeded from the first to the last, fill and warm-up included")];
+        let notes = vec![format!(
+            "{all} operations succeeded from the first to the last, fill and warm-up included"
+        )];
         Ok(Measured {
             collector: clerk.collector,
             notes,
@@ -431,11 +469,19 @@ impl Clerk {
     }
 
     fn window_end_ns(&self) -> u64 {
-        self.stopped_ns.unwrap_or(self.window.until_ns).min(self.window.until_ns)
+        self.stopped_ns
+            .unwrap_or(self.window.until_ns)
+            .min(self.window.until_ns)
     }
 
     /// Takes notes until every thread has finished. Costs are read where the measured part begins and ends.
-    fn collect(&mut self, notes: &Receiver<Note>, lanes: usize, stop: &AtomicBool, watched: &mut Watched) {
+    fn collect(
+        &mut self,
+        notes: &Receiver<Note>,
+        lanes: usize,
+        stop: &AtomicBool,
+        watched: &mut Watched,
+    ) {
         let mut begun = false;
         let mut ended = false;
         let mut next_look_ns = 0;
@@ -464,7 +510,8 @@ impl Clerk {
                 (true, false) => next_look_ns.min(self.window.until_ns),
                 (true, true) => now_ns + SECOND_NS,
             };
-            let wait = Duration::from_nanos(next_ns.saturating_sub(now_ns)).min(Duration::from_millis(100));
+            let wait = Duration::from_nanos(next_ns.saturating_sub(now_ns))
+                .min(Duration::from_millis(100));
             match notes.recv_timeout(wait) {
                 Ok(note) => self.take(note, stop),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -473,7 +520,8 @@ impl Clerk {
         }
         if !ended {
             // All operations are done, or nobody is left to do them.
-            self.stopped_ns.get_or_insert(self.epoch.elapsed().as_nanos() as u64);
+            self.stopped_ns
+                .get_or_insert(self.epoch.elapsed().as_nanos() as u64);
             watched.look();
             self.cpu_end = own_cpu();
         }
@@ -489,7 +537,8 @@ impl Clerk {
                 }
             }
             Note::Lost(why) => {
-                self.partial.get_or_insert_with(|| format!("the servers are gone: {why}"));
+                self.partial
+                    .get_or_insert_with(|| format!("the servers are gone: {why}"));
                 // The other threads would measure half of what was asked.
                 stop.store(true, Ordering::Relaxed);
             }
@@ -517,11 +566,22 @@ impl Clerk {
 fn describe(spec: &RunSpec, connections: usize, lanes: usize) -> Workload {
     let shape = match spec.shape {
         Shape::Closed { in_flight } => format!("{in_flight} in flight"),
-        Shape::Open { rate, poisson: false, .. } => format!("{rate:.0}/s at equal intervals"),
-        Shape::Open { rate, poisson: true, .. } => format!("{rate:.0}/s at random intervals"),
+        Shape::Open {
+            rate,
+            poisson: false,
+            ..
+        } => format!("{rate:.0}/s at equal intervals"),
+        Shape::Open {
+            rate,
+            poisson: true,
+            ..
+        } => format!("{rate:.0}/s at random intervals"),
     };
     let mut workload = Workload {
-        summary: format!("{}, {shape} over {connections} connections", spec.workload.summary()),
+        summary: format!(
+            "{}, {shape} over {connections} connections",
+            spec.workload.summary()
+        ),
         ..Workload::default()
     };
     let parameters = [
@@ -532,10 +592,21 @@ fn describe(spec: &RunSpec, connections: usize, lanes: usize) -> Workload {
         ("bytes of a key", spec.workload.keys.size_bytes.to_string()),
         (
             "bytes of a value",
-            format!("{} to {}", spec.workload.values.size_min, spec.workload.values.size_max),
+            format!(
+                "{} to {}",
+                spec.workload.values.size_min, spec.workload.values.size_max
+            ),
         ),
         ("filled first", spec.workload.fill.to_string()),
-        ("load goes to", if spec.leader_only { "the leader" } else { "all endpoints" }.to_owned()),
+        (
+            "load goes to",
+            if spec.leader_only {
+                "the leader"
+            } else {
+                "all endpoints"
+            }
+            .to_owned(),
+        ),
         ("patience with one operation", format!("{:?}", spec.timeout)),
         ("seed", spec.workload.seed.to_string()),
     ];
@@ -543,10 +614,15 @@ fn describe(spec: &RunSpec, connections: usize, lanes: usize) -> Workload {
         workload.parameters.insert(name.to_owned(), value);
     }
     if spec.workload.does(Kind::Range) {
-        workload.parameters.insert("keys of a range".into(), spec.workload.range_keys.to_string());
+        workload.parameters.insert(
+            "keys of a range".into(),
+            spec.workload.range_keys.to_string(),
+        );
     }
     if spec.workload.watchers > 0 {
-        workload.parameters.insert("watchers".into(), spec.workload.watchers.to_string());
+        workload
+            .parameters
+            .insert("watchers".into(), spec.workload.watchers.to_string());
     }
     workload
 }

@@ -46,7 +46,8 @@ pub(super) fn find(
         ..Target::default()
     };
     if leader_only {
-        let leads = |(_, status): &(Endpoint, Status)| status.leader != 0 && status.leader == status.member;
+        let leads =
+            |(_, status): &(Endpoint, Status)| status.leader != 0 && status.leader == status.member;
         let leader = members.into_iter().find(leads).ok_or(RunError::NoLeader)?;
         members = vec![leader];
     }

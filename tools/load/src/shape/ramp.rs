@@ -106,7 +106,10 @@ mod tests {
         for start_rate in [1000.0, 40_000.0, 200_000.0] {
             let (knee, steps) = search(42_000.0, start_rate);
             let knee = knee.expect("a knee");
-            assert!((39_900.0..=42_000.0).contains(&knee), "{knee} from {start_rate}");
+            assert!(
+                (39_900.0..=42_000.0).contains(&knee),
+                "{knee} from {start_rate}"
+            );
             assert!(steps < 20, "{steps}");
         }
         assert_eq!(search(0.0, 1000.0).0, None);

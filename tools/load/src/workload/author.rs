@@ -53,7 +53,11 @@ impl Author {
     /// For the thread `lane` of `lanes`.
     pub(crate) fn new(spec: &WorkloadSpec, lane: u64, lanes: u64) -> Author {
         let mut random = fastrand::Rng::with_seed(spec.seed.wrapping_mul(lanes).wrapping_add(lane));
-        let swaps = if spec.does(Kind::Txn) { spec.keys.count as usize } else { 0 };
+        let swaps = if spec.does(Kind::Txn) {
+            spec.keys.count as usize
+        } else {
+            0
+        };
         Author {
             keys: KeyPicker::new(&spec.keys, lane, lanes),
             values: ValueMaker::new(spec.values, lane, &mut random),
@@ -148,7 +152,12 @@ impl Author {
 
     fn put(&mut self, key: u64, start_ns: u64, out: &mut Vec<u8>) -> Asked {
         write_key(&mut self.key, &self.spec.keys, key);
-        messages::put(out, &self.key, self.values.next(start_ns, &mut self.random), 0);
+        messages::put(
+            out,
+            &self.key,
+            self.values.next(start_ns, &mut self.random),
+            0,
+        );
         self.asked(Kind::Put, Method::Put, key as i64)
     }
 
@@ -164,14 +173,21 @@ impl Author {
         let first = key.min(self.spec.keys.count - length);
         write_key(&mut self.key, &self.spec.keys, first);
         self.write_key_end();
-        messages::range(out, &self.key, &self.key_end, length, self.spec.serializable);
+        messages::range(
+            out,
+            &self.key,
+            &self.key_end,
+            length,
+            self.spec.serializable,
+        );
         self.asked(Kind::Range, Method::Range, first as i64)
     }
 
     /// The prefix with its last byte raised ends the key space. Prefixes are text: never 0xff.
     fn write_key_end(&mut self) {
         self.key_end.clear();
-        self.key_end.extend_from_slice(self.spec.keys.prefix.as_bytes());
+        self.key_end
+            .extend_from_slice(self.spec.keys.prefix.as_bytes());
         match self.key_end.last_mut() {
             Some(last) => *last += 1,
             None => self.key_end.push(0),
@@ -196,21 +212,30 @@ impl Author {
 
     /// Renews or revokes a lease, or grants one when there is none.
     fn use_lease(&mut self, kind: Kind, out: &mut Vec<u8>) -> Asked {
-        if kind == Kind::Renew && self.leases.len() < self.leases_max && !self.spec.does(Kind::Grant) {
+        if kind == Kind::Renew
+            && self.leases.len() < self.leases_max
+            && !self.spec.does(Kind::Grant)
+        {
             return self.grant(out);
         }
         let lease = if kind == Kind::Revoke {
             self.leases.pop_front()
         } else {
             self.next_lease = self.next_lease.wrapping_add(1);
-            self.leases.get(self.next_lease % self.leases.len().max(1)).copied()
+            self.leases
+                .get(self.next_lease % self.leases.len().max(1))
+                .copied()
         };
         let Some(lease) = lease else {
             messages::grant(out, self.spec.lease_ttl_seconds);
             return self.asked(Kind::Grant, Method::LeaseGrant, 0);
         };
         messages::lease(out, lease);
-        let method = if kind == Kind::Revoke { Method::LeaseRevoke } else { Method::LeaseKeepAlive };
+        let method = if kind == Kind::Revoke {
+            Method::LeaseRevoke
+        } else {
+            Method::LeaseKeepAlive
+        };
         self.asked(kind, method, lease)
     }
 
@@ -238,7 +263,12 @@ impl Author {
         self.judge_content(asked, &answer)
     }
 
-    fn judge_revision(&mut self, asked: &Asked, answer: &Answer, wrote: bool) -> Result<(), String> {
+    fn judge_revision(
+        &mut self,
+        asked: &Asked,
+        answer: &Answer,
+        wrote: bool,
+    ) -> Result<(), String> {
         let revision = answer.revision;
         if wrote {
             if revision <= asked.floor {
@@ -276,9 +306,9 @@ impl Author {
     fn judge_content(&mut self, asked: &Asked, answer: &Answer) -> Result<(), String> {
         match asked.kind {
             // A member that lags may not have the fill yet.
-            Kind::Get if self.all_there && !self.spec.serializable && answer.count != 1 => {
-                Err(format!("a key that was put is not there ({} found)", answer.count))
-            }
+            Kind::Get if self.all_there && !self.spec.serializable && answer.count != 1 => Err(
+                format!("a key that was put is not there ({} found)", answer.count),
+            ),
             Kind::Range if self.all_there && !self.spec.serializable => {
                 let expected = self.spec.range_keys.min(self.spec.keys.count);
                 match answer.count {
@@ -288,7 +318,11 @@ impl Author {
             }
             Kind::Txn => {
                 let known = &mut self.modified[asked.subject as usize];
-                let seen = if answer.succeeded { answer.revision } else { answer.modified };
+                let seen = if answer.succeeded {
+                    answer.revision
+                } else {
+                    answer.modified
+                };
                 // Answers may arrive in another order than they were given; a deletion is zero.
                 *known = if seen == 0 { 0 } else { seen.max(*known) };
                 Ok(())
@@ -297,9 +331,10 @@ impl Author {
                 self.leases.push_back(answer.lease);
                 Ok(())
             }
-            Kind::Renew if answer.lease != asked.subject => {
-                Err(format!("the renewal of lease {} was answered for {}", asked.subject, answer.lease))
-            }
+            Kind::Renew if answer.lease != asked.subject => Err(format!(
+                "the renewal of lease {} was answered for {}",
+                asked.subject, answer.lease
+            )),
             Kind::Renew if answer.ttl_seconds == 0 => {
                 self.leases.retain(|lease| *lease != asked.subject);
                 Err(format!("lease {} is gone before its time", asked.subject))

@@ -175,8 +175,14 @@ pub(crate) fn write_key(out: &mut Vec<u8>, spec: &KeySpec, key: u64) {
 
 /// Digits of each key's number: all keys are equally long, so that their order is that of the numbers.
 fn key_digits(spec: &KeySpec) -> usize {
-    let needed = spec.count.saturating_sub(1).checked_ilog10().map_or(1, |digits| digits as usize + 1);
-    spec.size_bytes.saturating_sub(spec.prefix.len()).max(needed)
+    let needed = spec
+        .count
+        .saturating_sub(1)
+        .checked_ilog10()
+        .map_or(1, |digits| digits as usize + 1);
+    spec.size_bytes
+        .saturating_sub(spec.prefix.len())
+        .max(needed)
 }
 
 /// Makes values for one thread.
@@ -204,7 +210,11 @@ impl ValueMaker {
     /// The next value, of a put that is to start at `start_ns`.
     pub(crate) fn next(&mut self, start_ns: u64, random: &mut fastrand::Rng) -> &[u8] {
         let ValueSpec { size_min, size_max } = self.spec;
-        let size = if size_min == size_max { size_max } else { random.usize(size_min..=size_max) };
+        let size = if size_min == size_max {
+            size_max
+        } else {
+            random.usize(size_min..=size_max)
+        };
         let from = random.usize(0..POOL_BYTES);
         self.value.clear();
         self.value.extend_from_slice(&self.pool[from..from + size]);
@@ -266,7 +276,11 @@ mod tests {
     /// Goal: each order has the shape that it says.
     #[test]
     fn orders() {
-        assert!(frequencies(KeyOrder::Sequential, 3000).iter().all(|count| *count == 3));
+        assert!(
+            frequencies(KeyOrder::Sequential, 3000)
+                .iter()
+                .all(|count| *count == 3)
+        );
         let uniform = frequencies(KeyOrder::Uniform, 100_000);
         assert!(uniform[0] < 150 && uniform[999] > 55, "{uniform:?}");
         for exponent in [0.8, 1.0, 1.2] {
@@ -274,7 +288,10 @@ mod tests {
             for rank in [2, 4, 10_usize] {
                 let ratio = f64::from(zipf[0]) / f64::from(zipf[rank - 1]);
                 let expected = (rank as f64).powf(exponent);
-                assert!((ratio / expected - 1.0).abs() < 0.1, "{exponent} {rank}: {ratio} is not {expected}");
+                assert!(
+                    (ratio / expected - 1.0).abs() < 0.1,
+                    "{exponent} {rank}: {ratio} is not {expected}"
+                );
             }
         }
     }
@@ -285,7 +302,9 @@ mod tests {
         let spec = spec(10, 1, KeyOrder::Sequential);
         let mut random = fastrand::Rng::with_seed(1);
         let mut lanes = [KeyPicker::new(&spec, 0, 2), KeyPicker::new(&spec, 1, 2)];
-        let picks: Vec<u64> = (0..10).map(|turn| lanes[turn % 2].next(&mut random)).collect();
+        let picks: Vec<u64> = (0..10)
+            .map(|turn| lanes[turn % 2].next(&mut random))
+            .collect();
         assert_eq!(picks, (0..10).collect::<Vec<_>>());
     }
 

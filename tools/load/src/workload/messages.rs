@@ -32,8 +32,12 @@ pub(crate) fn swap(out: &mut Vec<u8>, key: &[u8], value: &[u8], revision: i64) {
         put_bytes(compare, 3, key);
         put_bytes_or_zero(compare, 6, revision);
     });
-    put_message(out, 2, |op| put_message(op, 2, |request| put(request, key, value, 0)));
-    put_message(out, 3, |op| put_message(op, 1, |request| range(request, key, &[], 0, false)));
+    put_message(out, 2, |op| {
+        put_message(op, 2, |request| put(request, key, value, 0))
+    });
+    put_message(out, 3, |op| {
+        put_message(op, 1, |request| range(request, key, &[], 0, false))
+    });
 }
 
 /// A number inside a oneof is written also when it is zero.
@@ -243,7 +247,9 @@ pub(crate) fn status(message: &[u8]) -> Option<Status> {
                 read_header(header, &mut read)?;
                 status.member = read.member;
             }
-            (2, Content::Bytes(version)) => status.version = String::from_utf8_lossy(version).into_owned(),
+            (2, Content::Bytes(version)) => {
+                status.version = String::from_utf8_lossy(version).into_owned()
+            }
             (4, Content::Number(leader)) => status.leader = leader,
             _ => {}
         }
@@ -253,5 +259,7 @@ pub(crate) fn status(message: &[u8]) -> Option<Status> {
 
 /// How many members an answer to Cluster.MemberList lists.
 pub(crate) fn member_count(message: &[u8]) -> u32 {
-    Fields::of(message).filter(|(number, _)| *number == 2).count() as u32
+    Fields::of(message)
+        .filter(|(number, _)| *number == 2)
+        .count() as u32
 }

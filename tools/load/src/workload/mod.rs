@@ -114,7 +114,9 @@ impl WorkloadSpec {
     /// Whether `kind` is among the operations.
     #[must_use]
     pub fn does(&self, kind: Kind) -> bool {
-        self.mix.iter().any(|(other, weight)| *other == kind && *weight > 0)
+        self.mix
+            .iter()
+            .any(|(other, weight)| *other == kind && *weight > 0)
     }
 
     /// What it does, in a few words: `put 20 : get 80, 100000 keys (uniform), 256 B values`.
@@ -132,10 +134,16 @@ impl WorkloadSpec {
             KeyOrder::Zipfian { exponent } => format!("zipfian {exponent}"),
         };
         let values = match self.values {
-            ValueSpec { size_min, size_max } if size_min == size_max => format!("{size_max} B values"),
+            ValueSpec { size_min, size_max } if size_min == size_max => {
+                format!("{size_max} B values")
+            }
             ValueSpec { size_min, size_max } => format!("values of {size_min} to {size_max} B"),
         };
-        let mut summary = format!("{}{consistency}, {} keys ({order}), {values}", self.mix_text(), self.keys.count);
+        let mut summary = format!(
+            "{}{consistency}, {} keys ({order}), {values}",
+            self.mix_text(),
+            self.keys.count
+        );
         if self.does(Kind::Range) {
             summary += &format!(", ranges of {} keys", self.range_keys);
         }

@@ -126,13 +126,20 @@ mod tests {
         let Some((16, Content::Bytes(inner))) = fields.next() else {
             panic!("a message");
         };
-        assert_eq!(Fields::of(inner).next(), Some((1, Content::Number(u64::MAX))));
+        assert_eq!(
+            Fields::of(inner).next(),
+            Some((1, Content::Number(u64::MAX)))
+        );
         assert!(fields.next().is_none() && !fields.broken);
         for cut in 1..message.len() {
             let mut fields = Fields::of(&message[..cut]);
             let count = fields.by_ref().count();
             // After 5 and 8 bytes a field is whole.
-            assert_eq!(fields.broken, ![5, 8].contains(&cut), "{cut}: {count} fields");
+            assert_eq!(
+                fields.broken,
+                ![5, 8].contains(&cut),
+                "{cut}: {count} fields"
+            );
         }
         let mut group = Fields::of(&[0x0b]);
         assert!(group.next().is_none() && group.broken);
