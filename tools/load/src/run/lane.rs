@@ -80,6 +80,8 @@ pub(super) struct Lane {
     touched: Vec<usize>,
     next_link: usize,
     next_tick_ns: u64,
+    /// No operation of the load starts before.
+    begin_ns: u64,
     /// Every key of this thread's part of the fill is on its way.
     filled: bool,
     second: u32,
@@ -118,6 +120,7 @@ impl Lane {
             plan,
             next_link: 0,
             next_tick_ns: 0,
+            begin_ns: 0,
             filled: false,
             second: 0,
             request: Vec::new(),
@@ -206,6 +209,7 @@ impl Lane {
         notes: &SyncSender<Note>,
     ) -> Ending {
         self.desk.window = window;
+        self.begin_ns = begin_ns;
         self.touched = (0..self.links.len()).collect();
         let schedule = match self.plan.shape {
             Shape::Closed { .. } => None,
@@ -237,10 +241,12 @@ impl Lane {
                 let _ = notes.send(Note::Lost(why));
                 break;
             }
-            let exhausted = self.plan.operations_max == 0;
+            let all_started = match &phase {
+                Phase::Load(Some(schedule)) => schedule.next_ns() >= until_ns,
+                _ => now_ns >= until_ns,
+            };
             // Every call has an end: its answer, or its timeout.
-            if (now_ns >= until_ns || exhausted) && self.desk.open_count == 0 {
-                self.give_up_overdue(&mut phase, until_ns);
+            if (all_started || self.plan.operations_max == 0) && self.desk.open_count == 0 {
                 break;
             }
         }
@@ -254,22 +260,6 @@ impl Lane {
                 .filter_map(|link| link.down.clone())
                 .map(|(_, why)| why)
                 .collect(),
-        }
-    }
-
-    /// Operations whose time came before the end, but which no connection took.
-    fn give_up_overdue(&mut self, phase: &mut Phase, until_ns: u64) {
-        let Phase::Load(Some(schedule)) = phase else {
-            return;
-        };
-        let kind = self.plan.workload.mix[0].0;
-        while schedule.next_ns() < until_ns && self.plan.operations_max > 0 {
-            self.desk.never_sent(
-                kind,
-                schedule.next_ns(),
-                "the server was too slow to take it",
-            );
-            schedule.advance();
         }
     }
 
@@ -329,6 +319,11 @@ impl Lane {
                 self.start_fill(now_ns);
                 u64::MAX
             }
+            Phase::Load(_) if now_ns < self.begin_ns => {
+                // Nothing has arrived, but all is to start.
+                self.next_tick_ns = self.begin_ns;
+                self.begin_ns
+            }
             Phase::Load(None) => {
                 if now_ns < until_ns {
                     self.start_closed();
@@ -379,7 +374,16 @@ impl Lane {
             if start_ns > now_ns {
                 return start_ns;
             }
-            if self.desk.open_count >= in_flight_max || now_ns >= until_ns {
+            if now_ns - start_ns > self.plan.timeout.as_nanos() as u64 {
+                // Patience ended before it began.
+                self.plan.operations_max -= 1;
+                let kind = self.plan.workload.mix[0].0;
+                self.desk
+                    .never_sent(kind, start_ns, "the servers were too slow to take it");
+                schedule.advance();
+                continue;
+            }
+            if self.desk.open_count >= in_flight_max {
                 return u64::MAX;
             }
             let free = (0..self.links.len())

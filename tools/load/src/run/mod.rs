@@ -155,12 +155,13 @@ pub fn run(spec: &RunSpec, stop: &Arc<AtomicBool>) -> Result<RunResult, RunError
     let outcome = crew.measure(spec, epoch, stop, &mut watched);
     let Measured {
         collector,
-        mut notes,
+        succeeded,
         mut partial,
         duration,
         generator,
         started,
     } = outcome?;
+    let mut notes = Vec::new();
     for why in found.down {
         partial.get_or_insert_with(|| why.clone());
         notes.push(format!("without an endpoint from the beginning: {why}"));
@@ -176,6 +177,9 @@ pub fn run(spec: &RunSpec, stop: &Arc<AtomicBool>) -> Result<RunResult, RunError
     if wrong > 0 {
         notes.push(format!("{wrong} answers were wrong"));
     }
+    let mut workload = describe(spec, connections, lanes);
+    let all = ("succeeded with fill and warm-up", succeeded.to_string());
+    workload.parameters.insert(all.0.to_owned(), all.1);
     Ok(RunResult {
         label: spec.label.clone(),
         command: spec.command.clone(),
@@ -186,7 +190,7 @@ pub fn run(spec: &RunSpec, stop: &Arc<AtomicBool>) -> Result<RunResult, RunError
         endpoints: spec.endpoints.iter().map(Endpoint::to_string).collect(),
         target: found.target,
         machine: Machine::read(),
-        workload: describe(spec, connections, lanes),
+        workload,
         operations,
         servers: watched.costs(),
         generator,
@@ -266,7 +270,8 @@ struct Crew {
 
 struct Measured {
     collector: Collector,
-    notes: Vec<String>,
+    /// Operations of all time, the fill and the warm-up included.
+    succeeded: u64,
     partial: Option<String>,
     duration: Duration,
     generator: crate::result::CpuCost,
@@ -394,13 +399,10 @@ impl Crew {
             partial
                 .get_or_insert_with(|| format!("no operation succeeded in the last {silent:.1} s"));
         }
-        let all: u64 = clerk.endings.iter().map(|ending| ending.succeeded).sum();
-        let notes = vec![format!(
-            "{all} operations succeeded from the first to the last, fill and warm-up included"
-        )];
+        let succeeded = clerk.endings.iter().map(|ending| ending.succeeded).sum();
         Ok(Measured {
             collector: clerk.collector,
-            notes,
+            succeeded,
             partial,
             duration,
             generator: used(clerk.cpu_begin, clerk.cpu_end),

@@ -171,15 +171,14 @@ impl Author {
     fn range(&mut self, key: u64, out: &mut Vec<u8>) -> Asked {
         let length = self.spec.range_keys.min(self.spec.keys.count);
         let first = key.min(self.spec.keys.count - length);
+        if first + length < self.spec.keys.count {
+            write_key(&mut self.key, &self.spec.keys, first + length);
+            std::mem::swap(&mut self.key, &mut self.key_end);
+        } else {
+            self.write_key_end();
+        }
         write_key(&mut self.key, &self.spec.keys, first);
-        self.write_key_end();
-        messages::range(
-            out,
-            &self.key,
-            &self.key_end,
-            length,
-            self.spec.serializable,
-        );
+        messages::range(out, &self.key, &self.key_end, 0, self.spec.serializable);
         self.asked(Kind::Range, Method::Range, first as i64)
     }
 
