@@ -48,6 +48,12 @@ pub(super) struct LoadArguments {
         help_heading = "Results"
     )]
     server_pids: Vec<u32>,
+    /// Writes down every operation with its times, for `kontiki-load check`.
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    record: Option<PathBuf>,
+    /// Nobody else writes while --record goes on, so that every revision must be in the record.
+    #[arg(long, requires = "record", help_heading = "Results")]
+    exclusive: bool,
     /// No line of progress each second.
     #[arg(long, help_heading = "Results")]
     quiet: bool,
@@ -318,6 +324,8 @@ impl LoadArguments {
             connect_timeout: self.time.connect_timeout,
             patience: self.time.patience,
             server_pids: self.server_pids.clone(),
+            record: self.record.clone(),
+            record_exclusive: self.exclusive,
             progress: !self.quiet,
         })
     }

@@ -7,6 +7,8 @@ use crate::wire::{End, Event};
 use crate::workload::messages::{WatchAnswer, watch_answer};
 use crate::workload::{Asked, Author, Kind, stamped_start_ns};
 
+use super::record::{Came, Scribe};
+
 /// Nanoseconds of a second.
 pub(super) const SECOND_NS: u64 = 1_000_000_000;
 /// Codes of errors that are not gRPC's.
@@ -55,6 +57,9 @@ struct Call {
     open: bool,
     /// What the answer's message was worth.
     verdict: Option<Result<(), String>>,
+    /// Recording: what was asked, and what was answered.
+    request: Vec<u8>,
+    answer: Option<Vec<u8>>,
 }
 
 /// The renewals on their way over one connection, in order.
@@ -100,10 +105,12 @@ pub(super) struct Desk {
     pub(super) succeeded: u64,
     /// When an operation last succeeded.
     pub(super) last_success_ns: u64,
+    /// Writes everything down, if that is wanted.
+    scribe: Option<Scribe>,
 }
 
 impl Desk {
-    pub(super) fn new(author: Author, links: usize) -> Desk {
+    pub(super) fn new(author: Author, links: usize, scribe: Option<Scribe>) -> Desk {
         let mut renewals = Vec::new();
         renewals.resize_with(links, Renewals::default);
         Desk {
@@ -122,6 +129,7 @@ impl Desk {
             fill_failure: None,
             succeeded: 0,
             last_success_ns: 0,
+            scribe,
         }
     }
 
@@ -129,6 +137,7 @@ impl Desk {
     pub(super) fn open(
         &mut self,
         asked: Asked,
+        request: &[u8],
         link: usize,
         start_ns: u64,
         expires_ns: u64,
@@ -143,6 +152,11 @@ impl Desk {
             generation: self.generation,
             open: true,
             verdict: None,
+            request: match self.scribe {
+                Some(_) => request.to_vec(),
+                None => Vec::new(),
+            },
+            answer: None,
         };
         let place = match self.free.pop() {
             Some(place) => {
@@ -253,8 +267,10 @@ impl Desk {
             return;
         };
         let verdict = self.author.judge(&asked, message);
+        let recorded = self.scribe.is_some();
         if let Some(call) = self.call(token) {
             call.verdict = Some(verdict);
+            call.answer = recorded.then(|| message.to_vec());
         }
     }
 
@@ -265,6 +281,7 @@ impl Desk {
         call.open = false;
         let (kind, link, start_ns) = (call.asked.kind, call.link, call.start_ns);
         let verdict = call.verdict.take();
+        self.write_down((token & 0xffff_ffff) as usize, Some(&end), now_ns);
         self.free.push((token & 0xffff_ffff) as u32);
         self.open_count -= 1;
         self.busy[link] -= 1;
@@ -285,6 +302,30 @@ impl Desk {
                 self.failed(kind, start_ns, &code, &text);
             }
         }
+    }
+
+    /// Ends what is still open, because the run is over.
+    pub(super) fn give_up(&mut self, now_ns: u64) {
+        for place in 0..self.calls.len() {
+            if std::mem::take(&mut self.calls[place].open) {
+                self.write_down(place, None, now_ns);
+            }
+        }
+    }
+
+    /// Records the call at `place`, which ended so or not at all.
+    fn write_down(&mut self, place: usize, end: Option<&End>, now_ns: u64) {
+        let Some(scribe) = &mut self.scribe else {
+            return;
+        };
+        let call = &self.calls[place];
+        let came = match (end, &call.answer) {
+            (Some(End::Ok), Some(message)) => Came::Answer(message),
+            (Some(end), _) => Came::End(end),
+            (None, _) => Came::Nothing,
+        };
+        let times = (call.start_ns, now_ns);
+        scribe.over(call.link, call.asked.method, &call.request, times, &came);
     }
 
     fn failed(&mut self, kind: Kind, start_ns: u64, code: &str, why: &str) {
@@ -315,10 +356,12 @@ impl Desk {
                 continue;
             }
             call.open = false;
-            let (kind, link, start_ns) = (call.asked.kind, call.link, call.start_ns);
+            let (kind, link, start_ns, stream) =
+                (call.asked.kind, call.link, call.start_ns, call.stream);
+            self.write_down(place, None, now_ns);
             // Renewals share a stream, which goes on; their answers will find nobody.
             if kind != Kind::Renew {
-                cancel(link, call.stream);
+                cancel(link, stream);
             }
             self.free.push(place as u32);
             self.open_count -= 1;

@@ -17,6 +17,7 @@ use crate::workload::{Asked, Author, Kind, WorkloadSpec};
 
 use super::desk::{Desk, SECOND_NS, Window};
 use super::link::{Link, Place};
+use super::record::Scribe;
 
 /// Sockets handled in one turn.
 const EVENTS_MAX: usize = 256;
@@ -101,7 +102,7 @@ enum Phase {
 impl Lane {
     /// # Errors
     /// When the system has no descriptors left.
-    pub(super) fn new(plan: LanePlan) -> io::Result<Lane> {
+    pub(super) fn new(plan: LanePlan, scribe: Option<Scribe>) -> io::Result<Lane> {
         let in_flight = match plan.shape {
             Shape::Closed { in_flight } => share(in_flight, plan.lane, plan.lanes),
             Shape::Open { .. } => 0,
@@ -114,7 +115,7 @@ impl Lane {
         let author = Author::new(&plan.workload, plan.lane as u64, plan.lanes as u64);
         Ok(Lane {
             poller: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            desk: Desk::new(author, links.len()),
+            desk: Desk::new(author, links.len(), scribe),
             touched: (0..links.len()).collect(),
             links,
             plan,
@@ -250,6 +251,7 @@ impl Lane {
                 break;
             }
         }
+        self.desk.give_up(self.now_ns());
         let _ = notes.send(Note::Sample(self.desk.tally.hand_over(self.second)));
         Ending {
             succeeded: self.desk.succeeded,
@@ -285,11 +287,11 @@ impl Lane {
         self.touched.clear();
         for place in 0..self.events.len() {
             let number = self.events[place].data.u64() as usize;
-            // One clock reading per connection: answers of one read arrived together.
-            let now_ns = self.now_ns();
+            let epoch = self.plan.epoch;
             let desk = &mut self.desk;
-            let mut sink = |event: Event<'_>| desk.handle(number, event, now_ns);
-            self.links[number].ready(&self.poller, now_ns, &mut self.buffer, &mut sink);
+            let clock = move || epoch.elapsed().as_nanos() as u64;
+            let mut sink = |event: Event<'_>, at_ns| desk.handle(number, event, at_ns);
+            self.links[number].ready(&self.poller, &clock, &mut self.buffer, &mut sink);
             self.touched.push(number);
         }
         Ok(())
@@ -413,7 +415,9 @@ impl Lane {
 
     fn submit(&mut self, number: usize, asked: Asked, start_ns: u64) {
         let expires_ns = start_ns.saturating_add(self.plan.timeout.as_nanos() as u64);
-        let token = self.desk.open(asked, number, start_ns, expires_ns);
+        let token = self
+            .desk
+            .open(asked, &self.request, number, start_ns, expires_ns);
         let connection = &mut self.links[number].connection;
         if asked.kind == Kind::Renew {
             let renewals = &mut self.desk.renewals[number];
@@ -444,7 +448,7 @@ impl Lane {
             let desk = &mut self.desk;
             // Only a send that fails reads the clock.
             let clock = move || epoch.elapsed().as_nanos() as u64;
-            let mut sink = |event: Event<'_>| desk.handle(number, event, clock());
+            let mut sink = |event: Event<'_>, at_ns| desk.handle(number, event, at_ns);
             self.links[number].flush(&self.poller, &clock, &mut sink);
         }
     }

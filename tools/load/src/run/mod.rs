@@ -3,9 +3,12 @@
 mod desk;
 mod lane;
 mod link;
+mod record;
 mod target;
 
+use std::fs::File;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -13,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
 
+use crate::history::RecordWriter;
 use crate::measure::{Collector, Watched, own_cpu, used};
 use crate::result::{Machine, RampStep, RunResult, Workload};
 use crate::shape::{Ramp, RampSpec, Shape};
@@ -22,6 +26,7 @@ use crate::workload::{Kind, WorkloadSpec};
 use desk::{SECOND_NS, WRONG_ANSWER, Window};
 use lane::{Ending, Lane, LanePlan, Note, share};
 use link::Place;
+use record::Scribe;
 
 /// Hand-overs of all threads that may wait for the main thread.
 const NOTES_MAX: usize = 64;
@@ -67,6 +72,10 @@ pub struct RunSpec {
     pub patience: Duration,
     /// Processes of the servers on this machine, to account for.
     pub server_pids: Vec<u32>,
+    /// Where every operation is written down.
+    pub record: Option<PathBuf>,
+    /// Nobody else writes while it is recorded: everything that is seen must then be in the record.
+    pub record_exclusive: bool,
     /// A line each second on stderr.
     pub progress: bool,
 }
@@ -151,8 +160,22 @@ pub fn run(spec: &RunSpec, stop: &Arc<AtomicBool>) -> Result<RunResult, RunError
     let connections = spec.connections.max(1);
     let lanes = spec.threads.clamp(1, connections);
     let epoch = Instant::now();
-    let crew = Crew::start(spec, &places, connections, lanes, epoch, stop)?;
+    let record = match &spec.record {
+        Some(path) => Some(record::start(path, spec, &found.up[0], tls.as_ref())?),
+        None => None,
+    };
+    let crew = Crew::start(
+        spec,
+        &places,
+        (connections, lanes),
+        epoch,
+        stop,
+        record.as_ref(),
+    )?;
     let outcome = crew.measure(spec, epoch, stop, &mut watched);
+    if let Some(record) = record {
+        record.finish()?;
+    }
     let Measured {
         collector,
         succeeded,
@@ -283,10 +306,10 @@ impl Crew {
     fn start(
         spec: &RunSpec,
         places: &[Place],
-        connections: usize,
-        lanes: usize,
+        (connections, lanes): (usize, usize),
         epoch: Instant,
         stop: &Arc<AtomicBool>,
+        record: Option<&RecordWriter<File>>,
     ) -> Result<Crew, RunError> {
         let (notes_in, notes) = mpsc::sync_channel(NOTES_MAX);
         let mut crew = Crew {
@@ -318,7 +341,9 @@ impl Crew {
             crew.go.push(go_in);
             let (notes, stop, time_max) =
                 (notes_in.clone(), Arc::clone(stop), spec.connect_timeout);
-            let body = move || work(plan, time_max, &go, &stop, &notes);
+            let first_client = (number - own) as u32;
+            let scribe = record.map(|record| Scribe::new(record.recorder(), first_client));
+            let body = move || work(plan, scribe, time_max, &go, &stop, &notes);
             crew.threads.push(
                 std::thread::Builder::new()
                     .name(format!("lane-{lane}"))
@@ -414,12 +439,13 @@ impl Crew {
 /// The body of a thread.
 fn work(
     plan: LanePlan,
+    scribe: Option<Scribe>,
     time_max: Duration,
     go: &Receiver<(u64, Window)>,
     stop: &AtomicBool,
     notes: &SyncSender<Note>,
 ) {
-    let prepared = Lane::new(plan)
+    let prepared = Lane::new(plan, scribe)
         .map_err(|error| error.to_string())
         .and_then(|mut lane| lane.prepare(time_max, stop).map(|()| lane));
     // The main thread listens until every thread has finished or it has given up.
