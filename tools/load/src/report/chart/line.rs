@@ -7,7 +7,6 @@ use std::fmt::Write as _;
 
 use super::scale::Placed;
 use super::{Axis, SERIES_COLOURS, Scale, hint, label, legend, rule, svg};
-use crate::report::Unit;
 use crate::report::markup::{Element, coordinate};
 
 /// Lines over two axes.
