@@ -46,7 +46,8 @@ pub enum Stroke {
 
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 76.0;
-const RIGHT: f64 = super::WIDTH - 14.0;
+/// Leaves room for half of the last tick.
+const RIGHT: f64 = super::WIDTH - 36.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = HEIGHT - 44.0;
 
