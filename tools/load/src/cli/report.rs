@@ -47,8 +47,8 @@ pub struct Outputs {
 
 impl Outputs {
     /// Prints the table of these runs and writes the wanted files.
-    pub fn deliver(&self, runs: &[RunResult]) -> Result<(), Failure> {
-        self.deliver_report(&runs::report(runs), runs)
+    pub fn deliver(&self, runs: Vec<RunResult>) -> Result<(), Failure> {
+        self.deliver_report(&runs::report(&runs), &runs)
     }
 
     /// The same for a report of another kind, with the runs that it is made of.
@@ -105,7 +105,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         }
         runs = vec![all];
     }
-    arguments.outputs.deliver(&runs)?;
+    arguments.outputs.deliver(runs)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -148,7 +148,7 @@ mod tests {
             html: Some(directory.path().join("page.html")),
             ..Outputs::default()
         };
-        outputs.deliver(&[]).expect("written");
+        outputs.deliver(Vec::new()).expect("written");
         let read = ResultFile::read(&out.join("result.json")).expect("read");
         assert_eq!(read, ResultFile::new(Vec::new()));
         let mut names: Vec<_> = std::fs::read_dir(&out)
