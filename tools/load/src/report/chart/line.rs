@@ -45,7 +45,8 @@ pub enum Stroke {
 }
 
 const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 76.0;
+/// Leaves room for ticks such as `100,000/s` beside the name of the axis.
+const LEFT: f64 = 96.0;
 /// Leaves room for half of the last tick.
 const RIGHT: f64 = super::WIDTH - 36.0;
 const TOP: f64 = 12.0;
