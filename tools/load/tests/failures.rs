@@ -3,7 +3,11 @@
 //! Each failure must be one clear line on stderr, a result that says it is partial where there is one, and an exit
 //! code that is not zero.
 
-#![allow(missing_docs, reason = "a test has no public items")]
+#![allow(
+    missing_docs,
+    clippy::disallowed_methods,
+    reason = "a test has no public items, and its server uses plain sockets"
+)]
 
 mod server;
 
