@@ -479,6 +479,7 @@ impl Replay<'_> {
     }
 
     fn adopt_traces(&mut self, plan: &Plan, revision: i64) {
+        self.store.unordered.insert(revision);
         for (key, trace) in &plan.traces {
             match trace {
                 Trace::Put(kv) => self.store.adopt(*key, kv),

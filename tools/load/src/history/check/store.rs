@@ -50,6 +50,8 @@ pub(super) struct Store {
     leases: HashMap<i64, BTreeSet<u32>, FixedState>,
     /// Whether any key ever was tainted.
     pub(super) tainted: bool,
+    /// Revisions whose changes are known, but not their order.
+    pub(super) unordered: BTreeSet<i64>,
     /// Every change in order, kept when there are watches to judge.
     pub(super) log: Option<Vec<Change>>,
 }
@@ -62,6 +64,7 @@ impl Store {
             counter: Counter::new(keys),
             leases: HashMap::default(),
             tainted: false,
+            unordered: BTreeSet::new(),
             log: keep_log.then(Vec::new),
         }
     }

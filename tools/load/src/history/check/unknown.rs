@@ -406,7 +406,9 @@ impl Candidates {
                 let timely: Vec<usize> = timely
                     .filter(|number| self.all[*number].after < *revision)
                     .collect();
-                match timely.first() {
+                // Of some that do the same, the one with the least choice: the others may be needed for
+                // an older revision.
+                match timely.iter().max_by_key(|number| self.all[**number].after) {
                     // Others write as well: it need not have been any of these.
                     _ if wild => false,
                     None => {

@@ -21,6 +21,7 @@ pub(super) fn judge(history: &History, store: &Store, fog: &Fog, report: &mut Re
     let mut judge = Judge {
         history,
         fog,
+        unordered: &store.unordered,
         report,
         index: Index::new(log, history.keys.len(), history.base),
         compactions: compactions(history),
@@ -162,6 +163,7 @@ struct Watch {
 struct Judge<'a> {
     history: &'a History,
     fog: &'a Fog,
+    unordered: &'a BTreeSet<i64>,
     report: &'a mut Report,
     index: Index<'a>,
     compactions: Vec<i64>,
@@ -359,7 +361,10 @@ impl Judge<'_> {
             let Some(place) = place else {
                 continue;
             };
-            if newest.is_some_and(|newest| place < newest) {
+            let revision = event.kv.mod_revision;
+            let later = newest.filter(|newest| place < *newest);
+            let within = later.map(|later| self.index.change(later).revision) == Some(revision);
+            if later.is_some() && !(within && self.unordered.contains(&revision)) {
                 self.complain(
                     Rule::WatchOrder,
                     format!(
