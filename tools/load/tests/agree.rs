@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kontiki_harness::client::{CallError as ReferenceError, Client, block_on};
-use kontiki_harness::messages::{PUT, PutRequest, PutResponse, RANGE, RangeRequest, RangeResponse, TXN, TxnRequest, TxnResponse};
+use kontiki_harness::messages::{
+    PUT, PutRequest, PutResponse, RANGE, RangeRequest, RangeResponse, TXN, TxnRequest, TxnResponse,
+};
 use kontiki_harness::server::{Server, ServerOptions};
 use kontiki_load::wire::{CallError, Endpoint, Method, call};
 use prost::Message;
@@ -23,7 +25,11 @@ fn servers() -> Vec<PathBuf> {
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/debug/kontiki"),
         PathBuf::from,
     );
-    assert!(kontiki.exists(), "{} is missing: run cargo build, or set KONTIKI_BIN", kontiki.display());
+    assert!(
+        kontiki.exists(),
+        "{} is missing: run cargo build, or set KONTIKI_BIN",
+        kontiki.display()
+    );
     let etcd = std::env::var_os("ETCD_BIN").map(PathBuf::from);
     [kontiki].into_iter().chain(etcd).collect()
 }
@@ -36,15 +42,27 @@ fn ask<A: Message + Default>(
     request: &impl Message,
 ) -> (Said<A>, Said<A>) {
     let reference = block_on(async {
-        let client = Client::connect(options.client_address()).await.expect("a connection");
+        let client = Client::connect(options.client_address())
+            .await
+            .expect("a connection");
         client.call::<A>(path, request).await
     });
     let reference = reference.map_err(|error| match error {
         ReferenceError::Refused { code, message } => (code, message),
         other => panic!("{other}"),
     });
-    let endpoint: Endpoint = options.client_address().to_string().parse().expect("an endpoint");
-    let own = call(&endpoint, None, method, &request.encode_to_vec(), Duration::from_secs(20));
+    let endpoint: Endpoint = options
+        .client_address()
+        .to_string()
+        .parse()
+        .expect("an endpoint");
+    let own = call(
+        &endpoint,
+        None,
+        method,
+        &request.encode_to_vec(),
+        Duration::from_secs(20),
+    );
     let own = match own {
         Ok(message) => Ok(A::decode(&message[..]).expect("a message")),
         Err(CallError::Refused { code, message, .. }) => Err((code, message)),
@@ -79,7 +97,8 @@ fn same_answers() {
         let (reference, own) = ask::<RangeResponse>(&options, Method::Range, RANGE, &everything);
         assert_eq!(own.as_ref().expect("a range").kvs.len(), 5);
         assert_eq!(reference, own);
-        let (reference, own) = ask::<PutResponse>(&options, Method::Put, PUT, &PutRequest::default());
+        let (reference, own) =
+            ask::<PutResponse>(&options, Method::Put, PUT, &PutRequest::default());
         assert_eq!(own.as_ref().expect_err("an empty key").0, 3);
         assert_eq!(reference, own);
         let future = RangeRequest {
@@ -90,7 +109,8 @@ fn same_answers() {
         let (reference, own) = ask::<RangeResponse>(&options, Method::Range, RANGE, &future);
         assert_eq!(own.as_ref().expect_err("a future revision").0, 11);
         assert_eq!(reference, own);
-        let (reference, own) = ask::<TxnResponse>(&options, Method::Txn, TXN, &TxnRequest::default());
+        let (reference, own) =
+            ask::<TxnResponse>(&options, Method::Txn, TXN, &TxnRequest::default());
         assert_eq!(reference, own);
         server.kill().expect("it ends");
     }

@@ -213,6 +213,16 @@ impl LoadArguments {
         }
     }
 
+    /// Whether the load is an open loop.
+    pub(super) fn has_rate(&self) -> bool {
+        self.shape.rate.is_some()
+    }
+
+    /// Threads of the generator.
+    pub(super) fn threads(&self) -> usize {
+        self.shape.threads
+    }
+
     /// Runs the workload, shows what came of it, and says it in the exit code.
     pub(super) fn run(&self, workload: WorkloadSpec) -> Result<ExitCode, Failure> {
         let spec = self.spec(workload)?;

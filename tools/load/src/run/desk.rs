@@ -1,6 +1,9 @@
 //! The calls of one thread: what was asked, when, and what came of it.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::hash::BuildHasher as _;
+
+use foldhash::fast::FixedState;
 
 use crate::measure::Tally;
 use crate::wire::{End, Event};
@@ -73,8 +76,8 @@ pub(super) struct Renewals {
 #[derive(Debug)]
 struct WatchStream {
     link: usize,
-    /// The revision each watcher saw last, by its number in the stream.
-    seen: Vec<i64>,
+    /// For each watcher, by its number in the stream: the revision it saw last, and the hash of the key.
+    seen: Vec<(i64, u64)>,
     created: usize,
     wanted: usize,
     /// It ended; its watchers are to be made again.
@@ -236,11 +239,11 @@ impl Desk {
             }
             Event::Message(token, message) if token & RENEW_TOKEN != 0 => {
                 if let Some(token) = self.renewals[link].waiting.pop_front() {
-                    self.message(token, message);
+                    self.message(token, message, now_ns);
                     self.ended(token, End::Ok, now_ns);
                 }
             }
-            Event::Message(token, message) => self.message(token, message),
+            Event::Message(token, message) => self.message(token, message, now_ns),
             Event::Ended(token, end) if token & WATCH_TOKEN != 0 => {
                 let watch = &mut self.watches[(token & !WATCH_TOKEN) as usize];
                 (watch.wanted, watch.lost) = (0, true);
@@ -262,11 +265,11 @@ impl Desk {
         }
     }
 
-    fn message(&mut self, token: u64, message: &[u8]) {
+    fn message(&mut self, token: u64, message: &[u8], now_ns: u64) {
         let Some(asked) = self.call(token).map(|call| call.asked) else {
             return;
         };
-        let verdict = self.author.judge(&asked, message);
+        let verdict = self.author.judge(&asked, message, now_ns);
         let recorded = self.scribe.is_some();
         if let Some(call) = self.call(token) {
             call.verdict = Some(verdict);
@@ -304,8 +307,19 @@ impl Desk {
         }
     }
 
+    /// Whether keys are still there whose leases were to end within the window.
+    pub(super) fn awaits_ends(&self) -> bool {
+        self.author.overdue(self.window.until_ns).next().is_some()
+    }
+
     /// Ends what is still open, because the run is over.
     pub(super) fn give_up(&mut self, now_ns: u64) {
+        for end_ns in self.author.overdue(self.window.until_ns) {
+            if self.window.holds(end_ns) {
+                self.tally
+                    .failed(Kind::Expiry, TIMEOUT, "the key is still there");
+            }
+        }
         for place in 0..self.calls.len() {
             if std::mem::take(&mut self.calls[place].open) {
                 self.write_down(place, None, now_ns);
@@ -404,7 +418,7 @@ impl Desk {
         if place >= watch.seen.len() {
             watch
                 .seen
-                .resize(watch.wanted.max(place.min(watch.wanted) + 1), 0);
+                .resize(watch.wanted.max(place.min(watch.wanted) + 1), (0, 0));
         }
         let Some(seen) = watch.seen.get_mut(place) else {
             self.tally.failed(
@@ -415,16 +429,24 @@ impl Desk {
             return;
         };
         for event in events {
-            // The load changes one key with each revision, so that each event has its own.
-            if event.modified <= *seen {
+            // A revision may change several keys, but each of them once.
+            let now_seen = (event.modified, FixedState::default().hash_one(event.key));
+            if event.modified < seen.0 || now_seen == *seen {
                 let why = format!(
-                    "an event of revision {} after one of {seen}",
-                    event.modified
+                    "an event of revision {} after one of {}",
+                    event.modified, seen.0
                 );
                 self.tally.failed(Kind::Event, WRONG_ANSWER, &why);
             }
-            *seen = event.modified;
+            *seen = now_seen;
             self.events += 1;
+            if event.deleted {
+                let end_ns = self.author.ended(event.key);
+                if let Some(end_ns) = end_ns.filter(|end_ns| self.window.holds(*end_ns)) {
+                    self.tally.done(Kind::Expiry, now_ns.saturating_sub(end_ns));
+                }
+                continue;
+            }
             let start_ns = stamped_start_ns(event.value).unwrap_or(u64::MAX);
             if self.window.holds(start_ns) && now_ns >= start_ns {
                 self.tally.done(Kind::Event, now_ns - start_ns);

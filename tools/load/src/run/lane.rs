@@ -221,6 +221,7 @@ impl Lane {
         };
         let mut phase = Phase::Load(schedule);
         let mut until_ns = window.until_ns;
+        let timeout_ns = self.plan.timeout.as_nanos() as u64;
         loop {
             if let Err(error) = self.turn(&mut phase, until_ns) {
                 // The poller itself failed: nothing can go on.
@@ -247,7 +248,11 @@ impl Lane {
                 _ => now_ns >= until_ns,
             };
             // Every call has an end: its answer, or its timeout.
-            if (all_started || self.plan.operations_max == 0) && self.desk.open_count == 0 {
+            let all_ended =
+                (all_started || self.plan.operations_max == 0) && self.desk.open_count == 0;
+            // Leases end by time, also after the last operation.
+            let patient = now_ns < until_ns.saturating_add(timeout_ns);
+            if all_ended && !(patient && self.desk.awaits_ends()) {
                 break;
             }
         }

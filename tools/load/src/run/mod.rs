@@ -6,6 +6,7 @@ mod link;
 mod record;
 mod target;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -203,6 +204,12 @@ pub fn run(spec: &RunSpec, stop: &Arc<AtomicBool>) -> Result<RunResult, RunError
     let mut workload = describe(spec, connections, lanes);
     let all = ("succeeded with fill and warm-up", succeeded.to_string());
     workload.parameters.insert(all.0.to_owned(), all.1);
+    let mut target = found.target;
+    let servers = watched.costs();
+    // The protocol tells a version and no name; the process has one.
+    if let Some(server) = servers.first() {
+        target.program.clone_from(&server.name);
+    }
     Ok(RunResult {
         label: spec.label.clone(),
         command: spec.command.clone(),
@@ -211,11 +218,11 @@ pub fn run(spec: &RunSpec, stop: &Arc<AtomicBool>) -> Result<RunResult, RunError
         warmup: spec.warm_up,
         duration,
         endpoints: spec.endpoints.iter().map(Endpoint::to_string).collect(),
-        target: found.target,
+        target,
         machine: Machine::read(),
         workload,
         operations,
-        servers: watched.costs(),
+        servers,
         generator,
         steps: Vec::new(),
         pairing: None,
@@ -398,8 +405,8 @@ impl Crew {
             // A thread that is gone is noticed by its silence.
             let _ = go.send((begin.as_nanos() as u64, window));
         }
-        let mut clerk = Clerk::new(epoch, window, spec.progress);
-        clerk.collect(&self.notes, self.threads.len(), stop, watched);
+        let mut clerk = Clerk::new(epoch, window, spec.progress, self.threads.len());
+        clerk.collect(&self.notes, stop, watched);
         self.dismiss();
         let end_ns = clerk.window_end_ns();
         let duration = Duration::from_nanos(end_ns.saturating_sub(window.from_ns));
@@ -468,6 +475,9 @@ struct Clerk {
     epoch: Instant,
     window: Window,
     progress: bool,
+    lanes: usize,
+    /// How many threads have handed over a second, until all have.
+    handed_over: BTreeMap<u32, usize>,
     collector: Collector,
     endings: Vec<Ending>,
     partial: Option<String>,
@@ -478,11 +488,13 @@ struct Clerk {
 }
 
 impl Clerk {
-    fn new(epoch: Instant, window: Window, progress: bool) -> Clerk {
+    fn new(epoch: Instant, window: Window, progress: bool, lanes: usize) -> Clerk {
         Clerk {
             epoch,
             window,
             progress,
+            lanes,
+            handed_over: BTreeMap::new(),
             collector: Collector::default(),
             endings: Vec::new(),
             partial: None,
@@ -503,17 +515,11 @@ impl Clerk {
     }
 
     /// Takes notes until every thread has finished. Costs are read where the measured part begins and ends.
-    fn collect(
-        &mut self,
-        notes: &Receiver<Note>,
-        lanes: usize,
-        stop: &AtomicBool,
-        watched: &mut Watched,
-    ) {
+    fn collect(&mut self, notes: &Receiver<Note>, stop: &AtomicBool, watched: &mut Watched) {
         let mut begun = false;
         let mut ended = false;
         let mut next_look_ns = 0;
-        while self.endings.len() < lanes {
+        while self.endings.len() < self.lanes {
             let now_ns = self.now_ns();
             if !begun && now_ns >= self.window.from_ns {
                 begun = true;
@@ -560,8 +566,13 @@ impl Clerk {
             Note::Sample(sample) => {
                 let second = sample.second;
                 self.collector.add(sample);
-                if self.progress {
-                    self.print(second);
+                let handed_over = self.handed_over.entry(second).or_default();
+                *handed_over += 1;
+                if *handed_over == self.lanes {
+                    self.handed_over.remove(&second);
+                    if self.progress {
+                        self.print(second);
+                    }
                 }
             }
             Note::Lost(why) => {
@@ -575,7 +586,7 @@ impl Clerk {
         }
     }
 
-    /// One line about a second. With several threads it is printed again as they hand over.
+    /// One line about a second that all threads have handed over.
     fn print(&self, second: u32) {
         let mut line = format!("{:>5} s", second + 1);
         for (kind, count, p50_ns, p99_ns) in self.collector.second(second) {
