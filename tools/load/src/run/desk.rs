@@ -82,6 +82,8 @@ struct WatchStream {
     wanted: usize,
     /// It ended; its watchers are to be made again.
     lost: bool,
+    /// Recording: what was asked for, in order.
+    asked: Vec<Vec<u8>>,
 }
 
 /// The calls of one thread.
@@ -201,8 +203,17 @@ impl Desk {
             created: 0,
             wanted,
             lost: false,
+            asked: Vec::new(),
         });
         WATCH_TOKEN | (self.watches.len() - 1) as u64
+    }
+
+    /// A watcher was asked for on the stream of `token`.
+    pub(super) fn watch_asked(&mut self, token: u64, request: &[u8]) {
+        if self.scribe.is_some() {
+            let watch = &mut self.watches[(token & !WATCH_TOKEN) as usize];
+            watch.asked.push(request.to_vec());
+        }
     }
 
     /// Whether every watcher is there.
@@ -245,8 +256,12 @@ impl Desk {
             }
             Event::Message(token, message) => self.message(token, message, now_ns),
             Event::Ended(token, end) if token & WATCH_TOKEN != 0 => {
-                let watch = &mut self.watches[(token & !WATCH_TOKEN) as usize];
+                let place = (token & !WATCH_TOKEN) as usize;
+                let watch = &mut self.watches[place];
                 (watch.wanted, watch.lost) = (0, true);
+                if let Some(scribe) = &mut self.scribe {
+                    scribe.watch_ended(place, watch.created, now_ns);
+                }
                 let (code, text) = failure(&end);
                 self.tally.failed(Kind::Event, &code, &text);
             }
@@ -314,6 +329,7 @@ impl Desk {
 
     /// Ends what is still open, because the run is over.
     pub(super) fn give_up(&mut self, now_ns: u64) {
+        self.end_watches(now_ns);
         for end_ns in self.author.overdue(self.window.until_ns) {
             if self.window.holds(end_ns) {
                 self.tally
@@ -323,6 +339,19 @@ impl Desk {
         for place in 0..self.calls.len() {
             if std::mem::take(&mut self.calls[place].open) {
                 self.write_down(place, None, now_ns);
+            }
+        }
+    }
+
+    /// The run is over: nothing more is heard of the watchers.
+    fn end_watches(&mut self, now_ns: u64) {
+        let Some(scribe) = &mut self.scribe else {
+            return;
+        };
+        for (stream, watch) in self.watches.iter().enumerate() {
+            // Those that ended before have said so.
+            if watch.wanted > 0 {
+                scribe.watch_ended(stream, watch.created, now_ns);
             }
         }
     }
@@ -402,7 +431,13 @@ impl Desk {
                 .failed(Kind::Event, WRONG_ANSWER, "the watch answer cannot be read");
             return;
         };
-        let watch = &mut self.watches[(token & !WATCH_TOKEN) as usize];
+        let stream = (token & !WATCH_TOKEN) as usize;
+        let watch = &mut self.watches[stream];
+        if let Some(scribe) = &mut self.scribe {
+            // Servers create the watchers of a stream in the order in which they were asked for.
+            let asked = watch.asked.get(watch.created).map(Vec::as_slice);
+            scribe.watch_message(stream, asked, message, now_ns);
+        }
         if let Some(reason) = cancelled {
             let why = String::from_utf8_lossy(reason).into_owned();
             self.tally.failed(Kind::Event, "watch cancelled", &why);

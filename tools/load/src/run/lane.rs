@@ -479,6 +479,7 @@ impl Lane {
                 self.request.clear();
                 self.desk.author.watch(next as u64, &mut self.request);
                 next += links * lanes;
+                self.desk.watch_asked(token, &self.request);
                 match on {
                     Some(stream) => connection.send(stream, &self.request),
                     None => match connection.start(Method::Watch, &self.request, false, token) {

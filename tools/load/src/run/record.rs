@@ -10,9 +10,10 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 
 use crate::history::{
-    Answer, Base, Compare, Delete, DeleteAnswer, Entry, Header, Interval, Kv, Operand, Operation,
-    Outcome, Put, PutAnswer, Range, RangeAnswer, RecordWriter, Recorder, Refusal, Relation,
-    Request, Txn, TxnAnswer, TxnOp, TxnOpAnswer, ValueHash,
+    Answer, Base, Compare, Delete, DeleteAnswer, Entry, Event, Header, Interval, Kv, Operand,
+    Operation, Outcome, Put, PutAnswer, Range, RangeAnswer, RecordWriter, Recorder, Refusal,
+    Relation, Request, Txn, TxnAnswer, TxnOp, TxnOpAnswer, ValueHash, WatchEntry, WatchNotice,
+    WatchRequest,
 };
 use crate::wire::{End, Endpoint, Method, call};
 use crate::workload::messages;
@@ -117,6 +118,98 @@ impl Scribe {
             outcome,
         });
     }
+}
+
+impl Scribe {
+    /// A message of watch stream number `stream` of this thread. `asked` is the request of the watcher that the
+    /// message creates, if it creates one.
+    pub(super) fn watch_message(
+        &mut self,
+        stream: usize,
+        asked: Option<&[u8]>,
+        message: &[u8],
+        at: u64,
+    ) {
+        let Some(answer) = messages::watch_answer(message) else {
+            return;
+        };
+        let revision = answer.revision;
+        let notice = if answer.cancelled.is_some() {
+            WatchNotice::Cancelled {
+                compact_revision: number(message, 5),
+            }
+        } else if answer.created {
+            WatchNotice::Created {
+                revision,
+                request: watch_request(asked.unwrap_or_default()),
+            }
+        } else if answer.events.is_empty() {
+            WatchNotice::Progress { revision }
+        } else {
+            WatchNotice::Events {
+                revision,
+                fragment: number(message, 7) != 0,
+                events: events(message),
+            }
+        };
+        self.watch(stream, answer.watcher, at, notice);
+    }
+
+    /// The watchers of a stream are gone, at our wish or not.
+    pub(super) fn watch_ended(&mut self, stream: usize, watchers: usize, at: u64) {
+        for watcher in 0..watchers {
+            self.watch(stream, watcher as i64, at, WatchNotice::Ended);
+        }
+    }
+
+    fn watch(&mut self, stream: usize, watch: i64, at: u64, notice: WatchNotice) {
+        self.recorder.entry(&Entry::Watch(WatchEntry {
+            // Threads and their streams meet only after 65536 reconnections.
+            stream: self.first_client << 16 | stream as u32 & 0xffff,
+            watch,
+            at,
+            notice,
+        }));
+    }
+}
+
+/// The load asks for watchers from now on, without more.
+fn watch_request(message: &[u8]) -> WatchRequest {
+    let create = Fields::of(message).find_map(|field| match field {
+        (1, Content::Bytes(create)) => Some(create),
+        _ => None,
+    });
+    WatchRequest {
+        interval: interval(create.unwrap_or_default()),
+        start_revision: 0,
+        prev_kv: false,
+        no_put: false,
+        no_delete: false,
+    }
+}
+
+fn events(message: &[u8]) -> Vec<Event> {
+    let event = |field: (u32, Content<'_>)| match field {
+        (11, Content::Bytes(event)) => {
+            let pair = Fields::of(event).find_map(|field| match field {
+                (2, Content::Bytes(pair)) => Some(pair),
+                _ => None,
+            });
+            let put = number(event, 1) == 0;
+            let mut kv = kv(pair.unwrap_or_default());
+            if !put {
+                // Of a deletion there is a key and a revision, no value.
+                kv.value = None;
+            }
+            Some(Event {
+                put,
+                kv,
+                prev: None,
+            })
+        }
+        _ => None,
+    };
+    Fields::of(message).filter_map(event).collect()
 }
 
 fn request(method: Method, message: &[u8]) -> Option<Request> {
