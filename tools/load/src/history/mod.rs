@@ -49,7 +49,9 @@
 //!
 //! # Cost
 //!
-//! O(n log n) time in operations and shown keys. Memory: the encoded record plus about 70 bytes for each operation.
+//! O(n log n) time in operations and shown keys. Memory at the peak is the encoded record (about 40 bytes for a put),
+//! about 100 bytes more for each operation and 200 for each key: ten million puts of a million keys took 34 s
+//! and 1.6 GB on one core of a virtual machine, unoptimised. Recording takes 0.1 to 0.15 us for each operation there.
 
 mod check;
 mod codec;
