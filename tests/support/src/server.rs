@@ -247,6 +247,37 @@ impl Drop for Server {
     }
 }
 
+/// The server under test, where it is not a binary of the crate that is tested: `KONTIKI_BIN`, or the debug build
+/// of this checkout.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn kontiki_program() -> PathBuf {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/debug/kontiki");
+    program("KONTIKI_BIN", built, "cargo build")
+}
+
+/// A real etcd: `ETCD_BIN`, or what `tools/fetch-etcd` has fetched.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn etcd_program() -> PathBuf {
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/etcd/usr/bin/etcd");
+    program("ETCD_BIN", fetched, "tools/fetch-etcd")
+}
+
+fn program(variable: &str, usual: PathBuf, remedy: &str) -> PathBuf {
+    let path = std::env::var_os(variable).map_or(usual, PathBuf::from);
+    let shown = path.display();
+    assert!(
+        path.exists(),
+        "{shown} is missing: run {remedy}, or set {variable}"
+    );
+    path
+}
+
 /// A port nobody listens on at the moment, below those the kernel gives to outgoing connections: a
 /// restart needs its port back, and no client may have been given it meanwhile.
 ///

@@ -1,11 +1,8 @@
 //! The hand-written client and one made with `h2` get the same answers from a real server.
-//!
-//! `KONTIKI_BIN` and `ETCD_BIN` name the servers; the first is the debug build of this checkout when absent, the
-//! second is left out then.
 
 #![allow(missing_docs, reason = "a test has no public items")]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,25 +10,15 @@ use kontiki_harness::client::{CallError as ReferenceError, Client, block_on};
 use kontiki_harness::messages::{
     PUT, PutRequest, PutResponse, RANGE, RangeRequest, RangeResponse, TXN, TxnRequest, TxnResponse,
 };
-use kontiki_harness::server::{Server, ServerOptions};
+use kontiki_harness::server::{Server, ServerOptions, etcd_program, kontiki_program};
 use kontiki_load::wire::{CallError, Endpoint, Method, call};
 use prost::Message;
 
 /// An answer, or a refusal's code and text.
 type Said<A> = Result<A, (u32, String)>;
 
-fn servers() -> Vec<PathBuf> {
-    let kontiki = std::env::var_os("KONTIKI_BIN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/debug/kontiki"),
-        PathBuf::from,
-    );
-    assert!(
-        kontiki.exists(),
-        "{} is missing: run cargo build, or set KONTIKI_BIN",
-        kontiki.display()
-    );
-    let etcd = std::env::var_os("ETCD_BIN").map(PathBuf::from);
-    [kontiki].into_iter().chain(etcd).collect()
+fn servers() -> [PathBuf; 2] {
+    [kontiki_program(), etcd_program()]
 }
 
 /// What each client hears; the reference first.

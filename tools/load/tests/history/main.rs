@@ -11,13 +11,10 @@ mod server;
 mod unanswered;
 mod wire;
 
-use std::path::Path;
-
-use bytes::Bytes;
+use kontiki_harness::server::{etcd_program, kontiki_program};
 use kontiki_load::history::{
-    Answer, Base, Checker, Close, Entry, Header, Kv, Operation, Outcome, Put, PutAnswer,
-    RecordReader, RecordWriter, Report, Request, Rule, Unjudgeable, ValueHash, Violation,
-    WatchNotice,
+    Answer, Base, Checker, Close, Entry, Header, Kv, Outcome, RecordReader, Report, Rule,
+    Unjudgeable, ValueHash, Violation, WatchNotice,
 };
 use model::Shape;
 
@@ -171,10 +168,8 @@ fn a_record_of_etcd_is_right_and_every_edit_of_it_is_found() {
 
 /// The same with a fresh record of a real etcd; with KONTIKI_RECORD it is kept there.
 #[test]
-#[ignore = "needs ETCD_BIN: a real etcd"]
 fn a_fresh_record_of_etcd_is_right() {
-    let program = std::env::var_os("ETCD_BIN").expect("ETCD_BIN names the binary");
-    let record = server::record(Path::new(&program), true);
+    let record = server::record(&etcd_program(), true);
     if let Some(path) = std::env::var_os("KONTIKI_RECORD") {
         std::fs::write(path, &record).expect("it can be written");
     }
@@ -183,10 +178,8 @@ fn a_fresh_record_of_etcd_is_right() {
 
 /// The same with a fresh record of kontiki.
 #[test]
-#[ignore = "needs KONTIKI_BIN: the server built before"]
 fn a_fresh_record_of_kontiki_is_right() {
-    let program = std::env::var_os("KONTIKI_BIN").expect("KONTIKI_BIN names the binary");
-    check_record(&server::record(Path::new(&program), false), false);
+    check_record(&server::record(&kontiki_program(), false), false);
 }
 
 /// Every change of one shown number of a history without fog is found: what is accepted is exactly what the
@@ -354,52 +347,4 @@ fn a_history_needs_one_base() {
     assert_eq!(judge(&[]), Err(Unjudgeable::NoBase));
     assert_eq!(judge(&[3, 4]), Err(Unjudgeable::TwoBases(3, 4)));
     assert_eq!(judge(&[3, 3]), Ok(true));
-}
-
-/// How long ten million operations take to record and to judge; KONTIKI_OPERATIONS sets another number.
-#[test]
-#[ignore = "a measurement"]
-fn ten_million_operations() {
-    let count = std::env::var("KONTIKI_OPERATIONS")
-        .map_or(10_000_000, |count| count.parse::<u64>().expect("a number"));
-    let writer = RecordWriter::new(std::io::sink(), &HEADER).expect("a sink takes everything");
-    let mut recorder = writer.recorder();
-    let key = |number: u64| Bytes::from(format!("key/{:012}", number % 1_000_000));
-    let operation = |number: u64| Operation {
-        client: 0,
-        invoked: number * 1_000,
-        returned: number * 1_000 + 200_000,
-        request: Request::Put(Put {
-            key: key(number),
-            value: ValueHash(number),
-            lease: 0,
-            prev_kv: false,
-        }),
-        outcome: Outcome::Ok {
-            revision: 2 + i64::try_from(number).expect("few"),
-            answer: Answer::Put(PutAnswer::default()),
-        },
-    };
-    let operations: Vec<Operation> = (0..100_000).map(operation).collect();
-    let start = std::time::Instant::now();
-    for _ in 0..10 {
-        operations.iter().for_each(|each| recorder.operation(each));
-    }
-    println!("recorded at {:?} each", start.elapsed() / 1_000_000);
-    let mut checker = Checker::new();
-    let source = checker.source(&HEADER);
-    let base = Base {
-        revision: 1,
-        kvs: vec![],
-    };
-    checker.add(source, Entry::Base(base));
-    let start = std::time::Instant::now();
-    (0..count).for_each(|number| checker.add(source, Entry::Operation(operation(number))));
-    println!("added in {:?}", start.elapsed());
-    let report = checker.check().expect("it has a base");
-    println!("judged after {:?}: {report:?}", start.elapsed());
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let peak = status.lines().find(|line| line.starts_with("VmHWM"));
-    println!("{}", peak.expect("the kernel says"));
-    assert!(report.is_clean());
 }
