@@ -117,6 +117,20 @@ mod tests {
         check(&[2, 3, 4, 4, 9]);
     }
 
+    /// Goal: a log that begins after a checkpoint knows its last entry's term and nothing before.
+    #[test]
+    fn after_a_checkpoint() {
+        let mut terms = LogTerms::after(Term(3), Index(7));
+        assert_eq!((terms.last_index(), terms.last_term()), (Index(7), Term(3)));
+        assert_eq!(terms.append(Term(3)), Index(8));
+        assert_eq!(terms.append(Term(5)), Index(9));
+        let found = [6, 7, 8, 9, 10].map(|index| terms.term_at(Index(index)));
+        let expected = [None, Some(3), Some(3), Some(5), None].map(|term| term.map(Term));
+        assert_eq!(found, expected);
+        terms.truncate(Index(2));
+        assert_eq!(terms, LogTerms::after(Term(3), Index(7)));
+    }
+
     /// Goal: a cut forgets terms that lie wholly above it, and the log goes on from the cut.
     #[test]
     fn truncation() {
