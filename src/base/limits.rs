@@ -44,6 +44,16 @@ pub const SEAL_IDLE_MICROS: u64 = 1_000;
 /// elections.
 pub const LOG_RESERVE_BYTES: u64 = 4 * MIB;
 
+/// Bytes of the newest entries that a shard keeps in memory for its followers.
+pub const RECENT_ENTRIES_BYTES_MAX: usize = 16 * MIB as usize;
+/// Memory that those entries are copied to at a time.
+pub const RECENT_CHUNK_BYTES: usize = 256 * KIB as usize;
+
+/// Bytes of the log that are read at a time for a follower that lags; more if one commit is larger.
+pub const LOG_READ_BYTES: u64 = MIB;
+/// Requests that a member has sent to the leader and that are not answered. Above it they wait here.
+pub const SHARD_FORWARDED_REQUESTS_MAX: usize = 16_384;
+
 /// Batches in one mailbox between two cores.
 pub const MAILBOX_BATCHES_MAX: usize = 1_024;
 
@@ -212,6 +222,22 @@ pub const SCRUB_INTERVAL: Duration = Duration::from_hours(24);
 pub const SCRUB_SEGMENT_PAUSE: Duration = Duration::from_secs(2);
 /// Descriptors that client connections leave to the log, the rings, the sockets and the log lines.
 pub const DESCRIPTORS_RESERVED: u64 = 128;
+
+// Consensus.
+
+/// Entries of one message to a follower, unless one entry alone is larger.
+pub const RAFT_APPEND_BYTES_MAX: u64 = 512 * KIB;
+/// Bytes sent to one follower and not yet acknowledged. Soft by one message.
+pub const RAFT_INFLIGHT_BYTES_MAX: u64 = 16 * MIB;
+/// Messages with entries sent to one follower and not yet acknowledged.
+pub const RAFT_INFLIGHT_FRAMES_MAX: usize = 256;
+/// Log bytes between two marks of how long the log is: what a window may be off by.
+pub const RAFT_SIZE_STRIDE_BYTES: u64 = 16 * KIB;
+/// Members of one Raft group, learners included.
+pub const RAFT_MEMBERS_MAX: usize = 64;
+
+const _: () = assert!(RAFT_SIZE_STRIDE_BYTES * 4 <= RAFT_APPEND_BYTES_MAX);
+const _: () = assert!(RAFT_APPEND_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX);
 
 // Checkpoints.
 

@@ -29,7 +29,7 @@ use crate::checkpoint::{CheckpointId, Origin, Restored, Row, Writer};
 use crate::frame::{self, Encoder, PageBuffer, Record};
 use crate::keyspace::state::StateWalk;
 use crate::keyspace::steps::Steps;
-use crate::raft::LogTerms;
+use crate::raft::{LogTerms, Position};
 use crate::wal::{CommitSequence, SegmentSequence};
 
 /// The table of the cluster's state: each row is an entry, as a log record, whose changes together give it.
@@ -194,7 +194,9 @@ impl Shard {
             && !self.checkpoints.to_mark
             && self.checkpoints.mark.is_none()
             && self.checkpoints.retry_at.is_none()
-            && !self.stopping;
+            && !self.stopping
+            // Followers can be sent entries only: theirs must stay readable.
+            && !self.has_peers;
         let index = self.keyspace.committed_index();
         if !idle || index <= last.map_or(Index(0), |last| last.id.index) {
             return false;
@@ -216,6 +218,7 @@ impl Shard {
         let mark = walk.mark();
         let term = self
             .raft
+            .log()
             .term_at(mark.index)
             .expect("a committed entry after the last checkpoint is in the log");
         let origin = Origin {
@@ -327,7 +330,10 @@ impl Replayed {
         Ok(Replayed {
             keyspace,
             cluster,
-            terms: LogTerms::after(id.term, id.index),
+            terms: LogTerms::after(Position {
+                term: id.term,
+                index: id.index,
+            }),
             checkpoint: Some(CheckpointSummary { id, size_bytes }),
             ..Replayed::default()
         })

@@ -9,10 +9,11 @@ use kontiki::base::{ClusterId, Incarnation, Index, Instant, MemberId, ShardId};
 use kontiki::checkpoint::{Block, Reader};
 use kontiki::keyspace::request::{KeyRange, PutRequest, RangeRequest};
 use kontiki::keyspace::steps::Steps;
+use kontiki::raft::Windows;
 use kontiki::shard::checkpoints::CheckpointLimits;
 use kontiki::shard::event::{
-    Answer, CheckpointEffect, ClientRequest, Effects, Event, Identity, LogEffect, Member, Refusal,
-    Request, Response, Ticket,
+    Answer, CheckpointEffect, ClientRequest, Effects, Event, Identity, KnownMembers, LogEffect,
+    Member, PeerMessage, Refusal, Request, Response, Ticket,
 };
 use kontiki::shard::replay::{Piece, Replayed, Replayer};
 use kontiki::shard::{Settings, Shard};
@@ -31,6 +32,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(7);
 #[derive(Clone, Default)]
 pub(crate) struct Disk {
     segments: BTreeMap<SegmentSequence, Vec<u8>>,
+    /// What is stored beside the log about directories.
+    known: KnownMembers,
     /// Blocks of the checkpoints that have their name.
     pub(crate) checkpoints: BTreeMap<Index, Vec<Block>>,
 }
@@ -46,6 +49,8 @@ pub(crate) struct Driver {
     /// What the process is said to have allocated.
     pub(crate) memory_used_bytes: u64,
     pub(crate) answers: Vec<Answer>,
+    /// What was said to other members and not delivered.
+    pub(crate) messages: Vec<(MemberId, PeerMessage)>,
     effects: Effects,
     /// The checkpoint that has no name yet; gone with a crash.
     unfinished: Vec<Block>,
@@ -56,23 +61,34 @@ pub(crate) struct Driver {
 }
 
 pub(crate) fn settings() -> Settings {
+    let member = Member {
+        id: MEMBER,
+        name: "m".into(),
+        peer_urls: vec!["http://localhost:2380".into()],
+        client_urls: vec!["http://localhost:2379".into()],
+        is_learner: false,
+    };
     Settings {
         shard: ShardId(0),
         identity: Identity {
             cluster: CLUSTER,
             member: MEMBER,
         },
-        member: Member {
-            id: MEMBER,
-            name: "m".into(),
-            peer_urls: vec!["http://localhost:2380".into()],
-            client_urls: vec!["http://localhost:2379".into()],
-            is_learner: false,
+        initial_members: vec![member.clone()],
+        member,
+        incarnation: Incarnation(1),
+        known: KnownMembers {
+            confirmed: true,
+            ..KnownMembers::default()
         },
         version: (3, 7),
         quota_bytes: None,
         memory_budget_bytes: u64::MAX,
         election_timeout: Duration::from_secs(1),
+        heartbeat_interval: Duration::from_millis(100),
+        pre_vote: true,
+        windows: Windows::default(),
+        recent_bytes_max: 0,
         checkpoints: CheckpointLimits::default(),
         seed: 1,
     }
@@ -96,8 +112,8 @@ impl Driver {
         let geometry = Geometry::new(SEGMENT_SIZE_BYTES);
         let identity = LogIdentity {
             cluster: CLUSTER,
-            member: MEMBER,
-            incarnation: Incarnation(1),
+            member: settings.identity.member,
+            incarnation: settings.incarnation,
             shard: ShardId(0),
         };
         let file = |(&sequence, bytes): (&SegmentSequence, &Vec<u8>)| SegmentFile {
@@ -139,7 +155,17 @@ impl Driver {
         let replayed = replayer.finish(recovered.hard_state);
         let appender = Appender::resume(geometry, identity, recovered);
         Driver {
-            shard: Shard::new(settings.clone(), appender, replayed),
+            shard: Shard::new(
+                Settings {
+                    known: match settings.initial_members.len() {
+                        1 => settings.known.clone(),
+                        _ => disk.known.clone(),
+                    },
+                    ..settings.clone()
+                },
+                appender,
+                replayed,
+            ),
             salt: disk.salts(),
             unfinished: Vec::new(),
             checkpoint_space: true,
@@ -149,6 +175,7 @@ impl Driver {
             space: true,
             memory_used_bytes: 0,
             answers: Vec::new(),
+            messages: Vec::new(),
             effects: Effects::default(),
             requests: 0,
         }
@@ -192,6 +219,8 @@ impl Driver {
         self.shard
             .handle(event, self.now, &mut steps, &mut self.effects);
         self.answers.append(&mut self.effects.answers);
+        self.messages.append(&mut self.effects.messages);
+        assert_eq!(self.effects.end, None);
     }
 
     /// Performs the oldest effect on a checkpoint and reports it. False when there is none.
@@ -223,6 +252,19 @@ impl Driver {
 
     /// Performs the oldest effect on the log and reports it. False when there is none.
     pub(crate) fn perform_one(&mut self) -> bool {
+        if let Some(known) = self.effects.known_members.take() {
+            self.disk.known = known.clone();
+            self.hand_in(Event::KnownMembersStored(known));
+            return true;
+        }
+        if let Some(read) = self.effects.log_reads.pop() {
+            let file = &self.disk.segments[&read.location.segment];
+            let from = usize::try_from(read.location.offset).expect("small");
+            let size = usize::try_from(read.size_bytes).expect("small");
+            let bytes = file[from..file.len().min(from + size)].to_vec();
+            self.hand_in(Event::LogRead { read, bytes });
+            return true;
+        }
         if self.effects.log.is_empty() {
             return false;
         }

@@ -3,6 +3,7 @@
 
 mod checkpoints;
 mod driver;
+mod group;
 
 use bytes::Bytes;
 use kontiki::base::MemberId;
@@ -26,7 +27,7 @@ fn serializable() -> Request {
     })
 }
 
-fn never_true() -> Request {
+pub(crate) fn never_true() -> Request {
     let key = Bytes::from_static(b"a");
     Request::Txn(TxnRequest {
         compare: vec![Compare {
