@@ -16,8 +16,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::base::limits::{
-    CHECKPOINT_BLOCKS_WAITING_MAX, CONNECTION_DRAIN_SECONDS_MAX, DESCRIPTORS_RESERVED,
-    DISK_ANSWERS_MAX, EDGE_CONNECTIONS_DEFAULT, EDGE_CORE_HELD_BYTES_DEFAULT, EDGE_STREAMS_DEFAULT,
+    CHECKPOINT_ANSWERS_MAX, CONNECTION_DRAIN_SECONDS_MAX, DESCRIPTORS_RESERVED, DISK_ANSWERS_MAX,
+    EDGE_CONNECTIONS_DEFAULT, EDGE_CORE_HELD_BYTES_DEFAULT, EDGE_STREAMS_DEFAULT,
     MAILBOX_BATCHES_MAX, RECENT_ENTRIES_BYTES_MAX, SEGMENT_SIZE_BYTES,
 };
 use crate::base::{CoreId, Incarnation, ShardId};
@@ -584,7 +584,7 @@ async fn start_shard(
         },
         answers,
     )?;
-    let (answers, checkpoint_answers) = mailbox(CHECKPOINT_BLOCKS_WAITING_MAX);
+    let (answers, checkpoint_answers) = mailbox(CHECKPOINT_ANSWERS_MAX);
     let checkpoints = CheckpointThread::start(checkpoints.clone(), answers)?;
     let writer = LogWriter::start(shared.mode);
     if let Some(sequence) = log.active {

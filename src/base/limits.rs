@@ -251,6 +251,8 @@ pub const LOG_BYTES_MAX: u64 = 2 * 1_024 * MIB;
 pub const CHECKPOINT_RETRY_SECONDS: u64 = 10;
 /// Blocks of a checkpoint that wait for the disk.
 pub const CHECKPOINT_BLOCKS_WAITING_MAX: usize = 16;
+/// Messages from the thread that writes checkpoints: one for each block, and one for the whole.
+pub const CHECKPOINT_ANSWERS_MAX: usize = CHECKPOINT_BLOCKS_WAITING_MAX + 2;
 /// Bytes of a checkpoint that are written between two syncs of its file.
 pub const CHECKPOINT_SYNC_BYTES: u64 = 4 * MIB;
 /// One row of a table without versions, in a checkpoint: what fits into an entry fits into a row.

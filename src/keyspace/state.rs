@@ -26,8 +26,10 @@ use super::steps::Steps;
 use super::{Keyspace, Mark, key_bytes, version_bytes};
 use crate::base::{Index, LeaseId};
 
-/// To find a version again and show it, beside what [`Steps::of_bytes`] says of its value.
-const WALK_STEPS: usize = 4;
+/// To show a version in key order, beside what [`Steps::of_bytes`] says of its value.
+const BASE_STEPS: usize = 4;
+/// The same in revision order, where each key has to be found again in cold memory.
+const HISTORY_STEPS: usize = 8;
 /// Revisions and versions above this are no numbers of a real store: they leave no room to go on.
 const NUMBER_MAX: i64 = i64::MAX / 2;
 
@@ -85,11 +87,11 @@ impl<'a> StateVersion<'a> {
     }
 }
 
-/// A walk under way. While it lives, reclaim does not pass its floor.
+/// A walk under way. Until it is done, reclaim does not pass its floor.
 #[derive(Debug)]
 pub struct StateWalk {
     mark: Mark,
-    _pin: Pin,
+    pin: Option<Pin>,
     phase: Phase,
 }
 
@@ -114,7 +116,7 @@ impl StateWalk {
         };
         StateWalk {
             mark,
-            _pin: pin,
+            pin: Some(pin),
             phase: Phase::Base(everything),
         }
     }
@@ -163,7 +165,7 @@ impl StateWalk {
                 .find(key.bytes())
                 .and_then(|versions| versions.written_at(revision))
                 .expect("a change from the floor on has its version");
-            if !steps.take_many(WALK_STEPS + Steps::of_bytes(record.value().len())) {
+            if !steps.take_many(HISTORY_STEPS + Steps::of_bytes(record.value().len())) {
                 return;
             }
             *place += 1;
@@ -172,6 +174,7 @@ impl StateWalk {
             }
         }
         self.phase = Phase::Done;
+        self.pin = None;
     }
 }
 
@@ -200,7 +203,7 @@ fn walk_base(
         else {
             return ControlFlow::Continue(());
         };
-        steps.take_many(WALK_STEPS + Steps::of_bytes(record.value().len()));
+        steps.take_many(BASE_STEPS + Steps::of_bytes(record.value().len()));
         if show(StateVersion::of(key.bytes(), record)).is_break() {
             stopped = Some(Bound::Excluded(stop_at(key)));
             return ControlFlow::Break(());

@@ -62,10 +62,11 @@ pub struct ShardCore {
     pub disk: DiskThread,
     /// What the disk thread answers.
     pub disk_answers: Receiver<DiskAnswer>,
+    /// What the checkpoint thread answers. Before the thread, so that it never waits for room here when
+    /// it is to end.
+    pub checkpoint_answers: Receiver<CheckpointAnswer>,
     /// Writes checkpoints.
     pub checkpoints: CheckpointThread,
-    /// What its thread answers.
-    pub checkpoint_answers: Receiver<CheckpointAnswer>,
     /// Where the segments lie.
     pub log_directory: PathBuf,
     /// Rung by whoever leaves something for the shard.
