@@ -1,7 +1,7 @@
 //! Consensus alone: what one entry costs to propose, replicate and commit among three members in memory,
 //! beside the crate `raft` (TiKV's) doing the same.
 //!
-//! `cargo bench --bench raft` prints nanoseconds per entry for several batch sizes; without `--bench`, or with
+//! `cargo bench -p kontiki-raft-bench` prints nanoseconds per entry for several batch sizes; without `--bench`, or with
 //! `--test`, it runs small, as a test. The two are interleaved, and each figure is the median of the
 //! repetitions. Messages are handed over as values, a sync is complete at once, and entries are empty.
 //!

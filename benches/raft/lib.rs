@@ -1,0 +1,1 @@
+//! Nothing: this crate is its bench, three members in memory beside the crate `raft`.
