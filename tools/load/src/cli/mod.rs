@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 mod check;
 mod compare;
 mod failover;
-mod report;
+pub mod report;
 
 /// Load for any etcd v3 endpoint, and what it costs.
 #[derive(Debug, Parser)]
