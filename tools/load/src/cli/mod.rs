@@ -4,10 +4,17 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::workload::Kind;
+
 mod check;
 mod compare;
 mod failover;
+mod kube;
+mod lease;
+mod load;
+mod operations;
 pub mod report;
+mod watch;
 
 /// Load for any etcd v3 endpoint, and what it costs.
 #[derive(Debug, Parser)]
@@ -19,6 +26,24 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Writes keys.
+    Put(operations::WriteArguments),
+    /// Reads keys one by one.
+    Get(operations::GetArguments),
+    /// Reads ranges of keys.
+    Range(operations::RangeArguments),
+    /// Compare-and-swap: writes a key if it is as it was last seen, else reads it.
+    Txn(operations::WriteArguments),
+    /// Deletes keys.
+    Delete(operations::WriteArguments),
+    /// Several operations, with a weight for each.
+    Mixed(operations::MixedArguments),
+    /// Writes keys that are watched, and measures how long events take to arrive.
+    Watch(watch::Arguments),
+    /// Grants or renews leases.
+    Lease(lease::Arguments),
+    /// A mix like that of a Kubernetes API server: guarded updates, reads, lists, watches, leases.
+    Kube(kube::Arguments),
     /// Ours beside etcd, run by run in turn.
     Compare(compare::Arguments),
     /// Kills, stops or isolates the leader under load, many times.
@@ -37,6 +62,15 @@ pub type Failure = Box<dyn std::error::Error>;
 #[must_use]
 pub fn main() -> ExitCode {
     let done = match CommandLine::parse().command {
+        Command::Put(arguments) => operations::write(Kind::Put, &arguments),
+        Command::Get(arguments) => operations::get(&arguments),
+        Command::Range(arguments) => operations::range(&arguments),
+        Command::Txn(arguments) => operations::write(Kind::Txn, &arguments),
+        Command::Delete(arguments) => operations::write(Kind::Delete, &arguments),
+        Command::Mixed(arguments) => operations::mixed(&arguments),
+        Command::Watch(arguments) => watch::run(&arguments),
+        Command::Lease(arguments) => lease::run(&arguments),
+        Command::Kube(arguments) => kube::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Failover(arguments) => failover::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
