@@ -29,6 +29,9 @@ pub struct Outputs {
     /// Writes one self-contained HTML page.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+    /// Writes the table into a file as well.
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
     /// Writes one CSV row for each operation of each run.
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
@@ -45,6 +48,9 @@ impl Outputs {
     pub fn deliver(&self, runs: Vec<RunResult>) -> Result<(), Failure> {
         let report = runs::report(&runs);
         print!("{}", report.to_text());
+        if let Some(path) = &self.text {
+            write_whole(path, report.to_text().as_bytes())?;
+        }
         if let Some(path) = &self.html {
             report.write_html(path)?;
         }

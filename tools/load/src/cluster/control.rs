@@ -46,7 +46,12 @@ impl ClusterStatus {
     /// The highest term.
     #[must_use]
     pub fn term(&self) -> u64 {
-        self.0.iter().flatten().map(|member| member.term).max().unwrap_or(0)
+        self.0
+            .iter()
+            .flatten()
+            .map(|member| member.term)
+            .max()
+            .unwrap_or(0)
     }
 
     /// Whether all members answer and agree on who leads in which term.
@@ -55,8 +60,12 @@ impl ClusterStatus {
         let Some(leader) = self.leader().and_then(|index| self.0[index].as_ref()) else {
             return false;
         };
-        let agrees = |member: &MemberStatus| (member.leader_id, member.term) == (leader.member_id, leader.term);
-        self.0.iter().all(|member| member.as_ref().is_some_and(agrees))
+        let agrees = |member: &MemberStatus| {
+            (member.leader_id, member.term) == (leader.member_id, leader.term)
+        };
+        self.0
+            .iter()
+            .all(|member| member.as_ref().is_some_and(agrees))
     }
 }
 
@@ -66,8 +75,10 @@ impl Cluster {
     pub fn status(&self) -> ClusterStatus {
         let addresses = self.addresses();
         block_on(async {
-            let asked: Vec<_> =
-                addresses.into_iter().map(|address| tokio::task::spawn_local(ask(address))).collect();
+            let asked: Vec<_> = addresses
+                .into_iter()
+                .map(|address| tokio::task::spawn_local(ask(address)))
+                .collect();
             let mut members = Vec::new();
             for answer in asked {
                 members.push(answer.await.expect("asking does not panic"));
@@ -88,7 +99,9 @@ impl Cluster {
                 return Ok(status);
             }
             if start.elapsed() > time_max {
-                return Err(ClusterError::NoLeader { seen: format!("{:?}", status.0) });
+                return Err(ClusterError::NoLeader {
+                    seen: format!("{:?}", status.0),
+                });
             }
             std::thread::sleep(POLL_INTERVAL);
         }
@@ -135,7 +148,10 @@ impl Cluster {
     pub fn isolate(&mut self, member: usize) -> Result<Instant, ClusterError> {
         self.running(member)?;
         let proxies = self.proxies.as_ref();
-        let proxies = proxies.ok_or(ClusterError::State { member, state: "not behind a proxy" })?;
+        let proxies = proxies.ok_or(ClusterError::State {
+            member,
+            state: "not behind a proxy",
+        })?;
         proxies.cut(member, true);
         Ok(Instant::now())
     }
@@ -162,24 +178,42 @@ impl Cluster {
     /// When it has not ended after [`STOP_TIME_MAX`].
     pub fn wait_ended(&mut self, member: usize) -> Result<(), ClusterError> {
         let server = self.take_running(member)?;
-        server.wait(STOP_TIME_MAX).map(drop).map_err(world(format!("member {member}")))
+        server
+            .wait(STOP_TIME_MAX)
+            .map(drop)
+            .map_err(world(format!("member {member}")))
     }
 
     fn running(&self, member: usize) -> Result<&Server, ClusterError> {
-        let running = self.members.get(member).and_then(|member| member.server.as_ref());
-        running.ok_or(ClusterError::State { member, state: "not running" })
+        let running = self
+            .members
+            .get(member)
+            .and_then(|member| member.server.as_ref());
+        running.ok_or(ClusterError::State {
+            member,
+            state: "not running",
+        })
     }
 
     fn take_running(&mut self, member: usize) -> Result<Server, ClusterError> {
-        let running = self.members.get_mut(member).and_then(|member: &mut Member| member.server.take());
-        running.ok_or(ClusterError::State { member, state: "not running" })
+        let running = self
+            .members
+            .get_mut(member)
+            .and_then(|member: &mut Member| member.server.take());
+        running.ok_or(ClusterError::State {
+            member,
+            state: "not running",
+        })
     }
 }
 
 async fn ask(address: SocketAddr) -> Option<MemberStatus> {
     let asked = async {
         let client = Client::connect(address).await.ok()?;
-        client.call::<StatusResponse>(STATUS, &StatusRequest {}).await.ok()
+        client
+            .call::<StatusResponse>(STATUS, &StatusRequest {})
+            .await
+            .ok()
     };
     let answer = tokio::time::timeout(STATUS_TIME_MAX, asked).await.ok()??;
     let header = answer.header?;
@@ -197,7 +231,13 @@ mod tests {
     use super::*;
 
     fn member(member_id: u64, leader_id: u64, term: u64) -> Option<MemberStatus> {
-        Some(MemberStatus { member_id, leader_id, term, revision: 1, version: String::new() })
+        Some(MemberStatus {
+            member_id,
+            leader_id,
+            term,
+            revision: 1,
+            version: String::new(),
+        })
     }
 
     /// Goal: the leader is the one of the highest term, and agreement needs everybody.
@@ -205,11 +245,23 @@ mod tests {
     fn who_leads() {
         let check = |members: Vec<Option<MemberStatus>>, leader: Option<usize>, agreed: bool| {
             let status = ClusterStatus(members);
-            assert_eq!((status.leader(), status.agreed()), (leader, agreed), "{status:?}");
+            assert_eq!(
+                (status.leader(), status.agreed()),
+                (leader, agreed),
+                "{status:?}"
+            );
         };
         check(vec![member(1, 1, 2)], Some(0), true);
-        check(vec![member(1, 2, 2), member(2, 2, 2), member(3, 2, 2)], Some(1), true);
-        check(vec![member(1, 1, 2), member(2, 2, 3), member(3, 2, 3)], Some(1), false);
+        check(
+            vec![member(1, 2, 2), member(2, 2, 2), member(3, 2, 2)],
+            Some(1),
+            true,
+        );
+        check(
+            vec![member(1, 1, 2), member(2, 2, 3), member(3, 2, 3)],
+            Some(1),
+            false,
+        );
         check(vec![member(1, 0, 2), member(2, 2, 2)], Some(1), false);
         check(vec![None, member(2, 2, 2)], Some(1), false);
         check(vec![None, member(2, 1, 2)], None, false);

@@ -14,7 +14,10 @@ const IN_MEMORY: [(i64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramf
 #[must_use]
 pub fn default_data_dir() -> PathBuf {
     let executable = std::env::current_exe().unwrap_or_default();
-    executable.parent().unwrap_or(Path::new(".")).join("kontiki-load-data")
+    executable
+        .parent()
+        .unwrap_or(Path::new("."))
+        .join("kontiki-load-data")
 }
 
 /// A fresh directory under `data_dir`.
@@ -23,12 +26,18 @@ pub(super) fn prepare(data_dir: &Path) -> Result<TempDir, ClusterError> {
     std::fs::create_dir_all(data_dir).map_err(world(format!("{shown}")))?;
     let found = statfs(data_dir).map_err(|error| world(format!("{shown}"))(error.into()))?;
     refuse_memory(data_dir, i64::from(found.f_type))?;
-    tempfile::Builder::new().prefix("cluster-").tempdir_in(data_dir).map_err(world(format!("{shown}")))
+    tempfile::Builder::new()
+        .prefix("cluster-")
+        .tempdir_in(data_dir)
+        .map_err(world(format!("{shown}")))
 }
 
 fn refuse_memory(path: &Path, number: i64) -> Result<(), ClusterError> {
     match IN_MEMORY.iter().find(|(known, _)| *known == number) {
-        Some((_, file_system)) => Err(ClusterError::InMemory { path: path.display().to_string(), file_system }),
+        Some((_, file_system)) => Err(ClusterError::InMemory {
+            path: path.display().to_string(),
+            file_system,
+        }),
         None => Ok(()),
     }
 }

@@ -13,7 +13,7 @@ mod start;
 pub use control::{ClusterStatus, MemberStatus};
 pub use home::default_data_dir;
 pub use program::{Kind, Program};
-pub use start::{ClusterOptions, Placement};
+pub use start::{ClusterOptions, Placement, generator_cpu};
 
 use std::io;
 use std::net::SocketAddr;
@@ -70,11 +70,13 @@ pub enum ClusterError {
     /// A member does not start.
     #[error("{program} does not start as one of {members} members: {cause}")]
     Start {
+        /// Which program.
+        kind: Kind,
         /// Program and version.
         program: String,
         /// Members of the cluster.
         members: usize,
-        /// The end of its log.
+        /// The last line of its log.
         cause: String,
     },
     /// The members do not agree on a leader.
@@ -130,13 +132,19 @@ impl Cluster {
     /// Where clients reach each member.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.members.iter().map(|member| member.options.client_address()).collect()
+        self.members
+            .iter()
+            .map(|member| member.options.client_address())
+            .collect()
     }
 
     /// The members' processes, in their order; those that do not run are left out.
     #[must_use]
     pub fn pids(&self) -> Vec<u32> {
-        self.members.iter().filter_map(|member| Some(member.server.as_ref()?.pid())).collect()
+        self.members
+            .iter()
+            .filter_map(|member| Some(member.server.as_ref()?.pid()))
+            .collect()
     }
 
     /// Where everything of this cluster is kept.
@@ -148,7 +156,10 @@ impl Cluster {
     /// The CPU each member is bound to.
     #[must_use]
     pub fn cpus(&self) -> Vec<Option<usize>> {
-        self.members.iter().map(|member| member.options.cpu).collect()
+        self.members
+            .iter()
+            .map(|member| member.options.cpu)
+            .collect()
     }
 }
 

@@ -47,8 +47,15 @@ impl Program {
     /// When there is none, or it does not run.
     pub fn kontiki(given: Option<&Path>) -> Result<Program, ClusterError> {
         let beside = || beside_this_executable(0).map(|directory| directory.join("kontiki"));
-        let path = given.map(Path::to_owned).or_else(beside).unwrap_or_default();
-        Program::at(Kind::Kontiki, path, "build it with `cargo build --release`, or name one with --kontiki")
+        let path = given
+            .map(Path::to_owned)
+            .or_else(beside)
+            .unwrap_or_default();
+        Program::at(
+            Kind::Kontiki,
+            path,
+            "build it with `cargo build --release`, or name one with --kontiki",
+        )
     }
 
     /// etcd: the binary given, else that of ETCD_BIN, else the one that tools/fetch-etcd has fetched.
@@ -58,19 +65,37 @@ impl Program {
     pub fn etcd(given: Option<&Path>) -> Result<Program, ClusterError> {
         let named = || std::env::var_os(ETCD_VARIABLE).map(PathBuf::from);
         let fetched = || beside_this_executable(1).map(|directory| directory.join(ETCD_FETCHED));
-        let path = given.map(Path::to_owned).or_else(named).or_else(fetched).unwrap_or_default();
-        Program::at(Kind::Etcd, path, "run tools/fetch-etcd (Debian), set ETCD_BIN, or name one with --etcd")
+        let path = given
+            .map(Path::to_owned)
+            .or_else(named)
+            .or_else(fetched)
+            .unwrap_or_default();
+        Program::at(
+            Kind::Etcd,
+            path,
+            "run tools/fetch-etcd (Debian), set ETCD_BIN, or name one with --etcd",
+        )
     }
 
     fn at(kind: Kind, path: PathBuf, hint: &'static str) -> Result<Program, ClusterError> {
         let output = Command::new(&path).arg("--version").output().ok();
-        let version = output.filter(|output| output.status.success()).and_then(|output| {
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            Some(version_of(said.lines().next()?))
-        });
+        let version = output
+            .filter(|output| output.status.success())
+            .and_then(|output| {
+                let said = String::from_utf8_lossy(&output.stdout).into_owned();
+                Some(version_of(said.lines().next()?))
+            });
         match version {
-            Some(version) => Ok(Program { kind, path, version }),
-            None => Err(ClusterError::NoProgram { kind, path: path.display().to_string(), hint }),
+            Some(version) => Ok(Program {
+                kind,
+                path,
+                version,
+            }),
+            None => Err(ClusterError::NoProgram {
+                kind,
+                path: path.display().to_string(),
+                hint,
+            }),
         }
     }
 }
@@ -103,7 +128,10 @@ mod tests {
         let check = |path: &str| {
             let refused = Program::etcd(Some(Path::new(path))).expect_err("no etcd");
             let said = refused.to_string();
-            assert!(said.contains(path) && said.contains("tools/fetch-etcd"), "{said}");
+            assert!(
+                said.contains(path) && said.contains("tools/fetch-etcd"),
+                "{said}"
+            );
         };
         check("/nowhere/etcd");
         check("/bin/false");

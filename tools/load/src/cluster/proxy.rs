@@ -52,7 +52,10 @@ impl Proxies {
             let listener = StdListener::bind(("127.0.0.1", port))?;
             listener.set_nonblocking(true)?;
             member.peer_proxy_port = Some(port);
-            listeners.push((listener, SocketAddr::from(([127, 0, 0, 1], member.peer_port))));
+            listeners.push((
+                listener,
+                SocketAddr::from(([127, 0, 0, 1], member.peer_port)),
+            ));
         }
         let shared = Arc::new(Shared {
             pids: members.iter().map(|_| AtomicU32::new(0)).collect(),
@@ -60,16 +63,27 @@ impl Proxies {
         });
         let (end, mut ended) = watch::channel(false);
         let theirs = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("peer-proxies".to_owned()).spawn(move || {
-            block_on(async move {
-                for (member, (listener, address)) in listeners.into_iter().enumerate() {
-                    tokio::task::spawn_local(serve(listener, address, member, Arc::clone(&theirs)));
-                }
-                // An error means that the owner is gone, which is the same end.
-                let _ = ended.wait_for(|ended| *ended).await;
-            });
-        })?;
-        Ok(Proxies { shared, end, thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("peer-proxies".to_owned())
+            .spawn(move || {
+                block_on(async move {
+                    for (member, (listener, address)) in listeners.into_iter().enumerate() {
+                        tokio::task::spawn_local(serve(
+                            listener,
+                            address,
+                            member,
+                            Arc::clone(&theirs),
+                        ));
+                    }
+                    // An error means that the owner is gone, which is the same end.
+                    let _ = ended.wait_for(|ended| *ended).await;
+                });
+            })?;
+        Ok(Proxies {
+            shared,
+            end,
+            thread: Some(thread),
+        })
     }
 
     /// Which process a member is.
@@ -97,7 +111,9 @@ async fn serve(listener: StdListener, address: SocketAddr, to: usize, shared: Ar
     let Ok(listener) = TcpListener::from_std(listener) else {
         return;
     };
-    let permits = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX / shared.cut.len()));
+    let permits = Arc::new(tokio::sync::Semaphore::new(
+        CONNECTIONS_MAX / shared.cut.len(),
+    ));
     loop {
         let Ok((inbound, peer)) = listener.accept().await else {
             tokio::task::yield_now().await;
@@ -109,7 +125,11 @@ async fn serve(listener: StdListener, address: SocketAddr, to: usize, shared: Ar
         let from = owner(peer, &shared.pids);
         let gate = Gate {
             // A connection of nobody known can only be cut at its other end.
-            sides: from.into_iter().chain([to]).map(|member| shared.cut[member].subscribe()).collect(),
+            sides: from
+                .into_iter()
+                .chain([to])
+                .map(|member| shared.cut[member].subscribe())
+                .collect(),
         };
         tokio::task::spawn_local(async move {
             forward(inbound, address, gate).await;
@@ -141,7 +161,11 @@ async fn forward(inbound: TcpStream, address: SocketAddr, mut gate: Gate) {
         return;
     };
     // Without it heartbeats would wait for acknowledgements.
-    if inbound.set_nodelay(true).and_then(|()| outbound.set_nodelay(true)).is_err() {
+    if inbound
+        .set_nodelay(true)
+        .and_then(|()| outbound.set_nodelay(true))
+        .is_err()
+    {
         return;
     }
     let (from_inbound, to_inbound) = inbound.into_split();
@@ -150,10 +174,12 @@ async fn forward(inbound: TcpStream, address: SocketAddr, mut gate: Gate) {
     let back = pump(from_outbound, to_inbound, gate);
     let (mut there, mut back) = (std::pin::pin!(there), std::pin::pin!(back));
     // Either end is the end of both: members close connections, they do not half-close them.
-    poll_fn(|cx| match (there.as_mut().poll(cx), back.as_mut().poll(cx)) {
-        (Poll::Pending, Poll::Pending) => Poll::Pending,
-        _ => Poll::Ready(()),
-    })
+    poll_fn(
+        |cx| match (there.as_mut().poll(cx), back.as_mut().poll(cx)) {
+            (Poll::Pending, Poll::Pending) => Poll::Pending,
+            _ => Poll::Ready(()),
+        },
+    )
     .await;
 }
 
@@ -186,7 +212,10 @@ fn owner(peer: SocketAddr, pids: &[AtomicU32]) -> Option<usize> {
             return false;
         };
         let target = |entry: std::fs::DirEntry| std::fs::read_link(entry.path()).ok();
-        descriptors.flatten().filter_map(target).any(|target| target.as_os_str() == link.as_str())
+        descriptors
+            .flatten()
+            .filter_map(target)
+            .any(|target| target.as_os_str() == link.as_str())
     })
 }
 
@@ -214,7 +243,10 @@ mod tests {
         let client = std::net::TcpStream::connect(address).expect("listens");
         let (_server, peer) = listener.accept().expect("connected");
         let own = std::process::id();
-        assert_eq!(owner(peer, &[AtomicU32::new(0), AtomicU32::new(own)]), Some(1));
+        assert_eq!(
+            owner(peer, &[AtomicU32::new(0), AtomicU32::new(own)]),
+            Some(1)
+        );
         assert_eq!(owner(peer, &[AtomicU32::new(0)]), None);
         drop(client);
     }
@@ -226,7 +258,8 @@ mod tests {
         use std::time::Duration;
         let target = StdListener::bind("127.0.0.1:0").expect("a port");
         let home = tempfile::tempdir().expect("a directory");
-        let mut options = ServerOptions::new(std::path::Path::new("unused"), home.path()).expect("ports");
+        let mut options =
+            ServerOptions::new(std::path::Path::new("unused"), home.path()).expect("ports");
         options.peer_port = target.local_addr().expect("bound").port();
         let mut members = [options.clone(), options];
         let proxies = Proxies::start(&mut members).expect("ports");
@@ -241,11 +274,20 @@ mod tests {
         for cut in [0, 1] {
             proxies.cut(cut, true);
             client.write_all(b"b").expect("buffered");
-            server.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
-            assert!(server.read_exact(&mut byte).is_err(), "waits while {cut} is cut off");
+            server
+                .set_read_timeout(Some(Duration::from_millis(100)))
+                .expect("a timeout");
+            assert!(
+                server.read_exact(&mut byte).is_err(),
+                "waits while {cut} is cut off"
+            );
             proxies.cut(cut, false);
-            server.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
-            server.read_exact(&mut byte).expect("arrives after the heal");
+            server
+                .set_read_timeout(Some(Duration::from_secs(10)))
+                .expect("a timeout");
+            server
+                .read_exact(&mut byte)
+                .expect("arrives after the heal");
             assert_eq!(&byte, b"b");
         }
     }

@@ -1,12 +1,15 @@
 //! Starting a cluster: ports, CPUs, flags, and the wait until all members know their leader.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use kontiki_harness::server::{Server, ServerOptions, free_port};
 
 use super::proxy::Proxies;
-use super::{AGREE_TIME_MAX, Cluster, ClusterError, Kind, MEMBERS_MAX, Member, Program, home, world};
+use super::{
+    AGREE_TIME_MAX, Cluster, ClusterError, Kind, MEMBERS_MAX, Member, Program, home, world,
+};
 
 /// Attempts to find a port that no other member was given.
 const PORT_ATTEMPTS_MAX: usize = 100;
@@ -58,13 +61,27 @@ impl Cluster {
             true => Some(Proxies::start(&mut members).map_err(world("proxies between members"))?),
             false => None,
         };
-        let cluster_list: Vec<String> =
-            members.iter().map(|options| format!("{}={}", options.name, options.peer_url())).collect();
+        let cluster_list: Vec<String> = members
+            .iter()
+            .map(|options| format!("{}={}", options.name, options.peer_url()))
+            .collect();
         for member in &mut members {
             member.initial_cluster = cluster_list.join(",");
         }
-        let members = members.into_iter().map(|options| Member { options, server: None, stopped: false }).collect();
-        let mut cluster = Cluster { program: options.program.clone(), members, proxies, home };
+        let members = members
+            .into_iter()
+            .map(|options| Member {
+                options,
+                server: None,
+                stopped: false,
+            })
+            .collect();
+        let mut cluster = Cluster {
+            program: options.program.clone(),
+            members,
+            proxies,
+            home,
+        };
         cluster.start_missing()?;
         cluster.wait_agreed(AGREE_TIME_MAX)?;
         Ok(cluster)
@@ -75,18 +92,26 @@ impl Cluster {
     /// # Errors
     /// When one does not become ready.
     pub fn start_missing(&mut self) -> Result<(), ClusterError> {
-        let (size, program) = (self.members.len(), self.program.to_string());
+        let (size, kind, program) = (
+            self.members.len(),
+            self.program.kind,
+            self.program.to_string(),
+        );
         let started: Vec<Result<(), ClusterError>> = std::thread::scope(|scope| {
-            let missing = self.members.iter_mut().filter(|member| member.server.is_none());
+            let missing = self
+                .members
+                .iter_mut()
+                .filter(|member| member.server.is_none());
             let threads: Vec<_> = missing
                 .map(|member| {
                     let program = program.clone();
                     scope.spawn(move || {
                         let server = Server::start(&member.options);
                         let cause = |error: std::io::Error| ClusterError::Start {
+                            kind,
                             program,
                             members: size,
-                            cause: error.to_string(),
+                            cause: last_line(&error.to_string()),
                         };
                         member.server = Some(server.map_err(cause)?);
                         member.stopped = false;
@@ -94,7 +119,10 @@ impl Cluster {
                     })
                 })
                 .collect();
-            threads.into_iter().map(|thread| thread.join().expect("starting does not panic")).collect()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().expect("starting does not panic"))
+                .collect()
         });
         if let Some(proxies) = &self.proxies {
             for (index, member) in self.members.iter().enumerate() {
@@ -114,8 +142,8 @@ fn prepare(options: &ClusterOptions, home: PathBuf) -> Result<Vec<ServerOptions>
         let name = format!("m{}", index + 1);
         let directory = home.join(&name);
         std::fs::create_dir(&directory).map_err(world(directory.display().to_string()))?;
-        let mut member =
-            ServerOptions::new(&options.program.path, &directory).map_err(world("a port on loopback"))?;
+        let mut member = ServerOptions::new(&options.program.path, &directory)
+            .map_err(world("a port on loopback"))?;
         member.name = name;
         member.client_port = another_port(&mut taken)?;
         member.peer_port = another_port(&mut taken)?;
@@ -151,29 +179,51 @@ fn another_port(taken: &mut Vec<u16>) -> Result<u16, ClusterError> {
             return Ok(port);
         }
     }
-    Err(ClusterError::Settings("no free port on loopback".to_owned()))
+    Err(ClusterError::Settings(
+        "no free port on loopback".to_owned(),
+    ))
 }
 
 /// The CPU of a member: with more CPUs than members, the last one is the generator's.
 fn cpu_of(cpus: &[usize], members: usize, index: usize) -> usize {
-    let for_members = if cpus.len() > members { cpus.len() - 1 } else { cpus.len() };
+    let for_members = if cpus.len() > members {
+        cpus.len() - 1
+    } else {
+        cpus.len()
+    };
     cpus[index % for_members]
 }
 
 /// The CPU that [`Placement::Spread`] leaves to the generator, if it leaves one.
 #[must_use]
-pub(crate) fn generator_cpu(members: usize) -> Option<usize> {
+pub fn generator_cpu(members: usize) -> Option<usize> {
     let cpus = usable_cpus();
     (cpus.len() > members).then(|| *cpus.last().expect("more than none"))
 }
 
-/// CPUs that this process could use when it started; never empty.
+fn last_line(text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    lines.last().unwrap_or_default().to_owned()
+}
+
+/// CPUs that this process could use when they were first asked for; never empty. Later the generator binds
+/// itself to one of them, and the members must not follow it there.
 fn usable_cpus() -> Vec<usize> {
+    static CPUS: OnceLock<Vec<usize>> = OnceLock::new();
+    CPUS.get_or_init(read_cpus).clone()
+}
+
+fn read_cpus() -> Vec<usize> {
     let set = rustix::thread::sched_getaffinity(None).ok();
     let allowed = |set: &rustix::thread::CpuSet| -> Vec<usize> {
-        (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
+        (0..rustix::thread::CpuSet::MAX_CPU)
+            .filter(|cpu| set.is_set(*cpu))
+            .collect()
     };
-    set.as_ref().map(allowed).filter(|cpus| !cpus.is_empty()).unwrap_or_else(|| vec![0])
+    set.as_ref()
+        .map(allowed)
+        .filter(|cpus| !cpus.is_empty())
+        .unwrap_or_else(|| vec![0])
 }
 
 #[cfg(test)]
@@ -184,7 +234,9 @@ mod tests {
     #[test]
     fn members_over_cpus() {
         let check = |cpus: &[usize], members: usize, expected: &[usize]| {
-            let found: Vec<usize> = (0..members).map(|index| cpu_of(cpus, members, index)).collect();
+            let found: Vec<usize> = (0..members)
+                .map(|index| cpu_of(cpus, members, index))
+                .collect();
             assert_eq!(found, expected, "{members} members on {cpus:?}");
         };
         check(&[0], 1, &[0]);
