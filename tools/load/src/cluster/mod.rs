@@ -76,7 +76,7 @@ pub enum ClusterError {
         program: String,
         /// Members of the cluster.
         members: usize,
-        /// The last line of its log.
+        /// The end of its log, on one line.
         cause: String,
     },
     /// The members do not agree on a leader.

@@ -13,6 +13,8 @@ use super::{
 
 /// Attempts to find a port that no other member was given.
 const PORT_ATTEMPTS_MAX: usize = 100;
+/// Lines of the log shown of a member that does not start.
+const SHOWN_LINES_MAX: usize = 2;
 
 /// Which CPUs the members run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -111,7 +113,7 @@ impl Cluster {
                             kind,
                             program,
                             members: size,
-                            cause: last_line(&error.to_string()),
+                            cause: last_lines(&error.to_string()),
                         };
                         member.server = Some(server.map_err(cause)?);
                         member.stopped = false;
@@ -201,9 +203,14 @@ pub fn generator_cpu(members: usize) -> Option<usize> {
     (cpus.len() > members).then(|| *cpus.last().expect("more than none"))
 }
 
-fn last_line(text: &str) -> String {
-    let lines = text.lines().filter(|line| !line.trim().is_empty());
-    lines.last().unwrap_or_default().to_owned()
+/// The end of a log, on one line.
+fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    let (_, shown) = lines.split_at(lines.len().saturating_sub(SHOWN_LINES_MAX));
+    shown.join("; ")
 }
 
 /// CPUs that this process could use when they were first asked for; never empty. Later the generator binds
