@@ -176,7 +176,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             details: BTreeMap::from([("flags".to_owned(), spec.flags.join(" "))]),
         },
         machine,
-        parameters: parameters(&spec),
+        parameters: parameters(&spec, arguments),
         cells,
         partial: error.map(|error| error.to_string()),
     };
@@ -242,9 +242,14 @@ fn milliseconds(times: &[Duration]) -> Vec<u64> {
 }
 
 /// What was asked, for the result.
-fn parameters(spec: &Spec) -> BTreeMap<String, String> {
+fn parameters(spec: &Spec, arguments: &Arguments) -> BTreeMap<String, String> {
     let ms = |time: Duration| format!("{} ms", time.as_secs_f64() * 1e3);
     let timing = match spec.settings {
+        _ if arguments.sweep => format!(
+            "of each cell; elections counted for {} without load and {} under load",
+            ms(arguments.quiet_phase),
+            ms(arguments.loaded_phase)
+        ),
         Some(settings) => format!("{} ms, {} ms", settings.heartbeat_ms, settings.election_ms),
         None => "the servers' defaults".to_owned(),
     };

@@ -76,7 +76,9 @@ pub struct Trial {
     pub first_read_ns: Option<u64>,
     /// Until every endpoint but that of the hurt member had acknowledged such a put.
     pub all_endpoints_ns: Option<u64>,
-    /// The longest time without any acknowledged put, from the fault until all endpoints but one served.
+    /// The longest time without any acknowledged put, from the last one before the fault until the healing begins;
+    /// none if no put was acknowledged after the fault. Unlike `first_put_ns` it ends with any acknowledgement, also of a
+    /// put that was sent before the fault. It is the figure of a planned stop, which may serve before it goes.
     pub longest_gap_ns: Option<u64>,
     /// From the begin of the healing until all members agreed on a leader again.
     pub heal_ns: u64,

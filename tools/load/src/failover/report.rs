@@ -128,7 +128,8 @@ fn head(outcome: &Outcome) -> Vec<Block> {
     blocks.push(Block::Text(
         "Every endpoint gets a put and a linearizable read at a fixed interval, whether earlier ones are answered or not, \
          so that a gap is the cluster's and not a client's, up to one interval. Times begin right after the fault and end \
-         with the first acknowledgement of what was sent after it. Lost: acknowledged and afterwards not there as \
+         with the first acknowledgement of what was sent after it; the longest gap ends with any acknowledged put, and \
+         is the figure of a planned stop. Lost: acknowledged and afterwards not there as \
          acknowledged. Stale: an answer older than what was acknowledged before it was asked for."
             .to_owned(),
     ));
