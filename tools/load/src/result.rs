@@ -321,12 +321,12 @@ pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<(), ResultError
 impl RunResult {
     /// Operations that succeeded.
     pub fn count(&self) -> u64 {
-        self.operations.iter().map(OpResult::count).sum()
+        sum(self.operations.iter().map(OpResult::count))
     }
 
     /// Operations that failed.
     pub fn errors(&self) -> u64 {
-        self.operations.iter().map(OpResult::error_count).sum()
+        sum(self.operations.iter().map(OpResult::error_count))
     }
 
     /// Operations that succeeded, per second of the measured part; zero for a run that measured nothing.
@@ -363,7 +363,7 @@ impl RunResult {
     /// Resident memory of all watched servers; none when none was watched.
     pub fn server_rss_bytes(&self) -> Option<u64> {
         let servers = self.servers.iter().map(|server| server.rss_bytes);
-        (!self.servers.is_empty()).then(|| servers.fold(0, u64::saturating_add))
+        (!self.servers.is_empty()).then(|| sum(servers))
     }
 
     /// Appends a run that followed this one, as if both had been one: times and counts add up, and the
@@ -427,7 +427,7 @@ impl OpResult {
 
     /// Operations that failed.
     pub fn error_count(&self) -> u64 {
-        self.errors.values().map(|error| error.count).sum()
+        sum(self.errors.values().map(|error| error.count))
     }
 
     /// Counts one failure. Beyond [`ERROR_CODES_MAX`] codes, further ones are counted as `other`.
@@ -446,7 +446,7 @@ impl OpResult {
             }
             message[..end].clone_into(&mut entry.first);
         }
-        entry.count += count;
+        entry.count = entry.count.saturating_add(count);
     }
 
     /// Takes one second that is over: its latencies go into the total and into the series.
@@ -474,7 +474,9 @@ impl OpResult {
         for (code, error) in &other.errors {
             self.add_errors(code, &error.first, error.count);
         }
-        self.intervals_dropped += other.intervals_dropped;
+        self.intervals_dropped = self
+            .intervals_dropped
+            .saturating_add(other.intervals_dropped);
         for interval in &other.series {
             self.add_interval(interval);
         }
@@ -488,10 +490,12 @@ impl OpResult {
             Ok(at) => {
                 let own = &mut self.series[at];
                 own.length = own.length.max(interval.length);
-                own.errors += interval.errors;
+                own.errors = own.errors.saturating_add(interval.errors);
                 own.latency = Packed::sum([&own.latency, &interval.latency]);
             }
-            Err(_) if self.series.len() >= INTERVALS_MAX => self.intervals_dropped += 1,
+            Err(_) if self.series.len() >= INTERVALS_MAX => {
+                self.intervals_dropped = self.intervals_dropped.saturating_add(1);
+            }
             Err(at) => self.series.insert(at, interval.clone()),
         }
     }
@@ -516,6 +520,11 @@ impl CpuCost {
     pub fn us_per(&self, count: u64) -> Option<f64> {
         per(self.total().as_secs_f64() * 1e6, count as f64)
     }
+}
+
+/// A sum of counts, which a file may have put anywhere near the end of their range.
+pub(crate) fn sum(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
 }
 
 /// A quotient, if there is one.

@@ -63,9 +63,6 @@ pub(super) struct Arguments {
     /// Further flags of etcd, separated by blanks.
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     etcd_flags: String,
-    /// Writes raw.csv, raw.json, summary.txt and report.html into this directory.
-    #[arg(long, value_name = "DIRECTORY")]
-    out: Option<PathBuf>,
     /// No line of progress for each run.
     #[arg(long)]
     quiet: bool,
@@ -122,7 +119,6 @@ impl Servers {
 /// Runs it.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let spec = spec(arguments)?;
-    let outputs = outputs(arguments)?;
     arguments.servers.bind_generator()?;
     let stop = stop_at_signals()?;
     let outcome = compare(&spec, &stop);
@@ -134,7 +130,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         if let Some(failure) = &mut failure {
             *failure = format!("partial result, {} runs: {failure}", outcome.runs.len());
         }
-        outputs.deliver(outcome.runs)?;
+        arguments.outputs.deliver(outcome.runs)?;
     }
     match failure {
         Some(failure) => Err(failure.into()),
@@ -206,23 +202,6 @@ fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
         command: std::env::args().collect(),
         progress: !arguments.quiet,
     })
-}
-
-/// The files asked for one by one, and those of the directory.
-fn outputs(arguments: &Arguments) -> Result<Outputs, Failure> {
-    let mut outputs = arguments.outputs.clone();
-    if let Some(directory) = &arguments.out {
-        std::fs::create_dir_all(directory)
-            .map_err(|error| format!("{}: {error}", directory.display()))?;
-        let default = |given: &mut Option<PathBuf>, name: &str| {
-            given.get_or_insert_with(|| directory.join(name));
-        };
-        default(&mut outputs.json, "raw.json");
-        default(&mut outputs.csv, "raw.csv");
-        default(&mut outputs.html, "report.html");
-        default(&mut outputs.text, "summary.txt");
-    }
-    Ok(outputs)
 }
 
 /// `kontiki` or `etcd`.

@@ -48,6 +48,12 @@ pub(super) struct LoadArguments {
         help_heading = "Results"
     )]
     server_pids: Vec<u32>,
+    /// Writes down every operation with its times, for `kontiki-load check`.
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    record: Option<PathBuf>,
+    /// Nobody else writes while --record goes on, so that every revision must be in the record.
+    #[arg(long, requires = "record", help_heading = "Results")]
+    exclusive: bool,
     /// No line of progress each second.
     #[arg(long, help_heading = "Results")]
     quiet: bool,
@@ -207,6 +213,16 @@ impl LoadArguments {
         }
     }
 
+    /// Whether the load is an open loop.
+    pub(super) fn has_rate(&self) -> bool {
+        self.shape.rate.is_some()
+    }
+
+    /// Threads of the generator.
+    pub(super) fn threads(&self) -> usize {
+        self.shape.threads
+    }
+
     /// Runs the workload, shows what came of it, and says it in the exit code.
     pub(super) fn run(&self, workload: WorkloadSpec) -> Result<ExitCode, Failure> {
         let spec = self.spec(workload)?;
@@ -313,6 +329,8 @@ impl LoadArguments {
             connect_timeout: self.time.connect_timeout,
             patience: self.time.patience,
             server_pids: self.server_pids.clone(),
+            record: self.record.clone(),
+            record_exclusive: self.exclusive,
             progress: !self.quiet,
         })
     }

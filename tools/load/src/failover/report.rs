@@ -6,16 +6,22 @@ use super::{CELLS_MAX, Fault};
 use crate::report::chart::{Axis, HeatCell, HeatMap, Scale, Strip, StripChart};
 use crate::report::{Block, Chart, Report, Table, Unit, number};
 
-/// A time of a trial, with its name in tables.
-type Figure = (&'static str, fn(&Trial) -> Option<u64>);
+/// A time of a trial.
+struct Figure {
+    /// In tables.
+    name: &'static str,
+    /// In the picture, which shows the most important ones only.
+    charted: bool,
+    of: fn(&Trial) -> Option<u64>,
+}
 
 /// The times that are shown, the most important first.
 const FIGURES: [Figure; 5] = [
-    ("first put", |trial| trial.first_put_ns),
-    ("first linearizable read", |trial| trial.first_read_ns),
-    ("all other endpoints", |trial| trial.all_endpoints_ns),
-    ("longest gap between puts", |trial| trial.longest_gap_ns),
-    ("whole again after healing", |trial| Some(trial.heal_ns)),
+    Figure { name: "first put", charted: true, of: |trial| trial.first_put_ns },
+    Figure { name: "first linearizable read", charted: false, of: |trial| trial.first_read_ns },
+    Figure { name: "all other endpoints", charted: false, of: |trial| trial.all_endpoints_ns },
+    Figure { name: "longest gap", charted: true, of: |trial| trial.longest_gap_ns },
+    Figure { name: "whole again after healing", charted: false, of: |trial| Some(trial.heal_ns) },
 ];
 
 /// The faults, in the order in which they are shown.
@@ -156,7 +162,7 @@ fn trials(report: &mut Report, cell: &Cell) {
                 .collect(),
             ..Cell::default()
         };
-        for (name, of) in FIGURES {
+        for Figure { name, charted, of } in FIGURES {
             let values = of_fault.values_ns(of);
             if values.is_empty() {
                 continue;
@@ -172,10 +178,12 @@ fn trials(report: &mut Report, cell: &Cell) {
                 at(0.99),
                 at(1.0),
             ]);
-            strips.push(Strip {
+            if charted {
+                strips.push(Strip {
                 name: format!("{}: {name}", fault.name()),
                 values: values.iter().map(|ns| *ns as f64).collect(),
             });
+            }
         }
     }
     blocks.push(Block::Text(

@@ -41,6 +41,20 @@ impl Unit {
             Unit::Share => format!("{} %", digits(value * 100.0)),
         }
     }
+
+    /// The same for the round values of an axis: `0.5`, not `0.500`.
+    pub fn format_round(self, value: f64) -> String {
+        let text = self.format(value);
+        let (number, unit) = match text.find([' ', '/']) {
+            Some(at) => text.split_at(at),
+            None => (text.as_str(), ""),
+        };
+        if !number.contains('.') {
+            return text;
+        }
+        let number = number.trim_end_matches('0').trim_end_matches('.');
+        format!("{number}{unit}")
+    }
 }
 
 /// A whole number with separators: `1,234,567`.
@@ -69,14 +83,14 @@ fn digits(value: f64) -> String {
     }
     let decimals = if size >= 9.995 {
         1
-    } else if size >= 0.0995 {
+    } else if size >= 0.9995 {
         2
     } else {
         // 0.00123: three digits from the first that is not zero.
         (2 - size.log10().floor() as i32).clamp(3, 9) as usize
     };
     let text = format!("{value:.decimals$}");
-    // 5.00 is 5, but 0.50 stays: a ratio keeps its precision.
+    // 5.00 is 5, but 0.500 stays: a ratio keeps its precision.
     match text.split_once('.') {
         Some((integer, fraction)) if fraction.bytes().all(|digit| digit == b'0') => {
             integer.to_owned()
@@ -138,11 +152,19 @@ mod tests {
         check(Unit::PerSecond, 5.0, "5/s");
         check(Unit::Bytes, 500.0, "500 B");
         check(Unit::Bytes, 13_107_200.0, "12.5 MiB");
-        check(Unit::Ratio, 0.2, "0.20");
+        check(Unit::Ratio, 0.2, "0.200");
+        check(Unit::Ratio, 0.99951, "1");
         check(Unit::Ratio, 0.00123, "0.00123");
         check(Unit::Ratio, -2.5, "-2.50");
         check(Unit::Share, 0.123, "12.3 %");
         check(Unit::Ratio, f64::NAN, "-");
+        let check_round = |unit: Unit, value: f64, expected: &str| {
+            assert_eq!(unit.format_round(value), expected, "{unit:?} of {value}");
+        };
+        check_round(Unit::Ratio, 0.05, "0.05");
+        check_round(Unit::Seconds, 1.5, "1.5 s");
+        check_round(Unit::PerSecond, 0.2, "0.2/s");
+        check_round(Unit::PerSecond, 2_000.0, "2,000/s");
         assert_eq!(whole(999), "999");
         assert_eq!(whole(u64::MAX), "18,446,744,073,709,551,615");
     }

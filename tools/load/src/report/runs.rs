@@ -16,6 +16,9 @@ use crate::result::{CpuCost, RunResult};
 /// Runs that one report shows; more would be a page that nobody reads.
 pub const RUNS_MAX: usize = 1_000;
 
+/// Bars of costs that are still a picture.
+const BARS_MAX: usize = 16;
+
 /// The report of these runs, at most [`RUNS_MAX`] of them.
 pub fn report(runs: &[RunResult]) -> Report {
     let left_out = runs.len().saturating_sub(RUNS_MAX);
@@ -148,7 +151,10 @@ fn warnings(shown: &Shown<'_>) -> Vec<Block> {
     warnings
 }
 
-fn facts(run: &RunResult) -> Vec<(String, String)> {
+/// Names and values.
+type Facts = Vec<(String, String)>;
+
+fn facts(run: &RunResult) -> Facts {
     let mut facts = Vec::new();
     let mut add = |name: &str, value: String| facts.push((name.to_owned(), value));
     add("target", target(run));
@@ -226,22 +232,51 @@ fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
 
+/// One row for each run, or for all runs of one side at one point.
 fn overview(shown: &Shown<'_>) -> Table {
-    let names = ["run", "target", "workload", "started"];
-    let mut table = Table::new(&names, &["measured"]);
+    struct Row {
+        names: Vec<Cell>,
+        runs: usize,
+        partial: usize,
+        started: SystemTime,
+        measured: Duration,
+    }
+    let mut rows: Vec<Row> = Vec::new();
     for run in &shown.runs {
-        let partial = if run.result.partial.is_some() {
-            " (partial)"
-        } else {
-            ""
+        let result = run.result;
+        let names: Vec<Cell> = vec![
+            run.group.as_str().into(),
+            target(result).into(),
+            result.workload.summary.as_str().into(),
+        ];
+        let at = match rows.iter().position(|row| row.names == names) {
+            Some(at) => at,
+            None => {
+                rows.push(Row {
+                    names,
+                    runs: 0,
+                    partial: 0,
+                    started: result.started,
+                    measured: Duration::ZERO,
+                });
+                rows.len() - 1
+            }
         };
-        table.push(vec![
-            format!("{}{partial}", run.name).into(),
-            target(run.result).into(),
-            run.result.workload.summary.clone().into(),
-            stamp(run.result.started).into(),
-            seconds(run.result.duration).into(),
-        ]);
+        let row = &mut rows[at];
+        row.runs += 1;
+        row.partial += usize::from(result.partial.is_some());
+        row.started = row.started.min(result.started);
+        row.measured += result.duration;
+    }
+    let names = ["run", "target", "workload", "started"];
+    let mut table = Table::new(&names, &["runs", "partial", "measured"]);
+    for row in rows {
+        let mut cells = row.names;
+        cells.push(stamp(row.started).into());
+        cells.push(row.runs.to_string().into());
+        cells.push(row.partial.to_string().into());
+        cells.push(seconds(row.measured).into());
+        table.push(cells);
     }
     table
 }
@@ -332,64 +367,63 @@ fn errors(shown: &Shown<'_>) -> Option<Table> {
 }
 
 fn cost(shown: &Shown<'_>) -> Vec<Block> {
-    let numbers = ["CPU per op", "user", "system", "CPUs busy", "memory"];
+    let numbers = ["CPU per op", "user", "system", "CPU", "memory"];
     let mut table = Table::new(&names(shown, &["process"]), &numbers);
     let mut bars = Vec::new();
     for run in &shown.runs {
         let result = run.result;
-        let mut add = |name: &str, cpu: CpuCost, rss_bytes: Option<u64>| {
-            let mut row = name_cells(shown, run, &[name]);
+        for (name, cpu, rss_bytes) in processes(result, shown.single()) {
             let per_operation = |time: Duration| {
-                let count = result.count();
-                let time = time.as_secs_f64() * 1e6;
-                if count == 0 {
-                    f64::NAN
-                } else {
-                    time / count as f64
-                }
+                let cost = CpuCost {
+                    user: time,
+                    system: Duration::ZERO,
+                };
+                cost.us_per(result.count()).unwrap_or(f64::NAN)
             };
+            let costs = [cpu.total(), cpu.user, cpu.system].map(per_operation);
+            let mut row = name_cells(shown, run, &[&name]);
+            row.extend(costs.map(|cost| Unit::Microseconds.format(cost).into()));
             let busy = cpu.total().as_secs_f64() / result.duration.as_secs_f64();
-            row.push(Unit::Microseconds.format(per_operation(cpu.total())).into());
-            row.push(Unit::Microseconds.format(per_operation(cpu.user)).into());
-            row.push(Unit::Microseconds.format(per_operation(cpu.system)).into());
-            row.push(Unit::Ratio.format(busy).into());
-            let memory =
-                rss_bytes.map_or_else(|| "-".to_owned(), |bytes| Unit::Bytes.format(bytes as f64));
-            row.push(memory.into());
+            row.push(Unit::Share.format(busy).into());
+            let memory = rss_bytes.map_or(f64::NAN, |bytes| bytes as f64);
+            row.push(Unit::Bytes.format(memory).into());
             table.push(row);
+            let name = match shown.single() {
+                true => name,
+                false => format!("{}: {name}", run.name),
+            };
             bars.push(Bar {
-                name: if shown.single() {
-                    name.to_owned()
-                } else {
-                    format!(
-                        "{} {}",
-                        run.name,
-                        if name == "generator" { name } else { "" }
-                    )
-                    .trim()
-                    .to_owned()
-                },
-                values: vec![per_operation(cpu.user), per_operation(cpu.system)],
+                name,
+                values: costs[1..].to_vec(),
             });
-        };
-        for server in &result.servers {
-            let name = format!("{} (pid {})", server.name, server.pid);
-            add(&name, server.cpu, Some(server.rss_bytes));
         }
-        if let ([_, _, ..], Some(cpu)) = (&result.servers[..], result.server_cpu()) {
-            add("all servers", cpu, result.server_rss_bytes());
-        }
-        add("generator", result.generator, None);
     }
-    vec![
-        Block::Table(table),
-        Block::Chart(Chart::Bars(BarChart {
+    let mut blocks = vec![Block::Table(table)];
+    if bars.len() <= BARS_MAX {
+        blocks.push(Block::Chart(Chart::Bars(BarChart {
             title: "CPU per acknowledged operation".to_owned(),
             unit: Unit::Microseconds,
             parts: vec!["user".to_owned(), "system".to_owned()],
             bars,
-        })),
-    ]
+        })));
+    }
+    blocks
+}
+
+/// What a run's table of costs shows: each server only where a report is about one run.
+fn processes(run: &RunResult, each: bool) -> Vec<(String, CpuCost, Option<u64>)> {
+    let mut processes = Vec::new();
+    if each || run.servers.len() == 1 {
+        for server in &run.servers {
+            let name = format!("{} (pid {})", server.name, server.pid);
+            processes.push((name, server.cpu, Some(server.rss_bytes)));
+        }
+    }
+    if let ([_, _, ..], Some(cpu)) = (&run.servers[..], run.server_cpu()) {
+        processes.push(("all servers".to_owned(), cpu, run.server_rss_bytes()));
+    }
+    processes.push(("generator".to_owned(), run.generator, None));
+    processes
 }
 
 fn steps(shown: &Shown<'_>) -> Vec<Block> {
@@ -449,7 +483,7 @@ fn steps(shown: &Shown<'_>) -> Vec<Block> {
 
 /// Command and machine of every run, each different one once.
 fn details(shown: &Shown<'_>) -> Vec<Block> {
-    let mut seen: Vec<(Vec<&str>, Vec<(String, String)>)> = Vec::new();
+    let mut seen: Vec<(Vec<&str>, Facts)> = Vec::new();
     for run in &shown.runs {
         let result = run.result;
         let mut facts = vec![

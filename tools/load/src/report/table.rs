@@ -5,6 +5,9 @@
 
 use super::markup::Element;
 
+/// Longer cells of a page break into lines.
+const CELL_CHARACTERS_IN_ONE_LINE: usize = 56;
+
 /// Rows and columns.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
@@ -125,7 +128,12 @@ impl Table {
                     Tone::Good => " good",
                     Tone::Bad => " bad",
                 };
-                let class = format!("{}{tone}", align(column));
+                let long = if cell.text.chars().count() > CELL_CHARACTERS_IN_ONE_LINE {
+                    " long"
+                } else {
+                    ""
+                };
+                let class = format!("{}{tone}{long}", align(column));
                 line = line.child(
                     Element::new("td")
                         .attribute("class", class)

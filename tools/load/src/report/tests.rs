@@ -139,9 +139,9 @@ operation  error        first message      count
 put        Unavailable  connection closed      1
 
 Cost
-process        CPU per op   user  system  CPUs busy  memory
-etcd (pid 42)       40 us  30 us   10 us     0.0300  50 MiB
-generator            3 us   2 us    1 us    0.00225       -
+process        CPU per op   user  system      CPU  memory
+etcd (pid 42)       40 us  30 us   10 us      3 %  50 MiB
+generator            3 us   2 us    1 us  0.225 %       -
 ";
     assert_eq!(runs::report(&[run]).to_text(), expected);
 }

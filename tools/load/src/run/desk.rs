@@ -1,11 +1,16 @@
 //! The calls of one thread: what was asked, when, and what came of it.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::hash::BuildHasher as _;
+
+use foldhash::fast::FixedState;
 
 use crate::measure::Tally;
 use crate::wire::{End, Event};
 use crate::workload::messages::{WatchAnswer, watch_answer};
 use crate::workload::{Asked, Author, Kind, stamped_start_ns};
+
+use super::record::{Came, Scribe};
 
 /// Nanoseconds of a second.
 pub(super) const SECOND_NS: u64 = 1_000_000_000;
@@ -55,6 +60,9 @@ struct Call {
     open: bool,
     /// What the answer's message was worth.
     verdict: Option<Result<(), String>>,
+    /// Recording: what was asked, and what was answered.
+    request: Vec<u8>,
+    answer: Option<Vec<u8>>,
 }
 
 /// The renewals on their way over one connection, in order.
@@ -68,12 +76,14 @@ pub(super) struct Renewals {
 #[derive(Debug)]
 struct WatchStream {
     link: usize,
-    /// The revision each watcher saw last, by its number in the stream.
-    seen: Vec<i64>,
+    /// For each watcher, by its number in the stream: the revision it saw last, and the hash of the key.
+    seen: Vec<(i64, u64)>,
     created: usize,
     wanted: usize,
     /// It ended; its watchers are to be made again.
     lost: bool,
+    /// Recording: what was asked for, in order.
+    asked: Vec<Vec<u8>>,
 }
 
 /// The calls of one thread.
@@ -100,10 +110,12 @@ pub(super) struct Desk {
     pub(super) succeeded: u64,
     /// When an operation last succeeded.
     pub(super) last_success_ns: u64,
+    /// Writes everything down, if that is wanted.
+    scribe: Option<Scribe>,
 }
 
 impl Desk {
-    pub(super) fn new(author: Author, links: usize) -> Desk {
+    pub(super) fn new(author: Author, links: usize, scribe: Option<Scribe>) -> Desk {
         let mut renewals = Vec::new();
         renewals.resize_with(links, Renewals::default);
         Desk {
@@ -122,6 +134,7 @@ impl Desk {
             fill_failure: None,
             succeeded: 0,
             last_success_ns: 0,
+            scribe,
         }
     }
 
@@ -129,6 +142,7 @@ impl Desk {
     pub(super) fn open(
         &mut self,
         asked: Asked,
+        request: &[u8],
         link: usize,
         start_ns: u64,
         expires_ns: u64,
@@ -143,6 +157,11 @@ impl Desk {
             generation: self.generation,
             open: true,
             verdict: None,
+            request: match self.scribe {
+                Some(_) => request.to_vec(),
+                None => Vec::new(),
+            },
+            answer: None,
         };
         let place = match self.free.pop() {
             Some(place) => {
@@ -184,8 +203,17 @@ impl Desk {
             created: 0,
             wanted,
             lost: false,
+            asked: Vec::new(),
         });
         WATCH_TOKEN | (self.watches.len() - 1) as u64
+    }
+
+    /// A watcher was asked for on the stream of `token`.
+    pub(super) fn watch_asked(&mut self, token: u64, request: &[u8]) {
+        if self.scribe.is_some() {
+            let watch = &mut self.watches[(token & !WATCH_TOKEN) as usize];
+            watch.asked.push(request.to_vec());
+        }
     }
 
     /// Whether every watcher is there.
@@ -222,14 +250,18 @@ impl Desk {
             }
             Event::Message(token, message) if token & RENEW_TOKEN != 0 => {
                 if let Some(token) = self.renewals[link].waiting.pop_front() {
-                    self.message(token, message);
+                    self.message(token, message, now_ns);
                     self.ended(token, End::Ok, now_ns);
                 }
             }
-            Event::Message(token, message) => self.message(token, message),
+            Event::Message(token, message) => self.message(token, message, now_ns),
             Event::Ended(token, end) if token & WATCH_TOKEN != 0 => {
-                let watch = &mut self.watches[(token & !WATCH_TOKEN) as usize];
+                let place = (token & !WATCH_TOKEN) as usize;
+                let watch = &mut self.watches[place];
                 (watch.wanted, watch.lost) = (0, true);
+                if let Some(scribe) = &mut self.scribe {
+                    scribe.watch_ended(place, watch.created, now_ns);
+                }
                 let (code, text) = failure(&end);
                 self.tally.failed(Kind::Event, &code, &text);
             }
@@ -248,13 +280,15 @@ impl Desk {
         }
     }
 
-    fn message(&mut self, token: u64, message: &[u8]) {
+    fn message(&mut self, token: u64, message: &[u8], now_ns: u64) {
         let Some(asked) = self.call(token).map(|call| call.asked) else {
             return;
         };
-        let verdict = self.author.judge(&asked, message);
+        let verdict = self.author.judge(&asked, message, now_ns);
+        let recorded = self.scribe.is_some();
         if let Some(call) = self.call(token) {
             call.verdict = Some(verdict);
+            call.answer = recorded.then(|| message.to_vec());
         }
     }
 
@@ -265,6 +299,7 @@ impl Desk {
         call.open = false;
         let (kind, link, start_ns) = (call.asked.kind, call.link, call.start_ns);
         let verdict = call.verdict.take();
+        self.write_down((token & 0xffff_ffff) as usize, Some(&end), now_ns);
         self.free.push((token & 0xffff_ffff) as u32);
         self.open_count -= 1;
         self.busy[link] -= 1;
@@ -285,6 +320,55 @@ impl Desk {
                 self.failed(kind, start_ns, &code, &text);
             }
         }
+    }
+
+    /// Whether keys are still there whose leases were to end within the window.
+    pub(super) fn awaits_ends(&self) -> bool {
+        self.author.overdue(self.window.until_ns).next().is_some()
+    }
+
+    /// Ends what is still open, because the run is over.
+    pub(super) fn give_up(&mut self, now_ns: u64) {
+        self.end_watches(now_ns);
+        for end_ns in self.author.overdue(self.window.until_ns) {
+            if self.window.holds(end_ns) {
+                self.tally
+                    .failed(Kind::Expiry, TIMEOUT, "the key is still there");
+            }
+        }
+        for place in 0..self.calls.len() {
+            if std::mem::take(&mut self.calls[place].open) {
+                self.write_down(place, None, now_ns);
+            }
+        }
+    }
+
+    /// The run is over: nothing more is heard of the watchers.
+    fn end_watches(&mut self, now_ns: u64) {
+        let Some(scribe) = &mut self.scribe else {
+            return;
+        };
+        for (stream, watch) in self.watches.iter().enumerate() {
+            // Those that ended before have said so.
+            if watch.wanted > 0 {
+                scribe.watch_ended(stream, watch.created, now_ns);
+            }
+        }
+    }
+
+    /// Records the call at `place`, which ended so or not at all.
+    fn write_down(&mut self, place: usize, end: Option<&End>, now_ns: u64) {
+        let Some(scribe) = &mut self.scribe else {
+            return;
+        };
+        let call = &self.calls[place];
+        let came = match (end, &call.answer) {
+            (Some(End::Ok), Some(message)) => Came::Answer(message),
+            (Some(end), _) => Came::End(end),
+            (None, _) => Came::Nothing,
+        };
+        let times = (call.start_ns, now_ns);
+        scribe.over(call.link, call.asked.method, &call.request, times, &came);
     }
 
     fn failed(&mut self, kind: Kind, start_ns: u64, code: &str, why: &str) {
@@ -315,10 +399,12 @@ impl Desk {
                 continue;
             }
             call.open = false;
-            let (kind, link, start_ns) = (call.asked.kind, call.link, call.start_ns);
+            let (kind, link, start_ns, stream) =
+                (call.asked.kind, call.link, call.start_ns, call.stream);
+            self.write_down(place, None, now_ns);
             // Renewals share a stream, which goes on; their answers will find nobody.
             if kind != Kind::Renew {
-                cancel(link, call.stream);
+                cancel(link, stream);
             }
             self.free.push(place as u32);
             self.open_count -= 1;
@@ -345,7 +431,13 @@ impl Desk {
                 .failed(Kind::Event, WRONG_ANSWER, "the watch answer cannot be read");
             return;
         };
-        let watch = &mut self.watches[(token & !WATCH_TOKEN) as usize];
+        let stream = (token & !WATCH_TOKEN) as usize;
+        let watch = &mut self.watches[stream];
+        if let Some(scribe) = &mut self.scribe {
+            // Servers create the watchers of a stream in the order in which they were asked for.
+            let asked = watch.asked.get(watch.created).map(Vec::as_slice);
+            scribe.watch_message(stream, asked, message, now_ns);
+        }
         if let Some(reason) = cancelled {
             let why = String::from_utf8_lossy(reason).into_owned();
             self.tally.failed(Kind::Event, "watch cancelled", &why);
@@ -361,7 +453,7 @@ impl Desk {
         if place >= watch.seen.len() {
             watch
                 .seen
-                .resize(watch.wanted.max(place.min(watch.wanted) + 1), 0);
+                .resize(watch.wanted.max(place.min(watch.wanted) + 1), (0, 0));
         }
         let Some(seen) = watch.seen.get_mut(place) else {
             self.tally.failed(
@@ -372,16 +464,24 @@ impl Desk {
             return;
         };
         for event in events {
-            // The load changes one key with each revision, so that each event has its own.
-            if event.modified <= *seen {
+            // A revision may change several keys, but each of them once.
+            let now_seen = (event.modified, FixedState::default().hash_one(event.key));
+            if event.modified < seen.0 || now_seen == *seen {
                 let why = format!(
-                    "an event of revision {} after one of {seen}",
-                    event.modified
+                    "an event of revision {} after one of {}",
+                    event.modified, seen.0
                 );
                 self.tally.failed(Kind::Event, WRONG_ANSWER, &why);
             }
-            *seen = event.modified;
+            *seen = now_seen;
             self.events += 1;
+            if event.deleted {
+                let end_ns = self.author.ended(event.key);
+                if let Some(end_ns) = end_ns.filter(|end_ns| self.window.holds(*end_ns)) {
+                    self.tally.done(Kind::Expiry, now_ns.saturating_sub(end_ns));
+                }
+                continue;
+            }
             let start_ns = stamped_start_ns(event.value).unwrap_or(u64::MAX);
             if self.window.holds(start_ns) && now_ns >= start_ns {
                 self.tally.done(Kind::Event, now_ns - start_ns);

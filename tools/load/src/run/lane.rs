@@ -17,6 +17,7 @@ use crate::workload::{Asked, Author, Kind, WorkloadSpec};
 
 use super::desk::{Desk, SECOND_NS, Window};
 use super::link::{Link, Place};
+use super::record::Scribe;
 
 /// Sockets handled in one turn.
 const EVENTS_MAX: usize = 256;
@@ -80,6 +81,8 @@ pub(super) struct Lane {
     touched: Vec<usize>,
     next_link: usize,
     next_tick_ns: u64,
+    /// No operation of the load starts before.
+    begin_ns: u64,
     /// Every key of this thread's part of the fill is on its way.
     filled: bool,
     second: u32,
@@ -99,7 +102,7 @@ enum Phase {
 impl Lane {
     /// # Errors
     /// When the system has no descriptors left.
-    pub(super) fn new(plan: LanePlan) -> io::Result<Lane> {
+    pub(super) fn new(plan: LanePlan, scribe: Option<Scribe>) -> io::Result<Lane> {
         let in_flight = match plan.shape {
             Shape::Closed { in_flight } => share(in_flight, plan.lane, plan.lanes),
             Shape::Open { .. } => 0,
@@ -112,12 +115,13 @@ impl Lane {
         let author = Author::new(&plan.workload, plan.lane as u64, plan.lanes as u64);
         Ok(Lane {
             poller: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            desk: Desk::new(author, links.len()),
+            desk: Desk::new(author, links.len(), scribe),
             touched: (0..links.len()).collect(),
             links,
             plan,
             next_link: 0,
             next_tick_ns: 0,
+            begin_ns: 0,
             filled: false,
             second: 0,
             request: Vec::new(),
@@ -206,6 +210,7 @@ impl Lane {
         notes: &SyncSender<Note>,
     ) -> Ending {
         self.desk.window = window;
+        self.begin_ns = begin_ns;
         self.touched = (0..self.links.len()).collect();
         let schedule = match self.plan.shape {
             Shape::Closed { .. } => None,
@@ -216,6 +221,7 @@ impl Lane {
         };
         let mut phase = Phase::Load(schedule);
         let mut until_ns = window.until_ns;
+        let timeout_ns = self.plan.timeout.as_nanos() as u64;
         loop {
             if let Err(error) = self.turn(&mut phase, until_ns) {
                 // The poller itself failed: nothing can go on.
@@ -237,13 +243,20 @@ impl Lane {
                 let _ = notes.send(Note::Lost(why));
                 break;
             }
-            let exhausted = self.plan.operations_max == 0;
+            let all_started = match &phase {
+                Phase::Load(Some(schedule)) => schedule.next_ns() >= until_ns,
+                _ => now_ns >= until_ns,
+            };
             // Every call has an end: its answer, or its timeout.
-            if (now_ns >= until_ns || exhausted) && self.desk.open_count == 0 {
-                self.give_up_overdue(&mut phase, until_ns);
+            let all_ended =
+                (all_started || self.plan.operations_max == 0) && self.desk.open_count == 0;
+            // Leases end by time, also after the last operation.
+            let patient = now_ns < until_ns.saturating_add(timeout_ns);
+            if all_ended && !(patient && self.desk.awaits_ends()) {
                 break;
             }
         }
+        self.desk.give_up(self.now_ns());
         let _ = notes.send(Note::Sample(self.desk.tally.hand_over(self.second)));
         Ending {
             succeeded: self.desk.succeeded,
@@ -254,22 +267,6 @@ impl Lane {
                 .filter_map(|link| link.down.clone())
                 .map(|(_, why)| why)
                 .collect(),
-        }
-    }
-
-    /// Operations whose time came before the end, but which no connection took.
-    fn give_up_overdue(&mut self, phase: &mut Phase, until_ns: u64) {
-        let Phase::Load(Some(schedule)) = phase else {
-            return;
-        };
-        let kind = self.plan.workload.mix[0].0;
-        while schedule.next_ns() < until_ns && self.plan.operations_max > 0 {
-            self.desk.never_sent(
-                kind,
-                schedule.next_ns(),
-                "the server was too slow to take it",
-            );
-            schedule.advance();
         }
     }
 
@@ -295,11 +292,11 @@ impl Lane {
         self.touched.clear();
         for place in 0..self.events.len() {
             let number = self.events[place].data.u64() as usize;
-            // One clock reading per connection: answers of one read arrived together.
-            let now_ns = self.now_ns();
+            let epoch = self.plan.epoch;
             let desk = &mut self.desk;
-            let mut sink = |event: Event<'_>| desk.handle(number, event, now_ns);
-            self.links[number].ready(&self.poller, now_ns, &mut self.buffer, &mut sink);
+            let clock = move || epoch.elapsed().as_nanos() as u64;
+            let mut sink = |event: Event<'_>, at_ns| desk.handle(number, event, at_ns);
+            self.links[number].ready(&self.poller, &clock, &mut self.buffer, &mut sink);
             self.touched.push(number);
         }
         Ok(())
@@ -328,6 +325,11 @@ impl Lane {
             Phase::Fill => {
                 self.start_fill(now_ns);
                 u64::MAX
+            }
+            Phase::Load(_) if now_ns < self.begin_ns => {
+                // Nothing has arrived, but all is to start.
+                self.next_tick_ns = self.begin_ns;
+                self.begin_ns
             }
             Phase::Load(None) => {
                 if now_ns < until_ns {
@@ -379,7 +381,16 @@ impl Lane {
             if start_ns > now_ns {
                 return start_ns;
             }
-            if self.desk.open_count >= in_flight_max || now_ns >= until_ns {
+            if now_ns - start_ns > self.plan.timeout.as_nanos() as u64 {
+                // Patience ended before it began.
+                self.plan.operations_max -= 1;
+                let kind = self.plan.workload.mix[0].0;
+                self.desk
+                    .never_sent(kind, start_ns, "the servers were too slow to take it");
+                schedule.advance();
+                continue;
+            }
+            if self.desk.open_count >= in_flight_max {
                 return u64::MAX;
             }
             let free = (0..self.links.len())
@@ -409,7 +420,9 @@ impl Lane {
 
     fn submit(&mut self, number: usize, asked: Asked, start_ns: u64) {
         let expires_ns = start_ns.saturating_add(self.plan.timeout.as_nanos() as u64);
-        let token = self.desk.open(asked, number, start_ns, expires_ns);
+        let token = self
+            .desk
+            .open(asked, &self.request, number, start_ns, expires_ns);
         let connection = &mut self.links[number].connection;
         if asked.kind == Kind::Renew {
             let renewals = &mut self.desk.renewals[number];
@@ -440,7 +453,7 @@ impl Lane {
             let desk = &mut self.desk;
             // Only a send that fails reads the clock.
             let clock = move || epoch.elapsed().as_nanos() as u64;
-            let mut sink = |event: Event<'_>| desk.handle(number, event, clock());
+            let mut sink = |event: Event<'_>, at_ns| desk.handle(number, event, at_ns);
             self.links[number].flush(&self.poller, &clock, &mut sink);
         }
     }
@@ -466,6 +479,7 @@ impl Lane {
                 self.request.clear();
                 self.desk.author.watch(next as u64, &mut self.request);
                 next += links * lanes;
+                self.desk.watch_asked(token, &self.request);
                 match on {
                     Some(stream) => connection.send(stream, &self.request),
                     None => match connection.start(Method::Watch, &self.request, false, token) {

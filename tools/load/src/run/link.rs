@@ -76,7 +76,7 @@ impl Link {
         }
         match self.connect(poller) {
             Ok(()) => self.state = State::Connecting,
-            Err(error) => self.fall(poller, now_ns, &error.to_string(), &mut |_| {}),
+            Err(error) => self.fall(poller, now_ns, &error.to_string(), &mut |_, _| {}),
         }
     }
 
@@ -100,12 +100,12 @@ impl Link {
     pub(super) fn ready(
         &mut self,
         poller: &OwnedFd,
-        now_ns: u64,
+        clock: &impl Fn() -> u64,
         buffer: &mut [u8],
-        sink: &mut impl FnMut(Event<'_>),
+        sink: &mut impl FnMut(Event<'_>, u64),
     ) {
-        if let Err(why) = self.progress(buffer, sink) {
-            self.fall(poller, now_ns, &why, sink);
+        if let Err(why) = self.progress(clock, buffer, sink) {
+            self.fall(poller, clock(), &why, sink);
         } else if self.down.is_some() && self.is_up() {
             self.down = None;
         }
@@ -113,8 +113,9 @@ impl Link {
 
     fn progress(
         &mut self,
+        clock: &impl Fn() -> u64,
         buffer: &mut [u8],
-        sink: &mut impl FnMut(Event<'_>),
+        sink: &mut impl FnMut(Event<'_>, u64),
     ) -> Result<(), String> {
         let Some(socket) = &mut self.socket else {
             return Ok(());
@@ -126,8 +127,10 @@ impl Link {
         for _ in 0..READS_MAX {
             match socket.read(buffer).map_err(|error| error.to_string())? {
                 Received::Bytes(count) => {
+                    // After the read: an answer must not seem to have come before it was sent.
+                    let at_ns = clock();
                     self.connection
-                        .receive(&buffer[..count], sink)
+                        .receive(&buffer[..count], &mut |event| sink(event, at_ns))
                         .map_err(|fault| fault.0)?;
                     // A short read was all there is.
                     if count < READ_BYTES && !self.place.endpoint.tls {
@@ -146,7 +149,7 @@ impl Link {
         &mut self,
         poller: &OwnedFd,
         clock: &impl Fn() -> u64,
-        sink: &mut impl FnMut(Event<'_>),
+        sink: &mut impl FnMut(Event<'_>, u64),
     ) {
         let Some(socket) = self.socket.as_mut().filter(|_| self.state == State::Open) else {
             return;
@@ -177,14 +180,14 @@ impl Link {
         poller: &OwnedFd,
         now_ns: u64,
         why: &str,
-        sink: &mut impl FnMut(Event<'_>),
+        sink: &mut impl FnMut(Event<'_>, u64),
     ) {
         if let Some(socket) = self.socket.take() {
             // Closing removes it as well, but not while another process holds a copy.
             let _ = epoll::delete(poller, socket.as_fd());
         }
         let why = format!("{}: {why}", self.place.endpoint);
-        self.connection.fail(&why, sink);
+        self.connection.fail(&why, &mut |event| sink(event, now_ns));
         self.state = State::Down {
             again_ns: now_ns + RECONNECT_NS,
         };

@@ -3,9 +3,13 @@
 mod desk;
 mod lane;
 mod link;
+mod record;
 mod target;
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -13,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
 
+use crate::history::RecordWriter;
 use crate::measure::{Collector, Watched, own_cpu, used};
 use crate::result::{Machine, RampStep, RunResult, Workload};
 use crate::shape::{Ramp, RampSpec, Shape};
@@ -22,6 +27,7 @@ use crate::workload::{Kind, WorkloadSpec};
 use desk::{SECOND_NS, WRONG_ANSWER, Window};
 use lane::{Ending, Lane, LanePlan, Note, share};
 use link::Place;
+use record::Scribe;
 
 /// Hand-overs of all threads that may wait for the main thread.
 const NOTES_MAX: usize = 64;
@@ -67,6 +73,10 @@ pub struct RunSpec {
     pub patience: Duration,
     /// Processes of the servers on this machine, to account for.
     pub server_pids: Vec<u32>,
+    /// Where every operation is written down.
+    pub record: Option<PathBuf>,
+    /// Nobody else writes while it is recorded: everything that is seen must then be in the record.
+    pub record_exclusive: bool,
     /// A line each second on stderr.
     pub progress: bool,
 }
@@ -151,16 +161,31 @@ pub fn run(spec: &RunSpec, stop: &Arc<AtomicBool>) -> Result<RunResult, RunError
     let connections = spec.connections.max(1);
     let lanes = spec.threads.clamp(1, connections);
     let epoch = Instant::now();
-    let crew = Crew::start(spec, &places, connections, lanes, epoch, stop)?;
+    let record = match &spec.record {
+        Some(path) => Some(record::start(path, spec, &found.up[0], tls.as_ref())?),
+        None => None,
+    };
+    let crew = Crew::start(
+        spec,
+        &places,
+        (connections, lanes),
+        epoch,
+        stop,
+        record.as_ref(),
+    )?;
     let outcome = crew.measure(spec, epoch, stop, &mut watched);
+    if let Some(record) = record {
+        record.finish()?;
+    }
     let Measured {
         collector,
-        mut notes,
+        succeeded,
         mut partial,
         duration,
         generator,
         started,
     } = outcome?;
+    let mut notes = Vec::new();
     for why in found.down {
         partial.get_or_insert_with(|| why.clone());
         notes.push(format!("without an endpoint from the beginning: {why}"));
@@ -176,6 +201,15 @@ pub fn run(spec: &RunSpec, stop: &Arc<AtomicBool>) -> Result<RunResult, RunError
     if wrong > 0 {
         notes.push(format!("{wrong} answers were wrong"));
     }
+    let mut workload = describe(spec, connections, lanes);
+    let all = ("succeeded with fill and warm-up", succeeded.to_string());
+    workload.parameters.insert(all.0.to_owned(), all.1);
+    let mut target = found.target;
+    let servers = watched.costs();
+    // The protocol tells a version and no name; the process has one.
+    if let Some(server) = servers.first() {
+        target.program.clone_from(&server.name);
+    }
     Ok(RunResult {
         label: spec.label.clone(),
         command: spec.command.clone(),
@@ -184,11 +218,11 @@ pub fn run(spec: &RunSpec, stop: &Arc<AtomicBool>) -> Result<RunResult, RunError
         warmup: spec.warm_up,
         duration,
         endpoints: spec.endpoints.iter().map(Endpoint::to_string).collect(),
-        target: found.target,
+        target,
         machine: Machine::read(),
-        workload: describe(spec, connections, lanes),
+        workload,
         operations,
-        servers: watched.costs(),
+        servers,
         generator,
         steps: Vec::new(),
         pairing: None,
@@ -266,7 +300,8 @@ struct Crew {
 
 struct Measured {
     collector: Collector,
-    notes: Vec<String>,
+    /// Operations of all time, the fill and the warm-up included.
+    succeeded: u64,
     partial: Option<String>,
     duration: Duration,
     generator: crate::result::CpuCost,
@@ -278,10 +313,10 @@ impl Crew {
     fn start(
         spec: &RunSpec,
         places: &[Place],
-        connections: usize,
-        lanes: usize,
+        (connections, lanes): (usize, usize),
         epoch: Instant,
         stop: &Arc<AtomicBool>,
+        record: Option<&RecordWriter<File>>,
     ) -> Result<Crew, RunError> {
         let (notes_in, notes) = mpsc::sync_channel(NOTES_MAX);
         let mut crew = Crew {
@@ -313,7 +348,9 @@ impl Crew {
             crew.go.push(go_in);
             let (notes, stop, time_max) =
                 (notes_in.clone(), Arc::clone(stop), spec.connect_timeout);
-            let body = move || work(plan, time_max, &go, &stop, &notes);
+            let first_client = (number - own) as u32;
+            let scribe = record.map(|record| Scribe::new(record.recorder(), first_client));
+            let body = move || work(plan, scribe, time_max, &go, &stop, &notes);
             crew.threads.push(
                 std::thread::Builder::new()
                     .name(format!("lane-{lane}"))
@@ -368,8 +405,8 @@ impl Crew {
             // A thread that is gone is noticed by its silence.
             let _ = go.send((begin.as_nanos() as u64, window));
         }
-        let mut clerk = Clerk::new(epoch, window, spec.progress);
-        clerk.collect(&self.notes, self.threads.len(), stop, watched);
+        let mut clerk = Clerk::new(epoch, window, spec.progress, self.threads.len());
+        clerk.collect(&self.notes, stop, watched);
         self.dismiss();
         let end_ns = clerk.window_end_ns();
         let duration = Duration::from_nanos(end_ns.saturating_sub(window.from_ns));
@@ -394,13 +431,10 @@ impl Crew {
             partial
                 .get_or_insert_with(|| format!("no operation succeeded in the last {silent:.1} s"));
         }
-        let all: u64 = clerk.endings.iter().map(|ending| ending.succeeded).sum();
-        let notes = vec![format!(
-            "{all} operations succeeded from the first to the last, fill and warm-up included"
-        )];
+        let succeeded = clerk.endings.iter().map(|ending| ending.succeeded).sum();
         Ok(Measured {
             collector: clerk.collector,
-            notes,
+            succeeded,
             partial,
             duration,
             generator: used(clerk.cpu_begin, clerk.cpu_end),
@@ -412,12 +446,13 @@ impl Crew {
 /// The body of a thread.
 fn work(
     plan: LanePlan,
+    scribe: Option<Scribe>,
     time_max: Duration,
     go: &Receiver<(u64, Window)>,
     stop: &AtomicBool,
     notes: &SyncSender<Note>,
 ) {
-    let prepared = Lane::new(plan)
+    let prepared = Lane::new(plan, scribe)
         .map_err(|error| error.to_string())
         .and_then(|mut lane| lane.prepare(time_max, stop).map(|()| lane));
     // The main thread listens until every thread has finished or it has given up.
@@ -440,6 +475,9 @@ struct Clerk {
     epoch: Instant,
     window: Window,
     progress: bool,
+    lanes: usize,
+    /// How many threads have handed over a second, until all have.
+    handed_over: BTreeMap<u32, usize>,
     collector: Collector,
     endings: Vec<Ending>,
     partial: Option<String>,
@@ -450,11 +488,13 @@ struct Clerk {
 }
 
 impl Clerk {
-    fn new(epoch: Instant, window: Window, progress: bool) -> Clerk {
+    fn new(epoch: Instant, window: Window, progress: bool, lanes: usize) -> Clerk {
         Clerk {
             epoch,
             window,
             progress,
+            lanes,
+            handed_over: BTreeMap::new(),
             collector: Collector::default(),
             endings: Vec::new(),
             partial: None,
@@ -475,17 +515,11 @@ impl Clerk {
     }
 
     /// Takes notes until every thread has finished. Costs are read where the measured part begins and ends.
-    fn collect(
-        &mut self,
-        notes: &Receiver<Note>,
-        lanes: usize,
-        stop: &AtomicBool,
-        watched: &mut Watched,
-    ) {
+    fn collect(&mut self, notes: &Receiver<Note>, stop: &AtomicBool, watched: &mut Watched) {
         let mut begun = false;
         let mut ended = false;
         let mut next_look_ns = 0;
-        while self.endings.len() < lanes {
+        while self.endings.len() < self.lanes {
             let now_ns = self.now_ns();
             if !begun && now_ns >= self.window.from_ns {
                 begun = true;
@@ -532,8 +566,13 @@ impl Clerk {
             Note::Sample(sample) => {
                 let second = sample.second;
                 self.collector.add(sample);
-                if self.progress {
-                    self.print(second);
+                let handed_over = self.handed_over.entry(second).or_default();
+                *handed_over += 1;
+                if *handed_over == self.lanes {
+                    self.handed_over.remove(&second);
+                    if self.progress {
+                        self.print(second);
+                    }
                 }
             }
             Note::Lost(why) => {
@@ -547,7 +586,7 @@ impl Clerk {
         }
     }
 
-    /// One line about a second. With several threads it is printed again as they hand over.
+    /// One line about a second that all threads have handed over.
     fn print(&self, second: u32) {
         let mut line = format!("{:>5} s", second + 1);
         for (kind, count, p50_ns, p99_ns) in self.collector.second(second) {

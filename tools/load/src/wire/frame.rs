@@ -131,7 +131,10 @@ pub(super) fn put_settings(out: &mut Vec<u8>, settings: &[(u16, u32)]) {
 mod tests {
     use super::*;
 
-    fn check(bytes: &[u8], expected: Result<Option<(u8, u32, &[u8])>, &'static str>) {
+    /// What of a frame is looked at: kind, stream, payload.
+    type Seen<'a> = (u8, u32, &'a [u8]);
+
+    fn check(bytes: &[u8], expected: Result<Option<Seen<'_>>, &'static str>) {
         let parsed = Frame::parse(bytes);
         let seen =
             parsed.map(|found| found.map(|(frame, _)| (frame.kind, frame.stream, frame.payload)));

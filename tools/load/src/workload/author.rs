@@ -1,6 +1,6 @@
 //! Writes the requests of one thread, and judges the answers.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::wire::Method;
 
@@ -38,6 +38,11 @@ pub(crate) struct Author {
     leases: VecDeque<i64>,
     leases_max: usize,
     next_lease: usize,
+    /// Leases without a key yet, and when each ends.
+    unkeyed: VecDeque<(i64, u64)>,
+    /// Keys that end with their lease, and when.
+    ending: BTreeMap<Vec<u8>, u64>,
+    next_ending: u64,
     /// The highest revision in any answer to a linearizable request.
     floor: i64,
     /// Revisions of writes, each at its place modulo the length.
@@ -68,6 +73,9 @@ impl Author {
             leases: VecDeque::new(),
             leases_max: (spec.leases / lanes).max(1) as usize,
             next_lease: 0,
+            unkeyed: VecDeque::new(),
+            ending: BTreeMap::new(),
+            next_ending: lane,
             floor: 0,
             writes: vec![0; REVISIONS_REMEMBERED],
             fill: lane,
@@ -96,6 +104,7 @@ impl Author {
         match kind {
             Kind::Grant => return self.grant(out),
             Kind::Renew | Kind::Revoke => return self.use_lease(kind, out),
+            Kind::Expiry => return self.hang_on_lease(start_ns, out),
             _ => {}
         }
         let key = self.keys.next(&mut self.random);
@@ -171,15 +180,14 @@ impl Author {
     fn range(&mut self, key: u64, out: &mut Vec<u8>) -> Asked {
         let length = self.spec.range_keys.min(self.spec.keys.count);
         let first = key.min(self.spec.keys.count - length);
+        if first + length < self.spec.keys.count {
+            write_key(&mut self.key, &self.spec.keys, first + length);
+            std::mem::swap(&mut self.key, &mut self.key_end);
+        } else {
+            self.write_key_end();
+        }
         write_key(&mut self.key, &self.spec.keys, first);
-        self.write_key_end();
-        messages::range(
-            out,
-            &self.key,
-            &self.key_end,
-            length,
-            self.spec.serializable,
-        );
+        messages::range(out, &self.key, &self.key_end, 0, self.spec.serializable);
         self.asked(Kind::Range, Method::Range, first as i64)
     }
 
@@ -239,8 +247,41 @@ impl Author {
         self.asked(kind, method, lease)
     }
 
-    /// Judges the answer to `asked`. An `Err` is a wrong answer, with the reason.
-    pub(crate) fn judge(&mut self, asked: &Asked, message: &[u8]) -> Result<(), String> {
+    /// Puts a key that ends with its lease, or grants a lease for the next one.
+    fn hang_on_lease(&mut self, start_ns: u64, out: &mut Vec<u8>) -> Asked {
+        let Some((lease, end_ns)) = self.unkeyed.pop_front() else {
+            messages::grant(out, self.spec.lease_ttl_seconds);
+            return self.asked(Kind::Grant, Method::LeaseGrant, 0);
+        };
+        let key = self.next_ending;
+        self.next_ending += self.lanes;
+        write_key(&mut self.key, &self.spec.keys, key);
+        let value = self.values.next(start_ns, &mut self.random);
+        messages::put(out, &self.key, value, lease);
+        self.ending.insert(self.key.clone(), end_ns);
+        self.asked(Kind::Put, Method::Put, key as i64)
+    }
+
+    /// A key was deleted: when its lease was to end, if it hung on one of ours.
+    pub(crate) fn ended(&mut self, key: &[u8]) -> Option<u64> {
+        self.ending.remove(key)
+    }
+
+    /// The ends that are due before `until_ns` and have not been seen.
+    pub(crate) fn overdue(&self, until_ns: u64) -> impl Iterator<Item = u64> {
+        self.ending
+            .values()
+            .copied()
+            .filter(move |end_ns| *end_ns < until_ns)
+    }
+
+    /// Judges the answer to `asked`, which came at `at_ns`. An `Err` is a wrong answer, with the reason.
+    pub(crate) fn judge(
+        &mut self,
+        asked: &Asked,
+        message: &[u8],
+        at_ns: u64,
+    ) -> Result<(), String> {
         let form = match asked.kind {
             Kind::Put => Form::Put,
             Kind::Get | Kind::Range => Form::Range,
@@ -260,7 +301,7 @@ impl Author {
             _ => false,
         };
         self.judge_revision(asked, &answer, wrote)?;
-        self.judge_content(asked, &answer)
+        self.judge_content(asked, &answer, at_ns)
     }
 
     fn judge_revision(
@@ -303,7 +344,7 @@ impl Author {
         }
     }
 
-    fn judge_content(&mut self, asked: &Asked, answer: &Answer) -> Result<(), String> {
+    fn judge_content(&mut self, asked: &Asked, answer: &Answer, at_ns: u64) -> Result<(), String> {
         match asked.kind {
             // A member that lags may not have the fill yet.
             Kind::Get if self.all_there && !self.spec.serializable && answer.count != 1 => Err(
@@ -325,6 +366,11 @@ impl Author {
                 };
                 // Answers may arrive in another order than they were given; a deletion is zero.
                 *known = if seen == 0 { 0 } else { seen.max(*known) };
+                Ok(())
+            }
+            Kind::Grant if self.spec.does(Kind::Expiry) => {
+                let ttl_ns = answer.ttl_seconds.max(0) as u64 * 1_000_000_000;
+                self.unkeyed.push_back((answer.lease, at_ns + ttl_ns));
                 Ok(())
             }
             Kind::Grant => {

@@ -7,7 +7,7 @@
 mod author;
 mod keys;
 pub(crate) mod messages;
-mod proto;
+pub(crate) mod proto;
 
 use std::fmt;
 

@@ -7,7 +7,6 @@ use std::fmt::Write as _;
 
 use super::scale::Placed;
 use super::{Axis, SERIES_COLOURS, Scale, hint, label, legend, rule, svg};
-use crate::report::Unit;
 use crate::report::markup::{Element, coordinate};
 
 /// Lines over two axes.
@@ -46,8 +45,10 @@ pub enum Stroke {
 }
 
 const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 76.0;
-const RIGHT: f64 = super::WIDTH - 14.0;
+/// Leaves room for ticks such as `100,000/s` beside the name of the axis.
+const LEFT: f64 = 96.0;
+/// Leaves room for half of the last tick.
+const RIGHT: f64 = super::WIDTH - 36.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = HEIGHT - 44.0;
 

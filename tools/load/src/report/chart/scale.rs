@@ -79,7 +79,7 @@ impl Placed {
         let ticks = ticks.into_iter().map(|value| {
             let text = match axis.scale {
                 Scale::Nines => percent(value),
-                _ => axis.unit.format(value),
+                _ => axis.unit.format_round(value),
             };
             (value, text)
         });

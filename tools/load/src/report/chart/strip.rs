@@ -25,9 +25,10 @@ pub struct Strip {
 }
 
 const LEFT: f64 = 170.0;
-const RIGHT: f64 = WIDTH - 20.0;
+/// Leaves room for the text beside the last mark.
+const RIGHT: f64 = WIDTH - 86.0;
 const TOP: f64 = 10.0;
-const STEP: f64 = 52.0;
+const STEP: f64 = 62.0;
 const NAME_CHARACTERS: usize = 24;
 
 /// Rows that dots spread over, so that equal values do not hide each other.
@@ -79,14 +80,17 @@ impl StripChart {
             Some(dot.child(hint(text)))
         };
         let mut marks: Vec<Element> = strip.values.iter().enumerate().filter_map(dot).collect();
-        for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
+        // Texts on the outer sides: both marks may stand close together.
+        for (name, share, anchor, aside) in [("p50", 0.5, "end", -4.0), ("p99", 0.99, "start", 4.0)]
+        {
             let Some(value) = quantile(&strip.values, share) else {
                 continue;
             };
             let Some(at) = x.place(value) else { continue };
-            let text = format!("{}: {name} {}", strip.name, self.axis.unit.format(value));
-            marks.push(rule("mark", (at, y - 16.0), (at, y + 16.0)).child(hint(text)));
-            marks.push(label(at, y - 18.0, "middle", name).attribute("class", "axis"));
+            let text = format!("{name} {}", self.axis.unit.format(value));
+            let title = hint(format!("{}: {text}", strip.name));
+            marks.push(rule("mark", (at, y - 28.0), (at, y + 14.0)).child(title));
+            marks.push(label(at + aside, y - 18.0, anchor, text).attribute("class", "small"));
         }
         marks
     }

@@ -10,7 +10,7 @@ use super::{Run, Shown};
 use crate::report::chart::{Axis, Line, LineChart, Scale, Stroke};
 use crate::report::pairs::distinct;
 use crate::report::{Block, Chart, Unit};
-use crate::result::{Interval, Latency, OpResult, Packed};
+use crate::result::{INTERVALS_MAX, Interval, Latency, OpResult, Packed, sum};
 
 /// Points of one time series.
 const POINTS_MAX: usize = 300;
@@ -20,6 +20,9 @@ const POINTS_PER_NINE: f64 = 20.0;
 
 /// Lines of a latency chart up to which the median is drawn beside the 99th percentile.
 const LINES_WITH_MEDIAN_MAX: usize = 4;
+
+/// A run rarely ends with a second: a rate over less than this would be noise at the end of a line.
+const LENGTH_MIN: Duration = Duration::from_millis(100);
 
 /// One line of a chart: an operation of a run.
 struct Drawn<'a> {
@@ -194,10 +197,8 @@ fn shortened(series: &[Interval], duration: Duration) -> Vec<Interval> {
     let last = series.last().map_or(0, |interval| interval.second);
     let whole = u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
     // A run whose series was cut ends with it; never more seconds than were kept.
-    let seconds = if series.len() < crate::result::INTERVALS_MAX {
-        whole
-            .max(last.saturating_add(1))
-            .min(crate::result::INTERVALS_MAX as u32)
+    let seconds = if series.len() < INTERVALS_MAX {
+        whole.max(last.saturating_add(1)).min(INTERVALS_MAX as u32)
     } else {
         last.saturating_add(1)
     };
@@ -217,7 +218,7 @@ fn shortened(series: &[Interval], duration: Duration) -> Vec<Interval> {
         let silent = Duration::from_secs(u64::from(stride).saturating_sub(here.len() as u64));
         let left = duration.saturating_sub(Duration::from_secs(u64::from(second)));
         let length = (measured + silent).min(left.max(measured));
-        if length.is_zero() {
+        if length < LENGTH_MIN {
             continue;
         }
         let latency = match here {
@@ -228,8 +229,102 @@ fn shortened(series: &[Interval], duration: Duration) -> Vec<Interval> {
             second,
             length,
             latency,
-            errors: here.iter().map(|interval| interval.errors).sum(),
+            errors: sum(here.iter().map(|interval| interval.errors)),
         });
     }
     shortened
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seconds with their lengths in milliseconds; each holds one latency of as many microseconds.
+    fn series(seconds: &[(u32, u64)]) -> Vec<Interval> {
+        let mut latency = Latency::new();
+        let interval = |(second, length_ms): &(u32, u64)| {
+            latency.clear();
+            latency.record_ns(u64::from(*second) * 1_000);
+            Interval {
+                second: *second,
+                length: Duration::from_millis(*length_ms),
+                latency: latency.pack(),
+                errors: 0,
+            }
+        };
+        seconds.iter().map(interval).collect()
+    }
+
+    // Goal: a silent second is a point of rate zero, and a splinter at the end is none.
+    #[test]
+    fn seconds_without_operations() {
+        let check = |seconds: &[(u32, u64)], duration_ms: u64, expected: &[(u32, u64, u64)]| {
+            let drawn = shortened(&series(seconds), Duration::from_millis(duration_ms));
+            let drawn: Vec<(u32, u64, u64)> = drawn
+                .iter()
+                .map(|interval| {
+                    let length_ms = interval.length.as_millis() as u64;
+                    (interval.second, length_ms, interval.latency.summary().count)
+                })
+                .collect();
+            assert_eq!(drawn, expected, "{seconds:?} in {duration_ms} ms");
+        };
+        check(&[], 0, &[]);
+        check(
+            &[(1, 1_000)],
+            3_000,
+            &[(0, 1_000, 0), (1, 1_000, 1), (2, 1_000, 0)],
+        );
+        check(
+            &[(0, 1_000), (1, 400)],
+            1_400,
+            &[(0, 1_000, 1), (1, 400, 1)],
+        );
+        check(&[(0, 1_000), (1, 3)], 1_003, &[(0, 1_000, 1)]);
+        check(&[(0, 1_000)], 1_003, &[(0, 1_000, 1)]);
+    }
+
+    // Goal: a long series keeps every operation and its slowest second.
+    #[test]
+    fn long_series() {
+        let all: Vec<(u32, u64)> = (0..INTERVALS_MAX as u32)
+            .map(|second| (second, 1_000))
+            .collect();
+        let duration = Duration::from_secs(INTERVALS_MAX as u64);
+        let drawn = shortened(&series(&all), duration);
+        assert!(drawn.len() <= POINTS_MAX);
+        let counts = drawn
+            .iter()
+            .map(|interval| interval.latency.summary().count);
+        assert_eq!(counts.sum::<u64>(), INTERVALS_MAX as u64);
+        assert_eq!(
+            drawn
+                .iter()
+                .map(|interval| interval.length)
+                .sum::<Duration>(),
+            duration
+        );
+        let slowest = drawn
+            .iter()
+            .map(|interval| interval.latency.summary().max_ns)
+            .max();
+        let expected = (INTERVALS_MAX as u64 - 1) * 1_000;
+        assert!(slowest.expect("drawn").abs_diff(expected) < expected / 500);
+    }
+
+    // Goal: a curve ends at the share of its last operation, with the maximum.
+    #[test]
+    fn curves_end_at_the_maximum() {
+        let mut latency = Latency::new();
+        assert!(curve(&latency).is_empty());
+        latency.record_ns(5);
+        assert_eq!(curve(&latency), [(0.0, 5.0)]);
+        for at in 0..999 {
+            latency.record_ns(at);
+        }
+        let points = curve(&latency);
+        let last = points.last().expect("drawn");
+        assert!((last.0 - 0.999).abs() < 1e-9 && last.1 == 998.0, "{last:?}");
+        assert!(points.is_sorted_by(|a, b| a.0 <= b.0 && a.1 <= b.1));
+    }
 }
