@@ -235,6 +235,8 @@ fn run_spec(spec: &Spec, point: &Point, pairing: &Pairing, cluster: &Cluster) ->
         connect_timeout: Duration::from_secs(5),
         patience: Duration::from_secs(10),
         server_pids: cluster.pids(),
+        record: None,
+        record_exclusive: false,
         progress: false,
     }
 }

@@ -17,11 +17,31 @@ struct Figure {
 
 /// The times that are shown, the most important first.
 const FIGURES: [Figure; 5] = [
-    Figure { name: "first put", charted: true, of: |trial| trial.first_put_ns },
-    Figure { name: "first linearizable read", charted: false, of: |trial| trial.first_read_ns },
-    Figure { name: "all other endpoints", charted: false, of: |trial| trial.all_endpoints_ns },
-    Figure { name: "longest gap", charted: true, of: |trial| trial.longest_gap_ns },
-    Figure { name: "whole again after healing", charted: false, of: |trial| Some(trial.heal_ns) },
+    Figure {
+        name: "first put",
+        charted: true,
+        of: |trial| trial.first_put_ns,
+    },
+    Figure {
+        name: "first linearizable read",
+        charted: false,
+        of: |trial| trial.first_read_ns,
+    },
+    Figure {
+        name: "all other endpoints",
+        charted: false,
+        of: |trial| trial.all_endpoints_ns,
+    },
+    Figure {
+        name: "longest gap",
+        charted: true,
+        of: |trial| trial.longest_gap_ns,
+    },
+    Figure {
+        name: "whole again after healing",
+        charted: false,
+        of: |trial| Some(trial.heal_ns),
+    },
 ];
 
 /// The faults, in the order in which they are shown.
@@ -180,9 +200,9 @@ fn trials(report: &mut Report, cell: &Cell) {
             ]);
             if charted {
                 strips.push(Strip {
-                name: format!("{}: {name}", fault.name()),
-                values: values.iter().map(|ns| *ns as f64).collect(),
-            });
+                    name: format!("{}: {name}", fault.name()),
+                    values: values.iter().map(|ns| *ns as f64).collect(),
+                });
             }
         }
     }
