@@ -25,7 +25,7 @@ pub(super) fn prepare(data_dir: &Path) -> Result<TempDir, ClusterError> {
     let shown = data_dir.display();
     std::fs::create_dir_all(data_dir).map_err(world(format!("{shown}")))?;
     let found = statfs(data_dir).map_err(|error| world(format!("{shown}"))(error.into()))?;
-    refuse_memory(data_dir, i64::from(found.f_type))?;
+    refuse_memory(data_dir, found.f_type)?;
     tempfile::Builder::new()
         .prefix("cluster-")
         .tempdir_in(data_dir)
@@ -57,7 +57,7 @@ mod tests {
         check(0x8584_58f6, "/x is on ramfs");
         assert!(refuse_memory(Path::new("/x"), 0xef53).is_ok(), "ext4");
         let shared = Path::new("/dev/shm");
-        if statfs(shared).is_ok_and(|found| i64::from(found.f_type) == IN_MEMORY[0].0) {
+        if statfs(shared).is_ok_and(|found| found.f_type == IN_MEMORY[0].0) {
             assert!(prepare(shared).is_err());
         }
         let below = tempfile::tempdir_in(".").expect("the build is on a disk");

@@ -148,11 +148,13 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// What, sent at, answered at with revision, all in milliseconds.
-    fn history(operations: &[(Did, u64, Option<(u64, i64)>)]) -> (Vec<Record>, Instant) {
+    /// What, sent at, answered at with revision; times in milliseconds.
+    type Operation = (Did, u64, Option<(u64, i64)>);
+
+    fn history(operations: &[Operation]) -> (Vec<Record>, Instant) {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let record = |(did, invoked, answer): &(Did, u64, Option<(u64, i64)>)| Record {
+        let record = |(did, invoked, answer): &Operation| Record {
             did: *did,
             endpoint: 0,
             probe: true,
@@ -173,11 +175,7 @@ mod tests {
             .collect()
     }
 
-    fn check(
-        operations: &[(Did, u64, Option<(u64, i64)>)],
-        stored: &BTreeMap<u64, Stored>,
-        expected: (u64, u64),
-    ) {
+    fn check(operations: &[Operation], stored: &BTreeMap<u64, Stored>, expected: (u64, u64)) {
         let (records, start) = history(operations);
         let findings = verify(&records, stored, start);
         assert_eq!((findings.lost, findings.stale), expected, "{findings:?}");
