@@ -22,6 +22,9 @@ pub struct Malformed {
     pub what: &'static str,
 }
 
+/// No store has as many revisions; so those of a record can be added and subtracted without care.
+const REVISION_MAX: u64 = 1 << 60;
+
 const ENTRY_BASE: u8 = 1;
 const ENTRY_OPERATION: u8 = 2;
 const ENTRY_WATCH: u8 = 3;
@@ -345,7 +348,7 @@ impl<'a> Decoder<'a> {
     pub(super) fn entry(&mut self, clock: &mut Nanos) -> Result<Entry, Malformed> {
         match self.byte("an entry's kind")? {
             ENTRY_BASE => Ok(Entry::Base(Base {
-                revision: self.signed()?,
+                revision: self.revision()?,
                 kvs: self.list(Self::kv)?,
             })),
             ENTRY_OPERATION => Ok(Entry::Operation(self.operation(clock)?)),
@@ -404,6 +407,15 @@ impl<'a> Decoder<'a> {
     fn signed(&mut self) -> Result<i64, Malformed> {
         let number = self.unsigned()?;
         Ok((number >> 1).cast_signed() ^ -(number & 1).cast_signed())
+    }
+
+    /// A revision, or a version.
+    fn revision(&mut self) -> Result<i64, Malformed> {
+        let number = self.signed()?;
+        if number.unsigned_abs() > REVISION_MAX {
+            return Err(self.malformed("a revision that can be"));
+        }
+        Ok(number)
     }
 
     fn small(&mut self) -> Result<u32, Malformed> {
@@ -470,9 +482,9 @@ impl<'a> Decoder<'a> {
     fn kv(&mut self) -> Result<Kv, Malformed> {
         Ok(Kv {
             key: self.key()?,
-            create_revision: self.signed()?,
-            mod_revision: self.signed()?,
-            version: self.signed()?,
+            create_revision: self.revision()?,
+            mod_revision: self.revision()?,
+            version: self.revision()?,
             lease: self.signed()?,
             value: if self.flag()? {
                 Some(self.hash()?)
@@ -576,7 +588,7 @@ impl<'a> Decoder<'a> {
     fn outcome(&mut self) -> Result<Outcome, Malformed> {
         Ok(match self.byte("an outcome")? {
             0 => Outcome::Ok {
-                revision: self.signed()?,
+                revision: self.revision()?,
                 answer: self.answer()?,
             },
             1 => Outcome::Refused(Refusal::Compacted),
@@ -648,7 +660,7 @@ impl<'a> Decoder<'a> {
     fn notice(&mut self) -> Result<WatchNotice, Malformed> {
         Ok(match self.byte("a notice")? {
             0 => {
-                let revision = self.signed()?;
+                let revision = self.revision()?;
                 let interval = self.interval()?;
                 let start_revision = self.signed()?;
                 let flags = self.byte("flags of a watch")?;
@@ -664,15 +676,15 @@ impl<'a> Decoder<'a> {
                 }
             }
             1 => WatchNotice::Events {
-                revision: self.signed()?,
+                revision: self.revision()?,
                 fragment: self.flag()?,
                 events: self.list(Self::event)?,
             },
             2 => WatchNotice::Progress {
-                revision: self.signed()?,
+                revision: self.revision()?,
             },
             3 => WatchNotice::Cancelled {
-                compact_revision: self.signed()?,
+                compact_revision: self.revision()?,
             },
             4 => WatchNotice::Ended,
             _ => return Err(self.malformed("a known notice")),

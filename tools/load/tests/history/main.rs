@@ -8,6 +8,7 @@
 mod model;
 mod plant;
 mod server;
+mod unanswered;
 mod wire;
 
 use std::path::Path;

@@ -167,7 +167,7 @@ fn judge_compactions(history: &History, known: &Known, report: &mut Report) {
                 if history.exclusive && revision >= history.base + i64::from(is_compact) =>
             {
                 let excused = compactions.iter().any(|compaction| {
-                    let floor = compaction.revision + i64::from(is_compact);
+                    let floor = compaction.revision.saturating_add(i64::from(is_compact));
                     floor > revision
                         && (compaction.clock != clock || compaction.invoked < operation.returned)
                 });

@@ -191,7 +191,7 @@ impl Judge<'_> {
                     span: self.history.keys.span(&request.interval),
                     start,
                     // What lies at or before the base is not known here.
-                    seen: (start - 1).max(self.history.base),
+                    seen: start.saturating_sub(1).max(self.history.base),
                     last: 0,
                     bookmark: 0,
                     pieces: Vec::new(),
