@@ -10,6 +10,8 @@ pub const RANGE: &str = "/etcdserverpb.KV/Range";
 pub const TXN: &str = "/etcdserverpb.KV/Txn";
 /// Method path of KV.Compact.
 pub const COMPACT: &str = "/etcdserverpb.KV/Compact";
+/// Method path of Maintenance.Status.
+pub const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 /// Method path of Maintenance.Alarm.
 pub const ALARM: &str = "/etcdserverpb.Maintenance/Alarm";
 
@@ -211,4 +213,31 @@ pub struct AlarmResponse {
     /// What is raised, or was cleared.
     #[prost(message, repeated, tag = "2")]
     pub alarms: Vec<AlarmMember>,
+}
+
+/// Maintenance.Status.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct StatusRequest {}
+
+/// Answer to Maintenance.Status, about the member that gives it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct StatusResponse {
+    /// The header; its revision is that of the member, which may lag.
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
+    /// The member's version.
+    #[prost(string, tag = "2")]
+    pub version: String,
+    /// Whom the member takes for the leader, zero for nobody.
+    #[prost(uint64, tag = "4")]
+    pub leader: u64,
+    /// Last index of the member's log.
+    #[prost(uint64, tag = "5")]
+    pub raft_index: u64,
+    /// The member's term.
+    #[prost(uint64, tag = "6")]
+    pub raft_term: u64,
+    /// Last index that the member has applied.
+    #[prost(uint64, tag = "7")]
+    pub raft_applied_index: u64,
 }

@@ -25,9 +25,11 @@ const PORTS: std::ops::Range<u16> = 12_000..32_000;
 /// Tries to find one of them free.
 const PORT_ATTEMPTS_MAX: usize = 100;
 
-/// How to start one member on its own.
+/// How to start one member, on its own or of a cluster.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
+    /// The member's name.
+    pub name: String,
     /// The binary: kontiki's or etcd's.
     pub program: PathBuf,
     /// The data directory.
@@ -38,6 +40,11 @@ pub struct ServerOptions {
     pub client_port: u16,
     /// The port for peers, on 127.0.0.1. Part of the member's identity: a restart keeps it.
     pub peer_port: u16,
+    /// The port on 127.0.0.1 that other members are told, where it is not the member's own: that of a
+    /// proxy in front of it.
+    pub peer_proxy_port: Option<u16>,
+    /// All members at the first start, as `name=url,...`; empty for this member alone.
+    pub initial_cluster: String,
     /// The CPU the process is bound to, if any.
     pub cpu: Option<usize>,
     /// Further flags.
@@ -51,6 +58,9 @@ impl ServerOptions {
     /// When no port is free.
     pub fn new(program: &Path, home: &Path) -> io::Result<ServerOptions> {
         Ok(ServerOptions {
+            name: "default".to_owned(),
+            peer_proxy_port: None,
+            initial_cluster: String::new(),
             program: program.to_owned(),
             data_dir: home.join("data"),
             log: home.join("server.log"),
@@ -67,9 +77,21 @@ impl ServerOptions {
         SocketAddr::from(([127, 0, 0, 1], self.client_port))
     }
 
+    /// Where other members are told to connect: the URL in the list of initial members.
+    #[must_use]
+    pub fn peer_url(&self) -> String {
+        let port = self.peer_proxy_port.unwrap_or(self.peer_port);
+        format!("http://127.0.0.1:{port}")
+    }
+
     fn command(&self) -> Command {
         let client = format!("http://127.0.0.1:{}", self.client_port);
         let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        let advertised = self.peer_url();
+        let members = match self.initial_cluster.as_str() {
+            "" => format!("{}={advertised}", self.name),
+            members => members.to_owned(),
+        };
         let mut command = match self.cpu {
             Some(cpu) => {
                 // taskset becomes the server: the process id stays.
@@ -80,7 +102,7 @@ impl ServerOptions {
             None => Command::new(&self.program),
         };
         command
-            .args(["--name", "default", "--logger", "zap"])
+            .args(["--name", &self.name, "--logger", "zap"])
             .arg("--data-dir")
             .arg(&self.data_dir)
             .args([
@@ -93,10 +115,9 @@ impl ServerOptions {
                 "--listen-peer-urls",
                 &peer,
                 "--initial-advertise-peer-urls",
-                &peer,
+                &advertised,
             ])
-            .arg("--initial-cluster")
-            .arg(format!("default={peer}"))
+            .args(["--initial-cluster", &members])
             .args(&self.extra)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

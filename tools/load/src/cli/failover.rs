@@ -1,14 +1,296 @@
 //! `kontiki-load failover`.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::Failure;
+use super::compare::{Servers, kind};
+use super::load::{duration, stop_at_signals};
+use crate::cluster::{Kind, MEMBERS_MAX, Placement};
+use crate::failover::report::{csv, report};
+use crate::failover::{
+    CELLS_MAX, FORMAT_VERSION, Fault, Outcome, Phases, Settings, Spec, TRIALS_MAX, failover, sweep,
+};
+use crate::result::{Machine, Target, write_whole};
+
+/// Bytes of a value at most: everything is read back in pages.
+const VALUE_BYTES_MAX: usize = 4_096;
 
 /// Command line of `kontiki-load failover`.
 #[derive(Clone, Debug, clap::Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    /// Whose cluster.
+    #[arg(long, value_parser = kind, default_value = "kontiki", help_heading = "Servers")]
+    program: Kind,
+    #[command(flatten)]
+    servers: ClusterArguments,
+    /// Further flags of the servers, separated by blanks.
+    #[arg(
+        long,
+        default_value = "",
+        allow_hyphen_values = true,
+        help_heading = "Servers"
+    )]
+    flags: String,
+    /// Heartbeat interval; the servers' default when absent.
+    #[arg(long, value_parser = duration, requires = "election", conflicts_with = "sweep")]
+    heartbeat: Option<Duration>,
+    /// Election timeout; the servers' default when absent.
+    #[arg(long, value_parser = duration, requires = "heartbeat", conflicts_with = "sweep")]
+    election: Option<Duration>,
+    /// What is done to the leader; several take turns.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "kill")]
+    fault: Vec<Fault>,
+    /// How often; for a sweep, in each cell.
+    #[arg(long, default_value_t = 10)]
+    trials: u32,
+    /// Between two probes of one endpoint: the resolution of the times.
+    #[arg(long, value_parser = duration, default_value = "5ms")]
+    interval: Duration,
+    /// Patience with one operation.
+    #[arg(long, value_parser = duration, default_value = "2s")]
+    timeout: Duration,
+    /// Puts of the load in flight, beside the probes; 0: the probes alone.
+    #[arg(long, default_value_t = 16)]
+    in_flight: usize,
+    /// Bytes of a value.
+    #[arg(long, default_value_t = 256)]
+    value_size: usize,
+    /// Load before each fault, at least; up to twice of it, at random.
+    #[arg(long, value_parser = duration, default_value = "1s")]
+    before: Duration,
+    /// Load after it, when everything serves again.
+    #[arg(long, value_parser = duration, default_value = "500ms")]
+    after: Duration,
+    /// Without an acknowledged put for so long, a trial counts as failed.
+    #[arg(long, value_parser = duration, default_value = "30s")]
+    recovery_max: Duration,
+    /// Where the random choices begin.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Runs the trials for each pair of --heartbeats and --elections, and counts elections that nobody needed.
+    #[arg(long, help_heading = "Sweep")]
+    sweep: bool,
+    /// Heartbeat intervals of a sweep.
+    #[arg(long, value_parser = duration, value_delimiter = ',', default_value = "10ms,25ms,50ms,100ms", help_heading = "Sweep")]
+    heartbeats: Vec<Duration>,
+    /// Election timeouts of a sweep.
+    #[arg(long, value_parser = duration, value_delimiter = ',', default_value = "100ms,250ms,500ms,1s", help_heading = "Sweep")]
+    elections: Vec<Duration>,
+    /// How long elections are counted without load.
+    #[arg(long, value_parser = duration, default_value = "10s", help_heading = "Sweep")]
+    quiet_phase: Duration,
+    /// How long they are counted under load.
+    #[arg(long, value_parser = duration, default_value = "10s", help_heading = "Sweep")]
+    loaded_phase: Duration,
+    /// Writes everything as JSON.
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    json: Option<PathBuf>,
+    /// Writes one CSV row for each trial.
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    csv: Option<PathBuf>,
+    /// Writes one self-contained HTML page.
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    html: Option<PathBuf>,
+    /// Writes raw.csv, raw.json, summary.txt and report.html into this directory.
+    #[arg(long, value_name = "DIRECTORY", help_heading = "Results")]
+    out: Option<PathBuf>,
+    /// No line of progress for each trial.
+    #[arg(long, help_heading = "Results")]
+    quiet: bool,
+}
+
+/// As for a comparison, but a failover needs three members.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Servers")]
+struct ClusterArguments {
+    /// Our binary [default: the one beside this program].
+    #[arg(long, value_name = "PATH")]
+    kontiki: Option<PathBuf>,
+    /// The binary of etcd [default: $ETCD_BIN, or what tools/fetch-etcd has fetched].
+    #[arg(long, value_name = "PATH")]
+    etcd: Option<PathBuf>,
+    /// Where servers keep their data: on a disk, never in memory [default: beside this program].
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<PathBuf>,
+    /// Members of the cluster.
+    #[arg(long, default_value_t = 3)]
+    members: usize,
+    /// Which CPUs they run on.
+    #[arg(long, value_enum, default_value = "spread")]
+    placement: Placement,
+}
 
 /// Runs it.
-pub(super) fn run(_: &Arguments) -> Result<ExitCode, Failure> {
-    Err("failover is not part of this build".into())
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let servers = Servers {
+        kontiki: arguments.servers.kontiki.clone(),
+        etcd: arguments.servers.etcd.clone(),
+        data_dir: arguments.servers.data_dir.clone(),
+        members: arguments.servers.members,
+        placement: arguments.servers.placement,
+    };
+    let spec = spec(arguments, &servers)?;
+    let (heartbeats, elections) = (
+        milliseconds(&arguments.heartbeats),
+        milliseconds(&arguments.elections),
+    );
+    if arguments.sweep && heartbeats.len() * elections.len() > CELLS_MAX {
+        return Err(format!("a sweep has at most {CELLS_MAX} cells").into());
+    }
+    if let Some(directory) = &arguments.out {
+        std::fs::create_dir_all(directory)
+            .map_err(|error| format!("{}: {error}", directory.display()))?;
+    }
+    let started = jiff::Timestamp::now();
+    let machine = Machine::read();
+    servers.bind_generator()?;
+    let stop = stop_at_signals()?;
+    let (cells, error) = match arguments.sweep {
+        true => {
+            let phases = Phases {
+                quiet: arguments.quiet_phase,
+                loaded: arguments.loaded_phase,
+            };
+            sweep(&spec, &heartbeats, &elections, phases, &stop)
+        }
+        false => {
+            let (cell, error) = failover(&spec, &stop);
+            (vec![cell], error)
+        }
+    };
+    if let (Some(error), true) = (&error, cells.iter().all(|cell| cell.trials.is_empty())) {
+        return Err(error.to_string().into());
+    }
+    let outcome = Outcome {
+        format: FORMAT_VERSION,
+        command: std::env::args().collect(),
+        generator_version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: format!("{started:.0}"),
+        target: Target {
+            program: spec.program.kind.to_string(),
+            version: spec.program.version.clone(),
+            members: u32::try_from(spec.members).unwrap_or(u32::MAX),
+            details: BTreeMap::from([("flags".to_owned(), spec.flags.join(" "))]),
+        },
+        machine,
+        parameters: parameters(&spec, arguments),
+        cells,
+        partial: error.map(|error| error.to_string()),
+    };
+    deliver(arguments, &outcome)?;
+    match outcome.failure() {
+        Some(failure) => Err(failure.into()),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn spec(arguments: &Arguments, servers: &Servers) -> Result<Spec, Failure> {
+    for (flag, value, bounds) in [
+        (
+            "--trials",
+            arguments.trials as usize,
+            1..=TRIALS_MAX as usize,
+        ),
+        ("--members", servers.members, 3..=MEMBERS_MAX),
+        ("--value-size", arguments.value_size, 0..=VALUE_BYTES_MAX),
+        ("--in-flight", arguments.in_flight, 0..=10_000),
+    ] {
+        if !bounds.contains(&value) {
+            return Err(format!("{flag} is from {} to {}", bounds.start(), bounds.end()).into());
+        }
+    }
+    if arguments.interval < Duration::from_millis(1) {
+        return Err("--interval is at least 1ms".into());
+    }
+    let settings = arguments
+        .heartbeat
+        .zip(arguments.election)
+        .map(|(heartbeat, election)| Settings {
+            heartbeat_ms: heartbeat.as_millis() as u64,
+            election_ms: election.as_millis() as u64,
+        });
+    Ok(Spec {
+        program: servers.program(arguments.program)?,
+        flags: arguments
+            .flags
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect(),
+        members: servers.members,
+        placement: servers.placement,
+        data_dir: servers.data_dir(),
+        faults: arguments.fault.clone(),
+        trials: arguments.trials,
+        settings,
+        interval: arguments.interval,
+        patience: arguments.timeout,
+        in_flight: arguments.in_flight,
+        value_bytes: arguments.value_size,
+        before: arguments.before,
+        after: arguments.after,
+        recovery_max: arguments.recovery_max,
+        seed: arguments.seed,
+        progress: !arguments.quiet,
+    })
+}
+
+fn milliseconds(times: &[Duration]) -> Vec<u64> {
+    times.iter().map(|time| time.as_millis() as u64).collect()
+}
+
+/// What was asked, for the result.
+fn parameters(spec: &Spec, arguments: &Arguments) -> BTreeMap<String, String> {
+    let ms = |time: Duration| format!("{} ms", time.as_secs_f64() * 1e3);
+    let timing = match spec.settings {
+        _ if arguments.sweep => format!(
+            "of each cell; elections counted for {} without load and {} under load",
+            ms(arguments.quiet_phase),
+            ms(arguments.loaded_phase)
+        ),
+        Some(settings) => format!("{} ms, {} ms", settings.heartbeat_ms, settings.election_ms),
+        None => "the servers' defaults".to_owned(),
+    };
+    let parameter = |name: &str, value: String| (name.to_owned(), value);
+    BTreeMap::from([
+        parameter("heartbeat interval, election timeout", timing),
+        parameter("between probes of one endpoint", ms(spec.interval)),
+        parameter("patience with one operation", ms(spec.patience)),
+        parameter(
+            "puts in flight beside the probes",
+            spec.in_flight.to_string(),
+        ),
+        parameter("value size", format!("{} B", spec.value_bytes)),
+        parameter(
+            "load before each fault",
+            format!("{} to {}", ms(spec.before), ms(spec.before * 2)),
+        ),
+        parameter("seed", spec.seed.to_string()),
+    ])
+}
+
+fn deliver(arguments: &Arguments, outcome: &Outcome) -> Result<(), Failure> {
+    let report = report(outcome);
+    let text = report.to_text();
+    print!("{text}");
+    let file = |given: &Option<PathBuf>, name: &str| {
+        given
+            .clone()
+            .or_else(|| arguments.out.as_ref().map(|directory| directory.join(name)))
+    };
+    if let Some(path) = file(&arguments.json, "raw.json") {
+        write_whole(&path, serde_json::to_string_pretty(outcome)?.as_bytes())?;
+    }
+    if let Some(path) = file(&arguments.csv, "raw.csv") {
+        write_whole(&path, csv(outcome).as_bytes())?;
+    }
+    if let Some(path) = file(&arguments.html, "report.html") {
+        report.write_html(&path)?;
+    }
+    if let Some(path) = file(&None, "summary.txt") {
+        write_whole(&path, text.as_bytes())?;
+    }
+    Ok(())
 }

@@ -230,12 +230,7 @@ impl LoadArguments {
             kontiki_harness::cpu::bind_to_cpu(cpu)
                 .map_err(|error| format!("--cpu {cpu}: {error}"))?;
         }
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            // The second one ends the process at once.
-            signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
-            signal_hook::flag::register(signal, Arc::clone(&stop))?;
-        }
+        let stop = stop_at_signals()?;
         let result = match self.shape.ramp {
             false => run::run(&spec, &stop)?,
             true => run::ramp(&spec, self.ramp()?, &stop)?,
@@ -352,6 +347,16 @@ impl LoadArguments {
             p99_max: shape.p99_max,
         })
     }
+}
+
+/// What becomes true when somebody wants the end; the second signal ends the process at once.
+pub(super) fn stop_at_signals() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
 }
 
 /// Reads `1.5s`, `20ms`, `250us`, `2m` or `1h`.

@@ -1,1 +1,409 @@
-//! Ours beside etcd in one run, pair by pair.
+//! Two servers side by side: runs in turn (A B A B ...), each on fresh members and a fresh directory.
+//!
+//! Owns the order of runs and what is the same for both sides; the ratios are made by `report::pairs`. Must
+//! never let a side keep anything from its last run, and never give one side a setting that the other could
+//! use as well. Runs on the calling thread; the load has threads of its own.
+
+mod point;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use kontiki_harness::cpu::{self, CpuTime};
+use thiserror::Error;
+
+use crate::cluster::{Cluster, ClusterError, ClusterOptions, Kind, Placement, Program};
+use crate::result::{Pairing, RunResult};
+use crate::run::{self, RunError, RunSpec};
+use crate::wire::{Endpoint, TlsOptions};
+
+pub use point::{Connections, Data, IN_FLIGHT_MAX, Operation, Point, grid};
+
+/// Pairs at one point.
+pub const PAIRS_MAX: u32 = 1_000;
+/// Runs in which others use more than this part of all CPUs, in percent, are counted as disturbed.
+pub const OTHERS_PERCENT_MAX: f64 = 10.0;
+/// Under which name each run keeps what others used.
+const OTHERS_DETAIL: &str = "CPU of others, % of all CPUs";
+
+/// What to compare.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The side that is divided, and the one it is divided by. The same program twice is a null test.
+    pub sides: [Program; 2],
+    /// Further flags of each side.
+    pub flags: [Vec<String>; 2],
+    /// Where.
+    pub points: Vec<Point>,
+    /// Pairs of runs at each point, at most [`PAIRS_MAX`].
+    pub pairs: u32,
+    /// Members of each cluster.
+    pub members: usize,
+    /// Who runs where.
+    pub placement: Placement,
+    /// Below which servers keep their data.
+    pub data_dir: PathBuf,
+    /// Keys and values.
+    pub data: Data,
+    /// The measured part of a run.
+    pub duration: Duration,
+    /// Load before it.
+    pub warm_up: Duration,
+    /// Threads of the generator.
+    pub threads: usize,
+    /// The command line, for the results.
+    pub command: Vec<String>,
+    /// A line for each run on stderr.
+    pub progress: bool,
+}
+
+/// Why a comparison ended early.
+#[derive(Debug, Error)]
+pub enum CompareError {
+    /// A cluster.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The load could not begin.
+    #[error("{side}: {error}")]
+    Run {
+        /// On which side.
+        side: String,
+        /// Why.
+        error: RunError,
+    },
+    /// A run ended early, or answers were wrong or missing: its ratio would be that of something else.
+    #[error("{side}, {point}: {why}")]
+    Marred {
+        /// On which side.
+        side: String,
+        /// At which point.
+        point: String,
+        /// What happened.
+        why: String,
+    },
+    /// The kernel did not say what CPUs did.
+    #[error("CPU time: {0}")]
+    Cpu(#[from] std::io::Error),
+    /// The user ended it.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// All runs until the end, and why that was not the end of the plan, if so.
+#[derive(Debug)]
+pub struct Outcome {
+    /// In the order in which they ran.
+    pub runs: Vec<RunResult>,
+    /// Why it ended early.
+    pub error: Option<CompareError>,
+}
+
+/// Runs all pairs of all points.
+pub fn compare(spec: &Spec, stop: &Arc<AtomicBool>) -> Outcome {
+    let mut runs = Vec::new();
+    let error = run_all(spec, stop, &mut runs).err();
+    note_others(&mut runs);
+    Outcome { runs, error }
+}
+
+/// Says once in how many runs the machine did other things beside.
+fn note_others(runs: &mut [RunResult]) {
+    let share = |run: &RunResult| run.target.details.get(OTHERS_DETAIL)?.parse::<f64>().ok();
+    let shares: Vec<f64> = runs.iter().filter_map(share).collect();
+    let disturbed = shares
+        .iter()
+        .filter(|share| **share > OTHERS_PERCENT_MAX)
+        .count();
+    let highest = shares.iter().copied().fold(0.0, f64::max);
+    let all = runs.len();
+    if let Some(first) = runs.first_mut().filter(|_| disturbed > 0) {
+        first.notes.push(format!(
+            "in {disturbed} of {all} runs others used more than {OTHERS_PERCENT_MAX} % of the CPUs, up to {highest:.0} %: \
+             figures with such runs are worth little",
+        ));
+    }
+}
+
+/// The names of the sides in tables; different also for the same program twice.
+#[must_use]
+pub fn side_names(sides: &[Program; 2]) -> [String; 2] {
+    let [ours, theirs] = sides;
+    let first = ours.kind.to_string();
+    let second = match (ours.kind == theirs.kind, ours.path == theirs.path) {
+        (false, _) => theirs.kind.to_string(),
+        (true, true) => format!("{} again", theirs.kind),
+        (true, false) => format!("{} (other binary)", theirs.kind),
+    };
+    [first, second]
+}
+
+fn run_all(
+    spec: &Spec,
+    stop: &Arc<AtomicBool>,
+    runs: &mut Vec<RunResult>,
+) -> Result<(), CompareError> {
+    let names = side_names(&spec.sides);
+    for point in &spec.points {
+        for pair in 0..spec.pairs.min(PAIRS_MAX) {
+            for (side, name) in names.iter().enumerate() {
+                if stop.load(Ordering::Relaxed) {
+                    return Err(CompareError::Interrupted);
+                }
+                let pairing = Pairing {
+                    point: point.to_string(),
+                    side: name.clone(),
+                    pair,
+                };
+                let result = run_one(spec, side, point, pairing, stop)?;
+                if spec.progress {
+                    eprintln!("{}", progress_line(&result));
+                }
+                let marred = run::verdict(&result) != run::Verdict::Clean;
+                let why = result.partial.clone();
+                let errors = result.errors();
+                runs.push(result);
+                if marred {
+                    return Err(CompareError::Marred {
+                        side: name.clone(),
+                        point: point.to_string(),
+                        why: why.unwrap_or_else(|| format!("{errors} operations failed")),
+                    });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn run_one(
+    spec: &Spec,
+    side: usize,
+    point: &Point,
+    pairing: Pairing,
+    stop: &Arc<AtomicBool>,
+) -> Result<RunResult, CompareError> {
+    let program = &spec.sides[side];
+    let cluster = Cluster::start(&ClusterOptions {
+        program: program.clone(),
+        members: spec.members,
+        data_dir: spec.data_dir.clone(),
+        placement: spec.placement,
+        timing: None,
+        proxied: false,
+        flags: spec.flags[side].clone(),
+    })?;
+    let before = Shares::read(&cluster)?;
+    let asked = run_spec(spec, point, &pairing, &cluster);
+    let ran = run::run(&asked, stop);
+    let mut result = ran.map_err(|error| CompareError::Run {
+        side: pairing.side.clone(),
+        error,
+    })?;
+    let others = before.others(&Shares::read(&cluster)?);
+    if run::verdict(&result) == run::Verdict::Clean {
+        // What a clean run notes is for its own report; here it would stand there for every run.
+        result.notes.clear();
+    }
+    describe(&mut result, spec, side, &cluster, others)?;
+    result.pairing = Some(pairing);
+    Ok(result)
+}
+
+fn run_spec(spec: &Spec, point: &Point, pairing: &Pairing, cluster: &Cluster) -> RunSpec {
+    let endpoint = |address: std::net::SocketAddr| Endpoint {
+        tls: false,
+        host: address.ip().to_string(),
+        port: address.port(),
+    };
+    RunSpec {
+        label: pairing.side.clone(),
+        command: spec.command.clone(),
+        endpoints: cluster.addresses().into_iter().map(endpoint).collect(),
+        tls: TlsOptions::default(),
+        leader_only: false,
+        workload: point.workload(&spec.data),
+        shape: point.shape(),
+        connections: point.connections.count(point.in_flight),
+        threads: spec.threads,
+        warm_up: spec.warm_up,
+        duration: spec.duration,
+        operations_max: None,
+        timeout: Duration::from_secs(30),
+        send_timeout: false,
+        connect_timeout: Duration::from_secs(5),
+        patience: Duration::from_secs(10),
+        server_pids: cluster.pids(),
+        record: None,
+        record_exclusive: false,
+        progress: false,
+    }
+}
+
+/// What a reader of the figures must know about this side.
+fn describe(
+    result: &mut RunResult,
+    spec: &Spec,
+    side: usize,
+    cluster: &Cluster,
+    others: f64,
+) -> Result<(), CompareError> {
+    let program = cluster.program();
+    result.target.program = program.kind.to_string();
+    result.target.version.clone_from(&program.version);
+    result.target.members = u32::try_from(spec.members).unwrap_or(u32::MAX);
+    for (index, server) in result.servers.iter_mut().enumerate() {
+        server.name = format!("{} {}", program.kind, index + 1);
+    }
+    let cpus: Vec<String> = cluster
+        .cpus()
+        .iter()
+        .map(|cpu| cpu.map_or_else(|| "any".to_owned(), |cpu| cpu.to_string()))
+        .collect();
+    let mut workers = Duration::ZERO;
+    for pid in cluster.pids() {
+        workers += CpuTime::of_io_workers(pid)?.total();
+    }
+    let mut detail =
+        |name: &str, value: String| result.target.details.insert(name.to_owned(), value);
+    detail("members on CPUs", cpus.join(", "));
+    detail("flags", spec.flags[side].join(" "));
+    detail(OTHERS_DETAIL, format!("{:.1}", others * 100.0));
+    detail(
+        "CPU of living io_uring workers since the start, s",
+        format!("{:.2}", workers.as_secs_f64()),
+    );
+    Ok(())
+}
+
+fn progress_line(result: &RunResult) -> String {
+    let pairing = result.pairing.as_ref().expect("compared runs are paired");
+    let latency = result.latency();
+    let ms = |quantile| latency.quantile_ns(quantile) as f64 / 1e6;
+    format!(
+        "{}, pair {}, {}: {:.0}/s, {:.1} us of server CPU each, p50 {:.2} ms, p99 {:.2} ms, generator {:.1} us",
+        pairing.point,
+        pairing.pair + 1,
+        pairing.side,
+        result.rate_per_second(),
+        result.server_us_per_operation().unwrap_or(f64::NAN),
+        ms(0.5),
+        ms(0.99),
+        result.generator_us_per_operation().unwrap_or(f64::NAN),
+    )
+}
+
+/// CPU time of everybody, at one moment.
+struct Shares {
+    at: Instant,
+    machine: Duration,
+    known: Duration,
+}
+
+impl Shares {
+    fn read(cluster: &Cluster) -> Result<Shares, CompareError> {
+        let mut known = CpuTime::of_process(std::process::id())?.total();
+        for pid in cluster.pids() {
+            known += CpuTime::of_process(pid)?.total();
+        }
+        Ok(Shares {
+            at: Instant::now(),
+            machine: cpu::machine_busy()?,
+            known,
+        })
+    }
+
+    /// The share of all CPUs that neither servers nor generator used until `later`.
+    fn others(&self, later: &Shares) -> f64 {
+        let machine = later.machine.saturating_sub(self.machine);
+        let known = later.known.saturating_sub(self.known);
+        let cpus = std::fs::read_to_string("/proc/stat").map_or(1, |stat| count_cpus(&stat));
+        let whole = later.at.saturating_duration_since(self.at).as_secs_f64() * cpus as f64;
+        if whole > 0.0 {
+            machine.saturating_sub(known).as_secs_f64() / whole
+        } else {
+            0.0
+        }
+    }
+}
+
+/// CPUs of the machine, usable by this process or not: the busy time is that of all.
+fn count_cpus(stat: &str) -> usize {
+    let single = |line: &&str| {
+        let digits = line
+            .strip_prefix("cpu")
+            .and_then(|rest| rest.split_whitespace().next());
+        digits.is_some_and(|digits| line.starts_with(&format!("cpu{digits}")))
+    };
+    stat.lines().filter(single).count().max(1)
+}
+
+/// What a comparison with this program on one of its sides cannot show yet; none if nothing is known.
+#[must_use]
+pub fn explain(error: &CompareError) -> Option<&'static str> {
+    match error {
+        CompareError::Cluster(ClusterError::Start {
+            kind: Kind::Kontiki,
+            members,
+            ..
+        }) if *members > 1 => Some(
+            "this build of kontiki does not form clusters: compare it with --members 1, or take --null etcd for a null test",
+        ),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program(kind: Kind, path: &str) -> Program {
+        Program {
+            kind,
+            path: path.into(),
+            version: "1".to_owned(),
+        }
+    }
+
+    /// Goal: two sides never have one name, or their runs would be taken for one side's.
+    #[test]
+    fn sides_differ() {
+        let check = |ours: (Kind, &str), theirs: (Kind, &str), expected: [&str; 2]| {
+            assert_eq!(
+                side_names(&[program(ours.0, ours.1), program(theirs.0, theirs.1)]),
+                expected
+            );
+        };
+        check((Kind::Kontiki, "a"), (Kind::Etcd, "b"), ["kontiki", "etcd"]);
+        check((Kind::Etcd, "b"), (Kind::Etcd, "b"), ["etcd", "etcd again"]);
+        check(
+            (Kind::Kontiki, "a"),
+            (Kind::Kontiki, "b"),
+            ["kontiki", "kontiki (other binary)"],
+        );
+    }
+
+    /// Goal: the share of others is what the machine did beside those known, over all CPUs.
+    #[test]
+    fn share_of_others() {
+        assert_eq!(
+            count_cpus("cpu  1 2 3\ncpu0 1 2 3\ncpu1 1 2 3\nintr 5\n"),
+            2
+        );
+        assert_eq!(count_cpus(""), 1);
+        let start = Instant::now();
+        let before = Shares {
+            at: start,
+            machine: Duration::from_secs(5),
+            known: Duration::from_secs(1),
+        };
+        let later = Shares {
+            at: start + Duration::from_secs(10),
+            machine: Duration::from_secs(9),
+            known: Duration::from_secs(4),
+        };
+        let cpus = count_cpus(&std::fs::read_to_string("/proc/stat").expect("Linux"));
+        assert!((before.others(&later) - 0.1 / cpus as f64).abs() < 1e-9);
+    }
+}

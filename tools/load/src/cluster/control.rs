@@ -1,0 +1,270 @@
+//! Looking at a running cluster and hurting it: who leads, kill, stop, cut off, and making it whole again.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use kontiki_harness::client::{Client, block_on};
+use kontiki_harness::messages::{STATUS, StatusRequest, StatusResponse};
+use kontiki_harness::server::Server;
+use rustix::process::Signal;
+
+use super::{Cluster, ClusterError, Member, STATUS_TIME_MAX, STOP_TIME_MAX, world};
+
+/// Between two looks at the members while waiting.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What one member says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Its id in the cluster.
+    pub member_id: u64,
+    /// Whom it takes for the leader; zero for nobody.
+    pub leader_id: u64,
+    /// Its term.
+    pub term: u64,
+    /// The revision it has applied.
+    pub revision: i64,
+    /// The version it says it has.
+    pub version: String,
+}
+
+/// What all members say; none for one that does not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterStatus(pub Vec<Option<MemberStatus>>);
+
+impl ClusterStatus {
+    /// The member that says in the highest term that it leads itself.
+    #[must_use]
+    pub fn leader(&self) -> Option<usize> {
+        let leading = self.0.iter().enumerate().filter_map(|(index, member)| {
+            let member = member.as_ref()?;
+            (member.leader_id == member.member_id).then_some((member.term, index))
+        });
+        leading.max().map(|(_, index)| index)
+    }
+
+    /// The highest term.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.0
+            .iter()
+            .flatten()
+            .map(|member| member.term)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Whether all members answer and agree on who leads in which term.
+    #[must_use]
+    pub fn agreed(&self) -> bool {
+        let Some(leader) = self.leader().and_then(|index| self.0[index].as_ref()) else {
+            return false;
+        };
+        let agrees = |member: &MemberStatus| {
+            (member.leader_id, member.term) == (leader.member_id, leader.term)
+        };
+        self.0
+            .iter()
+            .all(|member| member.as_ref().is_some_and(agrees))
+    }
+}
+
+impl Cluster {
+    /// Asks all members at once.
+    #[must_use]
+    pub fn status(&self) -> ClusterStatus {
+        let addresses = self.addresses();
+        block_on(async {
+            let asked: Vec<_> = addresses
+                .into_iter()
+                .map(|address| tokio::task::spawn_local(ask(address)))
+                .collect();
+            let mut members = Vec::new();
+            for answer in asked {
+                members.push(answer.await.expect("asking does not panic"));
+            }
+            ClusterStatus(members)
+        })
+    }
+
+    /// Waits until all members agree on a leader, and gives what they say.
+    ///
+    /// # Errors
+    /// When they do not within `time_max`.
+    pub fn wait_agreed(&self, time_max: Duration) -> Result<ClusterStatus, ClusterError> {
+        let start = Instant::now();
+        loop {
+            let status = self.status();
+            if status.agreed() {
+                return Ok(status);
+            }
+            if start.elapsed() > time_max {
+                return Err(ClusterError::NoLeader {
+                    seen: format!("{:?}", status.0),
+                });
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// Kills a member as `kill -9` does, and gives the moment right after the signal.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&mut self, member: usize) -> Result<Instant, ClusterError> {
+        let server = self.take_running(member)?;
+        server.signal(Signal::KILL);
+        let at = Instant::now();
+        server.kill().map_err(world(format!("member {member}")))?;
+        Ok(at)
+    }
+
+    /// Asks a member to end (SIGTERM); gives the moment right after the signal. [`Cluster::heal`] waits for its end.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn terminate(&mut self, member: usize) -> Result<Instant, ClusterError> {
+        self.running(member)?.signal(Signal::TERM);
+        let at = Instant::now();
+        self.members[member].stopped = false;
+        Ok(at)
+    }
+
+    /// Stops a member as it stands (SIGSTOP): it keeps its connections and answers nothing.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn stop(&mut self, member: usize) -> Result<Instant, ClusterError> {
+        self.running(member)?.signal(Signal::STOP);
+        let at = Instant::now();
+        self.members[member].stopped = true;
+        Ok(at)
+    }
+
+    /// Cuts a member off from the others, silently, in both directions; clients still reach it.
+    ///
+    /// # Errors
+    /// When it does not run, or the cluster was started without proxies.
+    pub fn isolate(&mut self, member: usize) -> Result<Instant, ClusterError> {
+        self.running(member)?;
+        let proxies = self.proxies.as_ref();
+        let proxies = proxies.ok_or(ClusterError::State {
+            member,
+            state: "not behind a proxy",
+        })?;
+        proxies.cut(member, true);
+        Ok(Instant::now())
+    }
+
+    /// Undoes everything that was done to a member and starts it again if it has ended, on the data it has.
+    ///
+    /// # Errors
+    /// When it does not end after SIGTERM, or does not start.
+    pub fn heal(&mut self, member: usize) -> Result<(), ClusterError> {
+        if let Some(proxies) = &self.proxies {
+            proxies.cut(member, false);
+        }
+        let hurt = &mut self.members[member];
+        if hurt.stopped {
+            hurt.stopped = false;
+            self.running(member)?.signal(Signal::CONT);
+        }
+        self.start_missing()
+    }
+
+    /// Waits for the end of a member that was asked to end.
+    ///
+    /// # Errors
+    /// When it has not ended after [`STOP_TIME_MAX`].
+    pub fn wait_ended(&mut self, member: usize) -> Result<(), ClusterError> {
+        let server = self.take_running(member)?;
+        server
+            .wait(STOP_TIME_MAX)
+            .map(drop)
+            .map_err(world(format!("member {member}")))
+    }
+
+    fn running(&self, member: usize) -> Result<&Server, ClusterError> {
+        let running = self
+            .members
+            .get(member)
+            .and_then(|member| member.server.as_ref());
+        running.ok_or(ClusterError::State {
+            member,
+            state: "not running",
+        })
+    }
+
+    fn take_running(&mut self, member: usize) -> Result<Server, ClusterError> {
+        let running = self
+            .members
+            .get_mut(member)
+            .and_then(|member: &mut Member| member.server.take());
+        running.ok_or(ClusterError::State {
+            member,
+            state: "not running",
+        })
+    }
+}
+
+async fn ask(address: SocketAddr) -> Option<MemberStatus> {
+    let asked = async {
+        let client = Client::connect(address).await.ok()?;
+        client
+            .call::<StatusResponse>(STATUS, &StatusRequest {})
+            .await
+            .ok()
+    };
+    let answer = tokio::time::timeout(STATUS_TIME_MAX, asked).await.ok()??;
+    let header = answer.header?;
+    Some(MemberStatus {
+        member_id: header.member_id,
+        leader_id: answer.leader,
+        term: answer.raft_term,
+        revision: header.revision,
+        version: answer.version,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(member_id: u64, leader_id: u64, term: u64) -> Option<MemberStatus> {
+        Some(MemberStatus {
+            member_id,
+            leader_id,
+            term,
+            revision: 1,
+            version: String::new(),
+        })
+    }
+
+    /// Goal: the leader is the one of the highest term, and agreement needs everybody.
+    #[test]
+    fn who_leads() {
+        let check = |members: Vec<Option<MemberStatus>>, leader: Option<usize>, agreed: bool| {
+            let status = ClusterStatus(members);
+            assert_eq!(
+                (status.leader(), status.agreed()),
+                (leader, agreed),
+                "{status:?}"
+            );
+        };
+        check(vec![member(1, 1, 2)], Some(0), true);
+        check(
+            vec![member(1, 2, 2), member(2, 2, 2), member(3, 2, 2)],
+            Some(1),
+            true,
+        );
+        check(
+            vec![member(1, 1, 2), member(2, 2, 3), member(3, 2, 3)],
+            Some(1),
+            false,
+        );
+        check(vec![member(1, 0, 2), member(2, 2, 2)], Some(1), false);
+        check(vec![None, member(2, 2, 2)], Some(1), false);
+        check(vec![None, member(2, 1, 2)], None, false);
+        check(vec![], None, false);
+    }
+}

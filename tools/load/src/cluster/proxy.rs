@@ -1,0 +1,294 @@
+//! TCP proxies in front of the members' peer ports, so that a member can be cut off silently and without root.
+//!
+//! Every member is known to the others by its proxy's port. A proxy knows who connects to it by the owner of
+//! the connecting socket (/proc), because members have one address in common on loopback. Bytes of a member
+//! that is cut off wait in both directions, as if the network dropped every packet and the sender repeated
+//! them; nothing is closed and nothing is lost. Runs on one thread of its own.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
+use std::thread::JoinHandle;
+
+use kontiki_harness::client::block_on;
+use kontiki_harness::server::{ServerOptions, free_port};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// Bytes that one direction of one connection holds.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// Connections between members at a time, over all of them; more are refused.
+const CONNECTIONS_MAX: usize = 1_024;
+/// In `/proc/net/tcp`: the column of the local and the remote address and of the socket's number.
+const COLUMNS: (usize, usize, usize) = (1, 2, 9);
+
+/// All proxies of a cluster. Dropping it closes them.
+#[derive(Debug)]
+pub(super) struct Proxies {
+    shared: Arc<Shared>,
+    end: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// The process of each member; zero for none.
+    pids: Vec<AtomicU32>,
+    /// Whether each member is cut off.
+    cut: Vec<watch::Sender<bool>>,
+}
+
+impl Proxies {
+    /// One for each member, whose options learn its port.
+    pub(super) fn start(members: &mut [ServerOptions]) -> io::Result<Proxies> {
+        let mut listeners = Vec::new();
+        for member in members.iter_mut() {
+            let port = free_port()?;
+            let listener = StdListener::bind(("127.0.0.1", port))?;
+            listener.set_nonblocking(true)?;
+            member.peer_proxy_port = Some(port);
+            listeners.push((
+                listener,
+                SocketAddr::from(([127, 0, 0, 1], member.peer_port)),
+            ));
+        }
+        let shared = Arc::new(Shared {
+            pids: members.iter().map(|_| AtomicU32::new(0)).collect(),
+            cut: members.iter().map(|_| watch::Sender::new(false)).collect(),
+        });
+        let (end, mut ended) = watch::channel(false);
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("peer-proxies".to_owned())
+            .spawn(move || {
+                block_on(async move {
+                    for (member, (listener, address)) in listeners.into_iter().enumerate() {
+                        tokio::task::spawn_local(serve(
+                            listener,
+                            address,
+                            member,
+                            Arc::clone(&theirs),
+                        ));
+                    }
+                    // An error means that the owner is gone, which is the same end.
+                    let _ = ended.wait_for(|ended| *ended).await;
+                });
+            })?;
+        Ok(Proxies {
+            shared,
+            end,
+            thread: Some(thread),
+        })
+    }
+
+    /// Which process a member is.
+    pub(super) fn set_pid(&self, member: usize, pid: Option<u32>) {
+        self.shared.pids[member].store(pid.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Cuts a member off, or lets its bytes pass again.
+    pub(super) fn cut(&self, member: usize, cut: bool) {
+        self.shared.cut[member].send_replace(cut);
+    }
+}
+
+impl Drop for Proxies {
+    fn drop(&mut self) {
+        self.end.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            // A proxy that panicked has shown it by members that do not find each other.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn serve(listener: StdListener, address: SocketAddr, to: usize, shared: Arc<Shared>) {
+    let Ok(listener) = TcpListener::from_std(listener) else {
+        return;
+    };
+    let permits = Arc::new(tokio::sync::Semaphore::new(
+        CONNECTIONS_MAX / shared.cut.len(),
+    ));
+    loop {
+        let Ok((inbound, peer)) = listener.accept().await else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            continue;
+        };
+        let from = owner(peer, &shared.pids);
+        let gate = Gate {
+            // A connection of nobody known can only be cut at its other end.
+            sides: from
+                .into_iter()
+                .chain([to])
+                .map(|member| shared.cut[member].subscribe())
+                .collect(),
+        };
+        tokio::task::spawn_local(async move {
+            forward(inbound, address, gate).await;
+            drop(permit);
+        });
+    }
+}
+
+/// Bytes pass while neither side is cut off.
+#[derive(Clone)]
+struct Gate {
+    sides: Vec<watch::Receiver<bool>>,
+}
+
+impl Gate {
+    async fn open(&mut self) {
+        while self.sides.iter().any(|cut| *cut.borrow()) {
+            for cut in &mut self.sides {
+                // The sender lives as long as the proxies.
+                let _ = cut.wait_for(|cut| !*cut).await;
+            }
+        }
+    }
+}
+
+async fn forward(inbound: TcpStream, address: SocketAddr, mut gate: Gate) {
+    gate.open().await;
+    let Ok(outbound) = TcpStream::connect(address).await else {
+        return;
+    };
+    // Without it heartbeats would wait for acknowledgements.
+    if inbound
+        .set_nodelay(true)
+        .and_then(|()| outbound.set_nodelay(true))
+        .is_err()
+    {
+        return;
+    }
+    let (from_inbound, to_inbound) = inbound.into_split();
+    let (from_outbound, to_outbound) = outbound.into_split();
+    let there = pump(from_inbound, to_outbound, gate.clone());
+    let back = pump(from_outbound, to_inbound, gate);
+    let (mut there, mut back) = (std::pin::pin!(there), std::pin::pin!(back));
+    // Either end is the end of both: members close connections, they do not half-close them.
+    poll_fn(
+        |cx| match (there.as_mut().poll(cx), back.as_mut().poll(cx)) {
+            (Poll::Pending, Poll::Pending) => Poll::Pending,
+            _ => Poll::Ready(()),
+        },
+    )
+    .await;
+}
+
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut gate: Gate) {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        gate.open().await;
+        let read = from.read(&mut buffer).await;
+        // An end of the connection is a packet like any other.
+        gate.open().await;
+        match read {
+            Ok(count) if count > 0 => {
+                if to.write_all(&buffer[..count]).await.is_err() {
+                    return;
+                }
+            }
+            _ => return,
+        }
+    }
+}
+
+/// Which member's process holds the socket that connects from `peer`.
+fn owner(peer: SocketAddr, pids: &[AtomicU32]) -> Option<usize> {
+    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
+    let socket = socket_of(&table, peer.port())?;
+    let link = format!("socket:[{socket}]");
+    pids.iter().position(|pid| {
+        let pid = pid.load(Ordering::Relaxed);
+        let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
+            return false;
+        };
+        let target = |entry: std::fs::DirEntry| std::fs::read_link(entry.path()).ok();
+        descriptors
+            .flatten()
+            .filter_map(target)
+            .any(|target| target.as_os_str() == link.as_str())
+    })
+}
+
+/// The number of the socket with this local port, which is connected.
+fn socket_of(table: &str, port: u16) -> Option<&str> {
+    let (local, _, number) = COLUMNS;
+    let port = format!(":{port:04X}");
+    table.lines().skip(1).find_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let number = columns.get(number)?;
+        // A number of zero is a socket without a process.
+        (columns.get(local)?.ends_with(&port) && *number != "0").then_some(*number)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the connecting process is found, by a real connection.
+    #[test]
+    fn finds_the_owner() {
+        let listener = StdListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let client = std::net::TcpStream::connect(address).expect("listens");
+        let (_server, peer) = listener.accept().expect("connected");
+        let own = std::process::id();
+        assert_eq!(
+            owner(peer, &[AtomicU32::new(0), AtomicU32::new(own)]),
+            Some(1)
+        );
+        assert_eq!(owner(peer, &[AtomicU32::new(0)]), None);
+        drop(client);
+    }
+
+    /// Goal: bytes wait while either side is cut off, and arrive when it is not.
+    #[test]
+    fn cut_and_healed() {
+        use std::io::{Read, Write};
+        use std::time::Duration;
+        let target = StdListener::bind("127.0.0.1:0").expect("a port");
+        let home = tempfile::tempdir().expect("a directory");
+        let mut options =
+            ServerOptions::new(std::path::Path::new("unused"), home.path()).expect("ports");
+        options.peer_port = target.local_addr().expect("bound").port();
+        let mut members = [options.clone(), options];
+        let proxies = Proxies::start(&mut members).expect("ports");
+        // This process is the second member, which connects to the first.
+        proxies.set_pid(1, Some(std::process::id()));
+        let port = members[0].peer_proxy_port.expect("proxied");
+        let mut client = std::net::TcpStream::connect(("127.0.0.1", port)).expect("listens");
+        let (mut server, _) = target.accept().expect("forwarded");
+        let mut byte = [0];
+        client.write_all(b"a").expect("open");
+        server.read_exact(&mut byte).expect("passes");
+        for cut in [0, 1] {
+            proxies.cut(cut, true);
+            client.write_all(b"b").expect("buffered");
+            server
+                .set_read_timeout(Some(Duration::from_millis(100)))
+                .expect("a timeout");
+            assert!(
+                server.read_exact(&mut byte).is_err(),
+                "waits while {cut} is cut off"
+            );
+            proxies.cut(cut, false);
+            server
+                .set_read_timeout(Some(Duration::from_secs(10)))
+                .expect("a timeout");
+            server
+                .read_exact(&mut byte)
+                .expect("arrives after the heal");
+            assert_eq!(&byte, b"b");
+        }
+    }
+}

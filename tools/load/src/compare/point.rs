@@ -1,0 +1,233 @@
+//! The fixed points at which two servers are compared: what is done, how much of it at once, over how many
+//! connections.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::shape::Shape;
+use crate::workload::{KeyOrder, KeySpec, Kind, ValueSpec, WorkloadSpec};
+
+/// Operations in flight at most: each is a stream of its own.
+pub const IN_FLIGHT_MAX: usize = 100_000;
+/// Bytes of a value below which an event could not tell when its put was to start.
+const WATCHED_VALUE_BYTES_MIN: usize = 16;
+
+/// What is done at a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Operation {
+    /// Puts.
+    Put,
+    /// Reads of one key, linearizable.
+    Get,
+    /// Reads of one key that any member answers from what it has.
+    GetSerializable,
+    /// Linearizable reads of many keys.
+    Range,
+    /// Compare-and-swap.
+    Txn,
+    /// Puts of one key under many watchers; the operations that count are puts and delivered events.
+    Watch,
+}
+
+impl Operation {
+    fn name(self) -> &'static str {
+        match self {
+            Operation::Put => "put",
+            Operation::Get => "get",
+            Operation::GetSerializable => "get serializable",
+            Operation::Range => "range",
+            Operation::Txn => "txn",
+            Operation::Watch => "watch",
+        }
+    }
+
+    fn kind(self) -> Kind {
+        match self {
+            Operation::Put | Operation::Watch => Kind::Put,
+            Operation::Get | Operation::GetSerializable => Kind::Get,
+            Operation::Range => Kind::Range,
+            Operation::Txn => Kind::Txn,
+        }
+    }
+}
+
+/// How many connections share the operations in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connections {
+    /// So many, or as many as there are operations in flight if those are fewer.
+    Shared(usize),
+    /// One for each operation in flight: the hard case.
+    Each,
+}
+
+impl Connections {
+    /// How many there are.
+    #[must_use]
+    pub fn count(self, in_flight: usize) -> usize {
+        match self {
+            Connections::Shared(connections) => connections.min(in_flight),
+            Connections::Each => in_flight,
+        }
+    }
+}
+
+impl FromStr for Connections {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Connections, String> {
+        match text {
+            "each" => Ok(Connections::Each),
+            number => match number.parse() {
+                Ok(connections) if (1..=IN_FLIGHT_MAX).contains(&connections) => {
+                    Ok(Connections::Shared(connections))
+                }
+                _ => Err(format!(
+                    "{text:?} is neither a number of connections nor `each`"
+                )),
+            },
+        }
+    }
+}
+
+/// One fixed point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// What.
+    pub operation: Operation,
+    /// How many at once.
+    pub in_flight: usize,
+    /// Over how many connections.
+    pub connections: Connections,
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connections = self.connections.count(self.in_flight);
+        let plural = if connections == 1 { "" } else { "s" };
+        write!(
+            f,
+            "{}, {} in flight, {connections} connection{plural}",
+            self.operation.name(),
+            self.in_flight
+        )
+    }
+}
+
+/// Every operation with every number in flight over every kind of connections; points that would be the same
+/// (one in flight over ten connections, or over one) stand there once.
+#[must_use]
+pub fn grid(
+    operations: &[Operation],
+    in_flight: &[usize],
+    connections: &[Connections],
+) -> Vec<Point> {
+    let mut points: Vec<Point> = Vec::new();
+    for operation in operations {
+        for connections in connections {
+            for in_flight in in_flight {
+                let point = Point {
+                    operation: *operation,
+                    in_flight: *in_flight,
+                    connections: *connections,
+                };
+                if !points
+                    .iter()
+                    .any(|other| other.to_string() == point.to_string())
+                {
+                    points.push(point);
+                }
+            }
+        }
+    }
+    points
+}
+
+/// What is the same at all points.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Data {
+    /// Different keys.
+    pub keys: u64,
+    /// Bytes of a value.
+    pub value_bytes: usize,
+    /// Keys of a range.
+    pub range_keys: u64,
+    /// Watchers of a watch.
+    pub watchers: u64,
+    /// Where the random choices begin.
+    pub seed: u64,
+}
+
+impl Point {
+    /// What the generator is to do.
+    pub(super) fn workload(&self, data: &Data) -> WorkloadSpec {
+        let watching = self.operation == Operation::Watch;
+        let value_bytes = match watching {
+            true => data.value_bytes.max(WATCHED_VALUE_BYTES_MIN),
+            false => data.value_bytes,
+        };
+        WorkloadSpec {
+            mix: vec![(self.operation.kind(), 1)],
+            keys: KeySpec {
+                count: if watching { 1 } else { data.keys },
+                size_bytes: 24,
+                prefix: "kontiki-load/".to_owned(),
+                order: KeyOrder::Uniform,
+            },
+            values: ValueSpec {
+                size_min: value_bytes,
+                size_max: value_bytes,
+            },
+            serializable: self.operation == Operation::GetSerializable,
+            range_keys: data.range_keys,
+            fill: !matches!(self.operation, Operation::Put | Operation::Watch),
+            watchers: if watching { data.watchers } else { 0 },
+            watch_streams: 1,
+            watched_keys: u64::from(watching),
+            leases: 1,
+            lease_ttl_seconds: 60,
+            seed: data.seed,
+        }
+    }
+
+    pub(super) fn shape(&self) -> Shape {
+        Shape::Closed {
+            in_flight: self.in_flight,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the grid of the goals has each point once: one in flight is one connection, shared or not.
+    #[test]
+    fn points_once() {
+        let connections = [Connections::Shared(10), Connections::Each];
+        let points = grid(&[Operation::Put], &[1, 64, 1000], &connections);
+        let names: Vec<String> = points.iter().map(Point::to_string).collect();
+        assert_eq!(
+            names,
+            [
+                "put, 1 in flight, 1 connection",
+                "put, 64 in flight, 10 connections",
+                "put, 1000 in flight, 10 connections",
+                "put, 64 in flight, 64 connections",
+                "put, 1000 in flight, 1000 connections",
+            ]
+        );
+    }
+
+    /// Goal: numbers and `each`, nothing else.
+    #[test]
+    fn connections_are_read() {
+        let check = |text: &str, expected: Option<Connections>| {
+            assert_eq!(text.parse::<Connections>().ok(), expected, "{text}");
+        };
+        check("10", Some(Connections::Shared(10)));
+        check("each", Some(Connections::Each));
+        for wrong in ["0", "-1", "all", "", "1000000000"] {
+            check(wrong, None);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What trials and sweeps find out, as it is kept in files.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Fault;
+use crate::result::{Machine, Target};
+
+/// The form of a file of failovers.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// All trials of a run, or all cells of a sweep.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// See [`FORMAT_VERSION`].
+    pub format: u32,
+    /// The command line.
+    pub command: Vec<String>,
+    /// Version of this program.
+    pub generator_version: String,
+    /// When it began, in UTC.
+    pub started: String,
+    /// What was hurt.
+    pub target: Target,
+    /// Where.
+    pub machine: Machine,
+    /// What was asked, by name with unit.
+    pub parameters: BTreeMap<String, String>,
+    /// One cell for a run; for a sweep one for each pair of settings.
+    pub cells: Vec<Cell>,
+    /// Why it ended early.
+    pub partial: Option<String>,
+}
+
+/// Heartbeat interval and election timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Settings {
+    /// Heartbeat interval, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// Election timeout, in milliseconds.
+    pub election_ms: u64,
+}
+
+/// Everything under the same settings.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    /// None for the server's defaults.
+    pub settings: Option<Settings>,
+    /// In order.
+    pub trials: Vec<Trial>,
+    /// Terms that began without a fault while nothing was asked; none where that was not watched.
+    pub elections_quiet: Option<u64>,
+    /// The same under load.
+    pub elections_loaded: Option<u64>,
+    /// Why there is nothing, or not everything.
+    pub failed: Option<String>,
+}
+
+/// One failover. Times begin right after the fault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    /// From one.
+    pub number: u32,
+    /// What was done.
+    pub fault: Fault,
+    /// To which member, from zero.
+    pub leader: usize,
+    /// The term before.
+    pub term_before: u64,
+    /// The term in which the cluster agreed afterwards.
+    pub term_after: u64,
+    /// Until the first acknowledgement of a put that was sent after the fault; none if there was none in time.
+    pub first_put_ns: Option<u64>,
+    /// The same for a linearizable read.
+    pub first_read_ns: Option<u64>,
+    /// Until every endpoint but that of the hurt member had acknowledged such a put.
+    pub all_endpoints_ns: Option<u64>,
+    /// The longest time without any acknowledged put, from the last one before the fault until the healing begins;
+    /// none if no put was acknowledged after the fault. Unlike `first_put_ns` it ends with any acknowledgement, also of a
+    /// put that was sent before the fault. It is the figure of a planned stop, which may serve before it goes.
+    pub longest_gap_ns: Option<u64>,
+    /// From the begin of the healing until all members agreed on a leader again.
+    pub heal_ns: u64,
+    /// Acknowledged puts, of probe and load.
+    pub acknowledged: u64,
+    /// Puts without a good answer.
+    pub unanswered: u64,
+    /// Unanswered puts that took effect.
+    pub took_effect: u64,
+    /// Answered reads.
+    pub reads: u64,
+    /// Acknowledged puts that are gone or changed.
+    pub lost: u64,
+    /// Answers older than what was known before.
+    pub stale: u64,
+    /// The first violations, in words.
+    pub examples: Vec<String>,
+}
+
+impl Cell {
+    /// A figure of all trials that have it.
+    pub fn values_ns(&self, of: fn(&Trial) -> Option<u64>) -> Vec<u64> {
+        self.trials.iter().filter_map(of).collect()
+    }
+
+    /// Trials in which no put was acknowledged in time.
+    #[must_use]
+    pub fn without_recovery(&self) -> usize {
+        self.trials
+            .iter()
+            .filter(|trial| trial.first_put_ns.is_none())
+            .count()
+    }
+
+    /// Lost and stale results together.
+    #[must_use]
+    pub fn violations(&self) -> u64 {
+        self.trials
+            .iter()
+            .map(|trial| trial.lost + trial.stale)
+            .sum()
+    }
+}
+
+impl Outcome {
+    /// Why this is no good result, in one line.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        let violations: u64 = self.cells.iter().map(Cell::violations).sum();
+        let stuck: usize = self.cells.iter().map(Cell::without_recovery).sum();
+        let reasons = [
+            (violations > 0).then(|| format!("{violations} lost or stale results")),
+            (stuck > 0).then(|| format!("{stuck} trials without an acknowledged put in time")),
+            self.partial
+                .as_ref()
+                .map(|why| format!("partial result: {why}")),
+        ];
+        let reasons: Vec<String> = reasons.into_iter().flatten().collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+}
+
+/// The smallest value that at least the share `quantile` of all does not exceed; none without values. With
+/// fewer than a hundred values, the 99th percentile is the largest.
+#[must_use]
+pub fn quantile_ns(values: &[u64], quantile: f64) -> Option<u64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    let rank = (quantile * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.max(1) - 1).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: percentiles by nearest rank: values that occurred, also of few trials.
+    #[test]
+    fn percentiles_of_few() {
+        let check = |values: &[u64], quantile, expected| {
+            assert_eq!(quantile_ns(values, quantile), expected)
+        };
+        check(&[], 0.5, None);
+        check(&[7], 0.0, Some(7));
+        check(&[7], 0.99, Some(7));
+        check(&[3, 1, 2], 0.5, Some(2));
+        check(&[4, 3, 1, 2], 0.5, Some(2));
+        let hundred: Vec<u64> = (1..=100).collect();
+        check(&hundred, 0.99, Some(99));
+        check(&hundred, 1.0, Some(100));
+    }
+}

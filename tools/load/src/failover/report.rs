@@ -1,0 +1,476 @@
+//! Failovers as a report, a CSV file and a JSON file.
+
+use super::outcome::{Cell, Outcome, Trial, quantile_ns};
+use super::verify::EXAMPLES_MAX;
+use super::{CELLS_MAX, Fault};
+use crate::report::chart::{Axis, HeatCell, HeatMap, Scale, Strip, StripChart};
+use crate::report::{Block, Chart, Report, Table, Unit, number};
+
+/// A time of a trial.
+struct Figure {
+    /// In tables.
+    name: &'static str,
+    /// In the picture, which shows the most important ones only.
+    charted: bool,
+    of: fn(&Trial) -> Option<u64>,
+}
+
+/// The times that are shown, the most important first.
+const FIGURES: [Figure; 5] = [
+    Figure {
+        name: "first put",
+        charted: true,
+        of: |trial| trial.first_put_ns,
+    },
+    Figure {
+        name: "first linearizable read",
+        charted: false,
+        of: |trial| trial.first_read_ns,
+    },
+    Figure {
+        name: "all other endpoints",
+        charted: false,
+        of: |trial| trial.all_endpoints_ns,
+    },
+    Figure {
+        name: "longest gap",
+        charted: true,
+        of: |trial| trial.longest_gap_ns,
+    },
+    Figure {
+        name: "whole again after healing",
+        charted: false,
+        of: |trial| Some(trial.heal_ns),
+    },
+];
+
+/// The faults, in the order in which they are shown.
+const FAULTS: [Fault; 4] = [Fault::Kill, Fault::Stop, Fault::Isolate, Fault::Terminate];
+
+/// The report of trials, or of a sweep when there is more than one cell.
+#[must_use]
+pub fn report(outcome: &Outcome) -> Report {
+    let target = &outcome.target;
+    let mut report = Report::new(format!(
+        "kontiki-load failover: {} {}, {} members",
+        target.program, target.version, target.members
+    ));
+    report.push("", head(outcome));
+    match &outcome.cells[..] {
+        [cell] => trials(&mut report, cell),
+        cells => grid(&mut report, cells),
+    }
+    report
+}
+
+/// One row for each trial.
+#[must_use]
+pub fn csv(outcome: &Outcome) -> String {
+    let mut text = "heartbeat_ms,election_ms,trial,fault,leader,term_before,term_after,first_put_ns,first_read_ns,\
+                    all_endpoints_ns,longest_gap_ns,heal_ns,acknowledged,unanswered,took_effect,reads,lost,stale\n"
+        .to_owned();
+    let optional = |value: Option<u64>| value.map_or_else(String::new, |value| value.to_string());
+    for cell in &outcome.cells {
+        for trial in &cell.trials {
+            let row = [
+                optional(cell.settings.map(|settings| settings.heartbeat_ms)),
+                optional(cell.settings.map(|settings| settings.election_ms)),
+                trial.number.to_string(),
+                trial.fault.name().to_owned(),
+                trial.leader.to_string(),
+                trial.term_before.to_string(),
+                trial.term_after.to_string(),
+                optional(trial.first_put_ns),
+                optional(trial.first_read_ns),
+                optional(trial.all_endpoints_ns),
+                optional(trial.longest_gap_ns),
+                trial.heal_ns.to_string(),
+                trial.acknowledged.to_string(),
+                trial.unanswered.to_string(),
+                trial.took_effect.to_string(),
+                trial.reads.to_string(),
+                trial.lost.to_string(),
+                trial.stale.to_string(),
+            ];
+            text.push_str(&row.join(","));
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn head(outcome: &Outcome) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    if let Some(why) = &outcome.partial {
+        blocks.push(Block::Warning(format!("partial result: {why}")));
+    }
+    let all = || outcome.cells.iter().flat_map(|cell| &cell.trials);
+    let stuck = all().filter(|trial| trial.first_put_ns.is_none()).count();
+    if stuck > 0 {
+        blocks.push(Block::Warning(format!(
+            "in {stuck} trials no put was acknowledged in time; they are in no percentile"
+        )));
+    }
+    for example in all().flat_map(|trial| &trial.examples).take(EXAMPLES_MAX) {
+        blocks.push(Block::Warning(example.clone()));
+    }
+    let fact = |name: &str, value: String| (name.to_owned(), value);
+    let sum = |of: fn(&Trial) -> u64| number::whole(all().map(of).sum());
+    let mut facts = vec![
+        fact("command", outcome.command.join(" ")),
+        fact("started", outcome.started.clone()),
+        fact("generator", outcome.generator_version.clone()),
+        fact(
+            "machine",
+            format!(
+                "{}, {} CPUs, {}",
+                outcome.machine.cpu, outcome.machine.cpus, outcome.machine.kernel
+            ),
+        ),
+    ];
+    facts.extend(
+        outcome
+            .target
+            .details
+            .iter()
+            .map(|(name, value)| fact(name, value.clone())),
+    );
+    facts.extend(
+        outcome
+            .parameters
+            .iter()
+            .map(|(name, value)| fact(name, value.clone())),
+    );
+    facts.extend([
+        fact("trials", all().count().to_string()),
+        fact("acknowledged puts", sum(|trial| trial.acknowledged)),
+        fact("of them lost", sum(|trial| trial.lost)),
+        fact("answered reads", sum(|trial| trial.reads)),
+        fact("stale results", sum(|trial| trial.stale)),
+        fact("unanswered puts", sum(|trial| trial.unanswered)),
+        fact("of them in effect", sum(|trial| trial.took_effect)),
+    ]);
+    blocks.push(Block::Facts(facts));
+    blocks.push(Block::Text(
+        "Every endpoint gets a put and a linearizable read at a fixed interval, whether earlier ones are answered or not, \
+         so that a gap is the cluster's and not a client's, up to one interval. Times begin right after the fault and end \
+         with the first acknowledgement of what was sent after it; the longest gap ends with any acknowledged put, and \
+         is the figure of a planned stop. Lost: acknowledged and afterwards not there as \
+         acknowledged. Stale: an answer older than what was acknowledged before it was asked for."
+            .to_owned(),
+    ));
+    blocks
+}
+
+fn trials(report: &mut Report, cell: &Cell) {
+    let mut blocks = Vec::new();
+    if let Some(why) = &cell.failed {
+        blocks.push(Block::Warning(why.clone()));
+    }
+    let mut table = Table::new(
+        &["fault", "time to"],
+        &["trials", "min", "p50", "p90", "p99", "max"],
+    );
+    let mut strips = Vec::new();
+    for fault in FAULTS {
+        let of_fault = Cell {
+            trials: cell
+                .trials
+                .iter()
+                .filter(|trial| trial.fault == fault)
+                .cloned()
+                .collect(),
+            ..Cell::default()
+        };
+        for Figure { name, charted, of } in FIGURES {
+            let values = of_fault.values_ns(of);
+            if values.is_empty() {
+                continue;
+            }
+            let at = |quantile| time(quantile_ns(&values, quantile)).into();
+            table.push(vec![
+                fault.name().into(),
+                name.into(),
+                values.len().to_string().into(),
+                at(0.0),
+                at(0.5),
+                at(0.9),
+                at(0.99),
+                at(1.0),
+            ]);
+            if charted {
+                strips.push(Strip {
+                    name: format!("{}: {name}", fault.name()),
+                    values: values.iter().map(|ns| *ns as f64).collect(),
+                });
+            }
+        }
+    }
+    blocks.push(Block::Text(
+        "Percentiles are values that occurred; with fewer than a hundred trials p99 is the maximum.".to_owned(),
+    ));
+    blocks.push(Block::Table(table));
+    blocks.push(Block::Chart(Chart::Strips(StripChart {
+        title: "Each trial".to_owned(),
+        axis: Axis::new("time", Unit::Nanoseconds, Scale::Log),
+        strips,
+    })));
+    report.push("Failover", blocks);
+    report.push("Trials", vec![Block::Table(each_trial(cell))]);
+}
+
+fn each_trial(cell: &Cell) -> Table {
+    let mut table = Table::new(
+        &["trial", "fault", "leader", "terms"],
+        &[
+            "first put",
+            "first read",
+            "all others",
+            "longest gap",
+            "puts",
+            "unanswered",
+            "lost",
+            "stale",
+        ],
+    );
+    for trial in &cell.trials {
+        table.push(vec![
+            trial.number.to_string().into(),
+            trial.fault.name().into(),
+            format!("member {}", trial.leader + 1).into(),
+            format!("{} -> {}", trial.term_before, trial.term_after).into(),
+            time(trial.first_put_ns).into(),
+            time(trial.first_read_ns).into(),
+            time(trial.all_endpoints_ns).into(),
+            time(trial.longest_gap_ns).into(),
+            number::whole(trial.acknowledged).into(),
+            number::whole(trial.unanswered).into(),
+            trial.lost.to_string().into(),
+            trial.stale.to_string().into(),
+        ]);
+    }
+    table
+}
+
+fn grid(report: &mut Report, cells: &[Cell]) {
+    let mut table = Table::new(
+        &["heartbeat", "election timeout"],
+        &[
+            "trials",
+            "first put p50",
+            "p99",
+            "max",
+            "needless elections, quiet",
+            "loaded",
+            "lost or stale",
+        ],
+    );
+    let mut blocks = Vec::new();
+    for cell in cells.iter().take(CELLS_MAX) {
+        let Some(settings) = cell.settings else {
+            continue;
+        };
+        let at = |quantile| {
+            time(quantile_ns(
+                &cell.values_ns(|trial| trial.first_put_ns),
+                quantile,
+            ))
+            .into()
+        };
+        let count = |elections: Option<u64>| {
+            elections.map_or_else(|| "-".to_owned(), |count| count.to_string())
+        };
+        table.push(vec![
+            format!("{} ms", settings.heartbeat_ms).into(),
+            format!("{} ms", settings.election_ms).into(),
+            cell.trials.len().to_string().into(),
+            at(0.5),
+            at(0.99),
+            at(1.0),
+            count(cell.elections_quiet).into(),
+            count(cell.elections_loaded).into(),
+            cell.violations().to_string().into(),
+        ]);
+        if let Some(why) = &cell.failed {
+            let named = format!(
+                "heartbeat {} ms, election timeout {} ms",
+                settings.heartbeat_ms, settings.election_ms
+            );
+            blocks.push(Block::Text(format!("{named}: {why}")));
+        }
+    }
+    blocks.insert(0, Block::Table(table));
+    for (name, quantile) in [("p50", 0.5), ("p99", 0.99)] {
+        blocks.push(Block::Chart(Chart::Heat(heat(cells, name, quantile))));
+    }
+    report.push("Heartbeat interval and election timeout", blocks);
+}
+
+/// Time to the first put over both settings; below it the needless elections of both phases.
+fn heat(cells: &[Cell], name: &str, quantile: f64) -> HeatMap {
+    let settings: Vec<_> = cells.iter().filter_map(|cell| cell.settings).collect();
+    let sorted = |mut values: Vec<u64>| {
+        values.sort_unstable();
+        values.dedup();
+        values
+    };
+    let heartbeats = sorted(
+        settings
+            .iter()
+            .map(|settings| settings.heartbeat_ms)
+            .collect(),
+    );
+    let elections = sorted(
+        settings
+            .iter()
+            .map(|settings| settings.election_ms)
+            .collect(),
+    );
+    let cell_of = |heartbeat_ms: u64, election_ms: u64| {
+        let cell = cells.iter().find(|cell| {
+            cell.settings.is_some_and(|found| {
+                (found.heartbeat_ms, found.election_ms) == (heartbeat_ms, election_ms)
+            })
+        })?;
+        let value = quantile_ns(&cell.values_ns(|trial| trial.first_put_ns), quantile)?;
+        let needless = cell.elections_quiet.zip(cell.elections_loaded);
+        Some(HeatCell {
+            value: value as f64,
+            note: needless.map_or_else(String::new, |(quiet, loaded)| {
+                format!("{quiet} + {loaded} needless")
+            }),
+        })
+    };
+    let milliseconds = |values: &[u64]| values.iter().map(|value| format!("{value} ms")).collect();
+    HeatMap {
+        title: format!(
+            "Time to the first put, {name}; needless elections without load + under load"
+        ),
+        x: ("heartbeat interval".to_owned(), milliseconds(&heartbeats)),
+        y: ("election timeout".to_owned(), milliseconds(&elections)),
+        unit: Unit::Nanoseconds,
+        cells: elections
+            .iter()
+            .map(|election| {
+                heartbeats
+                    .iter()
+                    .map(|heartbeat| cell_of(*heartbeat, *election))
+                    .collect()
+            })
+            .collect(),
+    }
+}
+
+fn time(ns: Option<u64>) -> String {
+    ns.map_or_else(|| "-".to_owned(), |ns| Unit::Nanoseconds.format(ns as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failover::{FORMAT_VERSION, Settings};
+
+    fn outcome(cells: Vec<Cell>) -> Outcome {
+        Outcome {
+            format: FORMAT_VERSION,
+            command: vec!["kontiki-load".to_owned()],
+            generator_version: "0".to_owned(),
+            started: "now".to_owned(),
+            target: crate::result::Target::default(),
+            machine: crate::result::Machine::default(),
+            parameters: std::collections::BTreeMap::new(),
+            cells,
+            partial: None,
+        }
+    }
+
+    fn trial(number: u32, first_put_ns: Option<u64>) -> Trial {
+        Trial {
+            number,
+            fault: Fault::Kill,
+            leader: 1,
+            term_before: 2,
+            term_after: 3,
+            first_put_ns,
+            first_read_ns: first_put_ns,
+            all_endpoints_ns: first_put_ns,
+            longest_gap_ns: first_put_ns,
+            heal_ns: 5,
+            acknowledged: 1_000,
+            unanswered: 3,
+            took_effect: 1,
+            reads: 7,
+            lost: 0,
+            stale: 0,
+            examples: Vec::new(),
+        }
+    }
+
+    /// Goal: trials are read back from JSON as they were, and shown in table, page and CSV.
+    #[test]
+    fn trials_are_shown() {
+        let mut trials = vec![trial(1, Some(1_500_000)), trial(2, None)];
+        trials[0].examples.push("put 7 is <lost>".to_owned());
+        trials[0].lost = 1;
+        let outcome = outcome(vec![Cell {
+            trials,
+            ..Cell::default()
+        }]);
+        let read: Outcome =
+            serde_json::from_str(&serde_json::to_string(&outcome).expect("text")).expect("ours");
+        assert_eq!(read, outcome);
+        assert_eq!(
+            outcome.failure().as_deref(),
+            Some("1 lost or stale results; 1 trials without an acknowledged put in time")
+        );
+        let shown = report(&outcome);
+        let text = shown.to_text();
+        for expected in ["1.50 ms", "put 7 is <lost>", "in 1 trials no put", "2 -> 3"] {
+            assert!(text.contains(expected), "{expected} is not in\n{text}");
+        }
+        assert!(shown.to_html().contains("put 7 is &lt;lost"));
+        let table = csv(&outcome);
+        let columns: Vec<usize> = table.lines().map(|line| line.split(',').count()).collect();
+        assert_eq!(columns, [18, 18, 18]);
+    }
+
+    /// Goal: a sweep is a grid with a hole where servers refuse the settings.
+    #[test]
+    fn grid_with_a_hole() {
+        let cell = |heartbeat_ms, election_ms, first_put_ns: Option<u64>| Cell {
+            settings: Some(Settings {
+                heartbeat_ms,
+                election_ms,
+            }),
+            trials: first_put_ns
+                .map(|ns| trial(1, Some(ns)))
+                .into_iter()
+                .collect(),
+            elections_quiet: first_put_ns.map(|_| 0),
+            elections_loaded: first_put_ns.map(|_| 2),
+            failed: first_put_ns.is_none().then(|| "refused".to_owned()),
+        };
+        let cells = vec![
+            cell(10, 100, Some(1)),
+            cell(100, 100, None),
+            cell(10, 500, Some(2)),
+            cell(100, 500, Some(3)),
+        ];
+        let map = heat(&cells, "p50", 0.5);
+        let values: Vec<Vec<Option<u64>>> = map
+            .cells
+            .iter()
+            .map(|row| {
+                row.iter()
+                    .map(|cell| cell.as_ref().map(|cell| cell.value as u64))
+                    .collect()
+            })
+            .collect();
+        assert_eq!(values, [[Some(1), None], [Some(2), Some(3)]]);
+        let text = report(&outcome(cells)).to_text();
+        assert!(
+            text.contains("heartbeat 100 ms, election timeout 100 ms: refused"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,382 @@
+//! The puts and reads that show when a cluster serves: a probe at a fixed interval, and load beside it.
+//!
+//! The probe sends a put and a linearizable read to every endpoint at every interval, whether earlier ones are
+//! answered or not: what it sees is the cluster's gap, up to one interval, and not the patience of a client
+//! that waits for a lost answer. Every operation is kept with its times. Must never send a put again: each
+//! has a key of its own, so that its fate can be told afterwards. Runs on two threads of its own.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kontiki_harness::client::{CallError, Client, block_on};
+use kontiki_harness::messages::{
+    PUT, PutRequest, PutResponse, RANGE, RangeRequest, RangeResponse, ResponseHeader,
+};
+use tokio::sync::Semaphore;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+/// Operations of one trial that are kept; at this number the stream ends itself.
+pub(super) const RECORDS_MAX: usize = 4_000_000;
+/// Probes of one endpoint that wait for an answer at a time.
+const WAITING_MAX: usize = 1_024;
+/// Patience with a connection attempt: one that a stopped member does not answer must not hide its return.
+const CONNECT_TIME_MAX: Duration = Duration::from_millis(200);
+/// After this long without an answer a connection is given up for a new one.
+const SILENT_TIME_MAX: Duration = Duration::from_secs(1);
+/// A caller of the load waits so long after a failure.
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
+
+/// What is asked of the stream.
+#[derive(Clone, Debug)]
+pub(super) struct StreamSpec {
+    /// All endpoints.
+    pub(super) addresses: Vec<SocketAddr>,
+    /// What all keys of this stream begin with.
+    pub(super) prefix: String,
+    /// Between two probes of one endpoint.
+    pub(super) interval: Duration,
+    /// Patience with one operation. Its fate is unknown afterwards.
+    pub(super) patience: Duration,
+    /// Puts of the load in flight, over all endpoints.
+    pub(super) in_flight: usize,
+    /// Bytes of a value.
+    pub(super) value_bytes: usize,
+}
+
+/// What an operation was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Did {
+    /// The put of the key with this number.
+    Put(u64),
+    /// A linearizable read.
+    Read,
+}
+
+/// One operation that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) did: Did,
+    /// Through which endpoint.
+    pub(super) endpoint: usize,
+    /// Whether the probe sent it, not the load.
+    pub(super) probe: bool,
+    /// Before it was sent.
+    pub(super) invoked: Instant,
+    /// When its answer came, and that answer's revision; none for an operation without an answer that says OK.
+    pub(super) acknowledged: Option<(Instant, i64)>,
+}
+
+/// A running stream. Dropping it ends it.
+#[derive(Debug)]
+pub(super) struct Stream {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    spec: StreamSpec,
+    end: AtomicBool,
+    next_key: AtomicU64,
+    records: Mutex<Vec<Record>>,
+}
+
+impl Stream {
+    /// Starts probe and load.
+    pub(super) fn start(spec: StreamSpec) -> std::io::Result<Stream> {
+        let shared = Arc::new(Shared {
+            spec,
+            end: AtomicBool::new(false),
+            next_key: AtomicU64::new(0),
+            records: Mutex::new(Vec::new()),
+        });
+        let mut stream = Stream {
+            shared: Arc::clone(&shared),
+            threads: Vec::new(),
+        };
+        let probe = Arc::clone(&shared);
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        stream
+            .threads
+            .push(thread("probe").spawn(move || block_on(run_probe(probe)))?);
+        stream
+            .threads
+            .push(thread("load").spawn(move || block_on(run_load(shared)))?);
+        Ok(stream)
+    }
+
+    /// What has ended so far, in the order of the ends.
+    pub(super) fn records(&self) -> MutexGuard<'_, Vec<Record>> {
+        self.shared.records()
+    }
+
+    /// Whether it ended itself at [`RECORDS_MAX`].
+    pub(super) fn is_full(&self) -> bool {
+        self.records().len() >= RECORDS_MAX
+    }
+
+    /// Ends it, waits for what is on its way up to its patience, and gives everything.
+    pub(super) fn finish(mut self) -> Vec<Record> {
+        self.end();
+        std::mem::take(&mut *self.records())
+    }
+
+    fn end(&mut self) {
+        self.shared.end.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            thread.join().expect("streams do not panic");
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Shared {
+    fn records(&self) -> MutexGuard<'_, Vec<Record>> {
+        // Whoever panicked while holding it has left whole records.
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, record: Record) {
+        let mut records = self.records();
+        if records.len() < RECORDS_MAX {
+            records.push(record);
+        } else {
+            self.end.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.end.load(Ordering::Relaxed)
+    }
+
+    async fn put(&self, link: &Link, probe: bool) -> bool {
+        let number = self.next_key.fetch_add(1, Ordering::Relaxed);
+        let request = PutRequest {
+            key: key(&self.spec.prefix, number).into(),
+            value: value(number, self.spec.value_bytes),
+        };
+        let Some(client) = link.client().await else {
+            return false;
+        };
+        let invoked = Instant::now();
+        let answer = timeout(
+            self.spec.patience,
+            client.call::<PutResponse>(PUT, &request),
+        )
+        .await;
+        let header = link.seen(answer.map(|answer| answer.map(|answer| answer.header)));
+        self.ended(link, Did::Put(number), probe, invoked, header)
+    }
+
+    async fn read(&self, link: &Link) -> bool {
+        let request = RangeRequest {
+            key: self.spec.prefix.clone().into(),
+            ..RangeRequest::default()
+        };
+        let Some(client) = link.client().await else {
+            return false;
+        };
+        let invoked = Instant::now();
+        let answer = timeout(
+            self.spec.patience,
+            client.call::<RangeResponse>(RANGE, &request),
+        )
+        .await;
+        let header = link.seen(answer.map(|answer| answer.map(|answer| answer.header)));
+        self.ended(link, Did::Read, true, invoked, header)
+    }
+
+    fn ended(
+        &self,
+        link: &Link,
+        did: Did,
+        probe: bool,
+        invoked: Instant,
+        header: Option<ResponseHeader>,
+    ) -> bool {
+        let acknowledged = header.map(|header| (Instant::now(), header.revision));
+        self.keep(Record {
+            did,
+            endpoint: link.endpoint,
+            probe,
+            invoked,
+            acknowledged,
+        });
+        acknowledged.is_some()
+    }
+}
+
+/// The key of a put, by its number.
+pub(super) fn key(prefix: &str, number: u64) -> String {
+    format!("{prefix}{number:016x}")
+}
+
+/// The number in a key.
+pub(super) fn number_of(prefix: &str, key: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(key.strip_prefix(prefix.as_bytes())?).ok()?;
+    u64::from_str_radix(digits, 16).ok()
+}
+
+/// The value of a put: its number, again and again.
+pub(super) fn value(number: u64, value_bytes: usize) -> Bytes {
+    number
+        .to_be_bytes()
+        .into_iter()
+        .cycle()
+        .take(value_bytes)
+        .collect()
+}
+
+async fn run_probe(shared: Arc<Shared>) {
+    let tasks: Vec<_> = (0..shared.spec.addresses.len())
+        .map(|endpoint| tokio::task::spawn_local(probe_endpoint(Arc::clone(&shared), endpoint)))
+        .collect();
+    for task in tasks {
+        task.await.expect("probes do not panic");
+    }
+}
+
+async fn probe_endpoint(shared: Arc<Shared>, endpoint: usize) {
+    let link = Rc::new(Link::new(endpoint, shared.spec.addresses[endpoint]));
+    let waiting = Arc::new(Semaphore::new(WAITING_MAX));
+    let mut ticks = interval(shared.spec.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    while !shared.has_ended() {
+        ticks.tick().await;
+        for reads in [false, true] {
+            let Ok(permit) = Arc::clone(&waiting).try_acquire_owned() else {
+                continue;
+            };
+            let (shared, link) = (Arc::clone(&shared), Rc::clone(&link));
+            tokio::task::spawn_local(async move {
+                match reads {
+                    false => shared.put(&link, true).await,
+                    true => shared.read(&link).await,
+                };
+                drop(permit);
+            });
+        }
+    }
+    // Everything that waits has its own end.
+    while waiting.available_permits() < WAITING_MAX {
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+async fn run_load(shared: Arc<Shared>) {
+    let links = shared.spec.addresses.iter().enumerate();
+    let links: Rc<Vec<Link>> = Rc::new(
+        links
+            .map(|(endpoint, address)| Link::new(endpoint, *address))
+            .collect(),
+    );
+    let callers: Vec<_> = (0..shared.spec.in_flight)
+        .map(|caller| {
+            let (shared, links) = (Arc::clone(&shared), Rc::clone(&links));
+            tokio::task::spawn_local(async move {
+                let mut at = caller;
+                while !shared.has_ended() {
+                    if !shared.put(&links[at % links.len()], false).await {
+                        at += 1;
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                    }
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.expect("callers do not panic");
+    }
+}
+
+/// A connection to one endpoint, made anew when it breaks or stays silent.
+struct Link {
+    endpoint: usize,
+    address: SocketAddr,
+    client: RefCell<Option<Client>>,
+    connecting: Cell<bool>,
+    /// When it last answered, or was made.
+    heard: Cell<Instant>,
+}
+
+impl Link {
+    fn new(endpoint: usize, address: SocketAddr) -> Link {
+        Link {
+            endpoint,
+            address,
+            client: RefCell::new(None),
+            connecting: Cell::new(false),
+            heard: Cell::new(Instant::now()),
+        }
+    }
+
+    /// The connection; none while there is none.
+    async fn client(&self) -> Option<Client> {
+        if let Some(client) = self.client.borrow().clone() {
+            return Some(client);
+        }
+        if self.connecting.replace(true) {
+            return None;
+        }
+        let made = timeout(CONNECT_TIME_MAX, Client::connect(self.address)).await;
+        self.connecting.set(false);
+        let client = made.ok()?.ok()?;
+        self.heard.set(Instant::now());
+        *self.client.borrow_mut() = Some(client.clone());
+        Some(client)
+    }
+
+    /// Takes note of how an operation ended, and gives the header of a good answer.
+    fn seen<T>(
+        &self,
+        ended: Result<Result<Option<ResponseHeader>, CallError>, T>,
+    ) -> Option<ResponseHeader> {
+        match ended {
+            Ok(Ok(header)) => {
+                self.heard.set(Instant::now());
+                header
+            }
+            Ok(Err(CallError::Refused { .. })) => {
+                self.heard.set(Instant::now());
+                None
+            }
+            Ok(Err(CallError::Broken(_) | CallError::NotTaken(_))) => {
+                self.client.borrow_mut().take();
+                None
+            }
+            Err(_) => {
+                if self.heard.get().elapsed() > SILENT_TIME_MAX {
+                    self.client.borrow_mut().take();
+                }
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a key tells its number, and no other key does.
+    #[test]
+    fn keys_tell_numbers() {
+        let check = |key: &[u8], expected: Option<u64>| assert_eq!(number_of("a/", key), expected);
+        check(key("a/", 77).as_bytes(), Some(77));
+        check(b"b/000000000000004d", None);
+        check(b"a/zz", None);
+        check(b"a/\xff", None);
+        assert_eq!(value(1, 10).as_ref(), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0]);
+    }
+}
