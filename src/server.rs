@@ -19,6 +19,7 @@ use crate::base::limits::{
     CONNECTION_DRAIN_SECONDS_MAX, DESCRIPTORS_RESERVED, DISK_ANSWERS_MAX, EDGE_CONNECTIONS_DEFAULT,
     EDGE_CORE_HELD_BYTES_DEFAULT, EDGE_STREAMS_DEFAULT, MAILBOX_BATCHES_MAX, SEGMENT_SIZE_BYTES,
 };
+use crate::base::planted::Planted;
 use crate::base::{CoreId, Incarnation, ShardId};
 use crate::config::{self, AllowList, ClusterState, Config, Cores as CoresFlag, WalWrite};
 use crate::rpc::{self, Allowed, CoreClock, Edge, EdgeConfig, EdgeReading};
@@ -344,6 +345,7 @@ fn settings(config: &Config, identity: &Identity) -> Settings {
         memory_budget_bytes: config.memory_budget_bytes.unwrap_or(u64::MAX),
         election_timeout: config.raft.election_timeout,
         seed: u64::try_from(identity.incarnation.0 >> 64).expect("half of 128 bits"),
+        planted: Planted::NOTHING,
     }
 }
 

@@ -18,6 +18,10 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["shard", "raft", "wal", "keyspace", "frame", "base"],
     ),
     (
+        "sim",
+        &["shard", "raft", "wal", "keyspace", "frame", "base"],
+    ),
+    (
         "rpc",
         &[
             "runtime", "shard", "raft", "wal", "keyspace", "frame", "base",
@@ -40,7 +44,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Layers that are functions of their arguments.
-const PURE: &[&str] = &["base", "frame", "keyspace", "wal", "raft", "shard"];
+const PURE: &[&str] = &["base", "frame", "keyspace", "wal", "raft", "shard", "sim"];
 
 /// What the pure layers never say, and why.
 const BANNED_BELOW: &[(&str, &str)] = &[

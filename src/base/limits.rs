@@ -212,3 +212,8 @@ pub const SCRUB_INTERVAL: Duration = Duration::from_hours(24);
 pub const SCRUB_SEGMENT_PAUSE: Duration = Duration::from_secs(2);
 /// Descriptors that client connections leave to the log, the rings, the sockets and the log lines.
 pub const DESCRIPTORS_RESERVED: u64 = 128;
+
+// The simulator.
+
+/// Lines of a trace that are kept when not all are asked for.
+pub const SIM_TRACE_LINES_KEPT: usize = 200;

@@ -19,6 +19,7 @@ pub use log::LogTerms;
 pub use quorum::{majority_index, majority_size};
 pub use types::{Output, Role};
 
+use crate::base::planted::{Defect, Planted};
 use crate::base::prng::Prng;
 use crate::base::{HardState, Index, Instant, MemberId, Term};
 
@@ -58,6 +59,7 @@ pub struct Raft {
     election_timeout: Duration,
     election_deadline: Option<Instant>,
     prng: Prng,
+    planted: Planted,
 }
 
 impl Raft {
@@ -99,7 +101,19 @@ impl Raft {
             election_timeout: config.election_timeout,
             election_deadline: None,
             prng: Prng::from_seed(config.seed),
+            planted: Planted::NOTHING,
         }
+    }
+
+    /// Makes it wrong on purpose.
+    pub fn plant(&mut self, planted: Planted) {
+        self.planted = planted;
+    }
+
+    /// Which term wrote which index of the log.
+    #[must_use]
+    pub fn terms(&self) -> &LogTerms {
+        &self.terms
     }
 
     /// The present role.
@@ -146,7 +160,8 @@ impl Raft {
     pub fn may_read(&self) -> bool {
         self.role == Role::Leader
             && majority_size(self.voters.len()) == 1
-            && self.terms.term_at(self.hard_state.commit) == Some(self.hard_state.term)
+            && (self.terms.term_at(self.hard_state.commit) == Some(self.hard_state.term)
+                || self.planted.has(Defect::ReadBeforeOwnTerm))
     }
 
     /// Time passes: starts an election when no leader was heard for the timeout. A voter that is a

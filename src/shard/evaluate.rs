@@ -18,6 +18,7 @@ use super::{Role, Shard};
 use crate::base::limits::{
     LOG_RESERVE_BYTES, SHARD_STAGED_BYTES_MAX, SHARD_UNCOMMITTED_ENTRIES_MAX,
 };
+use crate::base::planted::Defect;
 use crate::base::{Index, Instant};
 use crate::frame;
 use crate::keyspace::effects::ArchivedEffect;
@@ -252,6 +253,23 @@ impl Shard {
     /// An answer that changed nothing is a read at the head: it leaves when the head is committed.
     fn wait_at_head(&mut self, origin: Origin, result: Result<Response, Refusal>) {
         let revision = self.keyspace.head_revision();
+        if self
+            .settings
+            .planted
+            .has(Defect::FailedCompareAnsweredAtOnce)
+        {
+            return self.physical.push((
+                i64::MIN,
+                Waiter {
+                    index: Index(0),
+                    ticket: origin.ticket,
+                    deadline: origin.deadline,
+                    revision,
+                    result,
+                    reclaim_through: None,
+                },
+            ));
+        }
         self.wait(origin, self.raft.last_index(), revision, result);
     }
 

@@ -32,6 +32,7 @@ use self::reads::Reads;
 use self::replay::Replayed;
 use self::waiters::{Waiter, Waiters};
 use crate::base::limits::{SHARD_QUEUE_REQUESTS_MAX, SLICE_READS_STEPS, SLICE_RECLAIM_STEPS};
+use crate::base::planted::{Defect, Planted};
 use crate::base::{Index, Instant, ShardId, Term};
 use crate::keyspace::Keyspace;
 use crate::keyspace::fold::FoldJob;
@@ -58,6 +59,8 @@ pub struct Settings {
     pub election_timeout: Duration,
     /// Decides every random choice.
     pub seed: u64,
+    /// What is wrong on purpose: nothing in a build that serves.
+    pub planted: Planted,
 }
 
 /// One replica of one shard.
@@ -103,6 +106,9 @@ impl Shard {
         } = replayed;
         let durable = terms.last_index();
         let mut log = log;
+        let mut keyspace = keyspace;
+        log.plant(settings.planted);
+        keyspace.plant(settings.planted);
         let mut hard_state = hard_state;
         if durable == Index(0) {
             let member = Member {
@@ -124,8 +130,10 @@ impl Shard {
             election_timeout: settings.election_timeout,
             seed: settings.seed,
         };
-        Shard {
-            raft: Raft::new(config, hard_state, terms, durable),
+        let mut raft = Raft::new(config, hard_state, terms, durable);
+        raft.plant(settings.planted);
+        let mut shard = Shard {
+            raft,
             settings,
             outputs: Vec::new(),
             log,
@@ -143,7 +151,12 @@ impl Shard {
             memory_used_bytes: 0,
             log_damaged: false,
             stopping: false,
+        };
+        if durable == Index(0) {
+            // As a replay does, so that the digests of both agree.
+            shard.fold_nothing(Index(1));
         }
+        shard
     }
 
     /// Takes one event and says what must be done. The same upkeep follows every event. `steps` is what
@@ -255,6 +268,12 @@ impl Shard {
     #[must_use]
     pub fn keyspace(&self) -> &Keyspace {
         &self.keyspace
+    }
+
+    /// Consensus, for checks from outside.
+    #[must_use]
+    pub fn raft(&self) -> &Raft {
+        &self.raft
     }
 
     /// The log's end, for checks from outside.
@@ -427,7 +446,13 @@ impl Shard {
         if !self.log.in_flight() {
             match self.log.commit() {
                 CommitStep::Nothing => {}
-                CommitStep::Commit(commit) => effects.log.push(LogEffect::Commit(commit)),
+                CommitStep::Commit(commit) => {
+                    if self.settings.planted.has(Defect::AcknowledgedBeforeSync) {
+                        self.raft.log_durable(commit.last_index, &mut self.outputs);
+                        self.follow_raft();
+                    }
+                    effects.log.push(LogEffect::Commit(commit));
+                }
                 CommitStep::OpenSegment(_) => {
                     if let Some(spare) = self.spare.take() {
                         effects
@@ -488,7 +513,9 @@ impl Shard {
             }
             keep
         });
-        let refusal = if self.raft.leader().is_some() {
+        let refusal = if self.settings.planted.has(Defect::TimeoutAnsweredAsRefusal) {
+            Refusal::TooManyRequests
+        } else if self.raft.leader().is_some() {
             Refusal::TimedOut
         } else {
             Refusal::NoLeader

@@ -10,6 +10,7 @@ use super::event::{Answer, ClientRequest, Effects, Header, Refusal, Request, Res
 use super::{Shard, evaluate};
 use crate::base::Instant;
 use crate::base::limits::{SHARD_QUEUE_REQUESTS_MAX, SHARD_RANGE_JOBS_MAX, SLICE_STEPS_MAX};
+use crate::base::planted::Defect;
 use crate::keyspace::fold::FoldJob;
 use crate::keyspace::range::RangeJob;
 use crate::keyspace::request::{RangeRequest, TxnRequest};
@@ -154,7 +155,12 @@ impl Shard {
     }
 
     fn start_txn(&mut self, txn: TxnRequest) -> Job {
-        Job::Plan(PlanJob::txn(&mut self.keyspace, txn, View::Committed))
+        let view = if self.settings.planted.has(Defect::UncommittedRead) {
+            View::Head
+        } else {
+            View::Committed
+        };
+        Job::Plan(PlanJob::txn(&mut self.keyspace, txn, view))
     }
 
     /// Gives one read a slice, and puts it at the end of the line when it is not finished.

@@ -9,6 +9,7 @@ use super::cluster::{ClusterChange, ClusterState};
 use super::entry::{ArchivedEntryBody, EntryBody};
 use super::evaluate::archived_effects;
 use crate::base::HardState;
+use crate::base::planted::Planted;
 use crate::base::{Index, Term};
 use crate::frame::{self, AccessError, Record};
 use crate::keyspace::fold::FoldJob;
@@ -92,6 +93,11 @@ enum Job {
 }
 
 impl Replayer {
+    /// Makes it wrong on purpose.
+    pub fn plant(&mut self, planted: Planted) {
+        self.state.keyspace.plant(planted);
+    }
+
     /// Takes pieces, in the order of the log.
     pub fn take(&mut self, pieces: impl IntoIterator<Item = Piece>) {
         self.queue.extend(pieces);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kontiki::base::limits::SLICE_STEPS_MAX;
+use kontiki::base::planted::Planted;
 use kontiki::base::{ClusterId, Incarnation, Index, Instant, MemberId, ShardId};
 use kontiki::keyspace::request::{KeyRange, PutRequest, RangeRequest};
 use kontiki::keyspace::steps::Steps;
@@ -64,6 +65,7 @@ pub(crate) fn settings() -> Settings {
         memory_budget_bytes: u64::MAX,
         election_timeout: Duration::from_secs(1),
         seed: 1,
+        planted: Planted::NOTHING,
     }
 }
 

@@ -1,0 +1,107 @@
+//! What a run is like: everything that varies from seed to seed, chosen at its start.
+//!
+//! Some seeds have quick disks and many crashes, others slow disks and hardly any; a kind of fault may be
+//! missing altogether. So every fault meets every other, and each also comes alone.
+
+use std::time::Duration;
+
+use super::dice::Dice;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FaultKind {
+    /// The process dies; the machine goes on.
+    Kill,
+    /// The machine loses power.
+    PowerCut,
+    /// The process dies between two effects.
+    TrapKill,
+    /// The machine loses power between two effects.
+    TrapPowerCut,
+    /// The process stops and goes on later.
+    Pause,
+    /// The disk is slow for a while.
+    SlowDisk,
+    /// The next sync fails.
+    SyncFailure,
+    /// The disk is full for a while.
+    FullDisk,
+    /// A file cannot be read at the next start.
+    ReadError,
+    /// A block goes bad at rest.
+    Spoil,
+    /// The clock runs at another rate.
+    Drift,
+}
+
+/// The faults with the range of their weights. A weight is chosen per seed; often it is zero.
+const WEIGHTS: &[(FaultKind, u64)] = &[
+    (FaultKind::Kill, 3),
+    (FaultKind::PowerCut, 3),
+    (FaultKind::TrapKill, 4),
+    (FaultKind::TrapPowerCut, 4),
+    (FaultKind::Pause, 20),
+    (FaultKind::SlowDisk, 30),
+    (FaultKind::SyncFailure, 2),
+    (FaultKind::FullDisk, 3),
+    (FaultKind::ReadError, 2),
+    (FaultKind::Spoil, 3),
+    (FaultKind::Drift, 30),
+];
+
+/// What one run is like.
+#[derive(Clone, Debug)]
+pub struct Conditions {
+    /// How often each fault happens, relative to the others.
+    pub faults: Vec<(u32, FaultKind)>,
+    /// Between two faults, on average.
+    pub fault_interval: Duration,
+    /// Between two bursts of requests, on average.
+    pub burst_interval: Duration,
+    /// Requests of a burst, at most.
+    pub burst_max: u64,
+    /// How long a request may take.
+    pub patience: Duration,
+    /// Different keys.
+    pub keys: u64,
+    /// How long a sync takes, on average.
+    pub sync_time: Duration,
+    /// How long it takes on a slow disk, on average.
+    pub slow_sync_time: Duration,
+    /// Size of a log segment.
+    pub segment_size_bytes: u64,
+    /// Steps that a turn of a shard may take.
+    pub turn_steps: usize,
+    /// How long a member is down after a crash, at most.
+    pub down_max: Duration,
+}
+
+impl Conditions {
+    /// The conditions of one seed.
+    #[must_use]
+    pub fn of(dice: &mut Dice) -> Conditions {
+        let mut faults = Vec::new();
+        for &(kind, most) in WEIGHTS {
+            let weight = if dice.below(4) == 0 {
+                0
+            } else {
+                dice.between(1, most)
+            };
+            faults.push((u32::try_from(weight).expect("small"), kind));
+        }
+        let millis = Duration::from_millis;
+        Conditions {
+            faults,
+            fault_interval: dice.time(millis(300), millis(800)),
+            burst_interval: dice.time(millis(40), millis(90)),
+            burst_max: dice.between(2, 6),
+            patience: dice.time(millis(500), millis(7_000)),
+            keys: dice.between(3, 40),
+            sync_time: dice.time(Duration::from_micros(50), millis(4)),
+            slow_sync_time: dice.time(millis(20), millis(400)),
+            segment_size_bytes: [64, 128, 256, 1_024][dice.place(4)] * 1_024,
+            turn_steps: [7, 64, 2_048, 2_048][dice.place(4)],
+            down_max: dice.time(millis(20), millis(2_000)),
+        }
+    }
+}
