@@ -40,6 +40,10 @@ const PREPARE_TIME: Duration = Duration::from_millis(5);
 const CHECKER_STEPS: usize = 1 << 30;
 /// After the faults have ended, requests must succeed when this has passed.
 const CALM_GRACE: Duration = Duration::from_secs(10);
+/// A member that nothing has disturbed for this long has written everything it had to.
+const UNDISTURBED_MIN: Duration = Duration::from_secs(1);
+/// What such a member wrote this long ago has a seal, or something else behind it.
+const VOUCHED_AGE_MIN: Duration = Duration::from_millis(100);
 /// A shard that works on and on within one moment hangs.
 const TURNS_PER_MOMENT_MAX: u32 = 1_000_000;
 
@@ -115,7 +119,7 @@ impl Cluster {
         let history = History::default();
         Cluster {
             now: Moment(0),
-            workload: Workload::new(Dice::new(seed, 3), conditions.keys),
+            workload: Workload::new(Dice::new(seed, 3), &conditions),
             members,
             conditions,
             schedule: Schedule::new(),
@@ -814,10 +818,10 @@ fn kind_of(result: &Result<Response, Refusal>) -> &'static str {
 
 /// The time since which a block must have lain on a disk to be vouched for.
 pub(super) fn vouched_before(member: &Member, now: Moment) -> Instant {
-    let sealed = Duration::from_secs(2);
     let local = member.clock.read(now);
-    if local.since(member.undisturbed_since) < sealed {
+    if local.since(member.undisturbed_since) < UNDISTURBED_MIN {
         return Instant(0);
     }
-    Instant(local.0.saturating_sub(2_000_000_000))
+    let age = u64::try_from(VOUCHED_AGE_MIN.as_nanos()).expect("a tenth of a second");
+    Instant(local.0.saturating_sub(age))
 }

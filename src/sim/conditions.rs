@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::dice::Dice;
+use crate::wal::Geometry;
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,7 +46,7 @@ const WEIGHTS: &[(FaultKind, u64)] = &[
     (FaultKind::SyncFailure, 2),
     (FaultKind::FullDisk, 3),
     (FaultKind::ReadError, 2),
-    (FaultKind::Spoil, 3),
+    (FaultKind::Spoil, 8),
     (FaultKind::Drift, 30),
 ];
 
@@ -70,6 +71,8 @@ pub struct Conditions {
     pub slow_sync_time: Duration,
     /// Size of a log segment.
     pub segment_size_bytes: u64,
+    /// Length of a long value, at most: a commit of several pages, an entry that the log still takes.
+    pub value_long_max: usize,
     /// Steps that a turn of a shard may take.
     pub turn_steps: usize,
     /// How long a member is down after a crash, at most.
@@ -90,6 +93,9 @@ impl Conditions {
             faults.push((u32::try_from(weight).expect("small"), kind));
         }
         let millis = Duration::from_millis;
+        let segment_size_bytes = [64, 128, 256, 1_024][dice.place(4)] * 1_024;
+        // A transaction has up to four values.
+        let value_long_max = Geometry::new(segment_size_bytes).entry_size_bytes_max() / 5;
         Conditions {
             faults,
             fault_interval: dice.time(millis(300), millis(800)),
@@ -99,7 +105,8 @@ impl Conditions {
             keys: dice.between(3, 40),
             sync_time: dice.time(Duration::from_micros(50), millis(4)),
             slow_sync_time: dice.time(millis(20), millis(400)),
-            segment_size_bytes: [64, 128, 256, 1_024][dice.place(4)] * 1_024,
+            segment_size_bytes,
+            value_long_max: usize::try_from(value_long_max).expect("far below a segment"),
             turn_steps: [7, 64, 2_048, 2_048][dice.place(4)],
             down_max: dice.time(millis(20), millis(2_000)),
         }

@@ -210,10 +210,10 @@ impl Disk {
             return false;
         }
         // Mostly among the newest: that is where the end of the log is judged.
-        let newest = if dice.below(2) == 0 {
-            eligible.min(8)
-        } else {
-            eligible
+        let newest = match dice.below(4) {
+            0 => 1,
+            1 => eligible.min(8),
+            _ => eligible,
         };
         let victim = self.placed[eligible - 1 - dice.place(newest)];
         let at = victim.offset + dice.place(victim.length / PAGE) * PAGE;

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use super::checker::history::{History, value_of};
+use super::conditions::Conditions;
 use super::dice::Dice;
 use crate::base::LeaseId;
 use crate::keyspace::request::{
@@ -15,8 +16,6 @@ use crate::keyspace::request::{
 };
 use crate::shard::event::Request;
 
-/// Values up to this length make commits of several pages.
-const PADDING_LONG_MAX: usize = 12_000;
 /// Puts of one transaction.
 const TXN_PUTS_MAX: u64 = 3;
 /// Compactions keep at least this many revisions.
@@ -52,11 +51,16 @@ const KINDS: &[(u32, Kind)] = &[
 pub(super) struct Workload {
     dice: Dice,
     keys: u64,
+    value_long_max: usize,
 }
 
 impl Workload {
-    pub(super) fn new(dice: Dice, keys: u64) -> Workload {
-        Workload { dice, keys }
+    pub(super) fn new(dice: Dice, conditions: &Conditions) -> Workload {
+        Workload {
+            dice,
+            keys: conditions.keys,
+            value_long_max: conditions.value_long_max,
+        }
     }
 
     /// The next request, with its kind for the trace.
@@ -137,7 +141,7 @@ impl Workload {
 
     fn put(&mut self, key: Bytes, operation: u32, number: usize) -> PutRequest {
         let padding = match self.dice.below(30) {
-            0 => self.dice.place(PADDING_LONG_MAX),
+            0 => self.dice.place(self.value_long_max),
             _ => self.dice.place(64),
         };
         PutRequest {
