@@ -6,7 +6,7 @@
 //! `KONTIKI_BENCH_DIR` names the directory to measure in.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -213,9 +213,13 @@ struct Figures {
     burst_idle_p999_us: f64,
     burst_syncing_p999_us: f64,
     other_cpu_percent: f64,
+    shared_percent: f64,
+    shared_p50_us: f64,
 }
 
-const NAMES: [&str; 13] = [
+const FIGURES: usize = 15;
+
+const NAMES: [&str; FIGURES] = [
     "device bytes per payload byte, 64 records",
     "flushes per commit",
     "append while syncing, mean ns",
@@ -229,10 +233,12 @@ const NAMES: [&str; 13] = [
     "burst of 64 appends, no sync, p99.9 us",
     "burst of 64 appends, syncing, p99.9 us",
     "CPU used by others, percent",
+    "bursts that shared their CPU, percent",
+    "burst of 64 appends that shared, p50 us",
 ];
 
 impl Figures {
-    fn all(&self) -> [f64; 13] {
+    fn all(&self) -> [f64; FIGURES] {
         [
             self.amplification,
             self.flushes_per_commit,
@@ -247,6 +253,8 @@ impl Figures {
             self.burst_idle_p999_us,
             self.burst_syncing_p999_us,
             self.other_cpu_percent,
+            self.shared_percent,
+            self.shared_p50_us,
         ]
     }
 }
@@ -267,7 +275,7 @@ fn main() {
         .last()
         .expect("one");
 
-    let mut results: [Vec<[f64; 13]>; 2] = [Vec::new(), Vec::new()];
+    let mut results: [Vec<[f64; FIGURES]>; 2] = [Vec::new(), Vec::new()];
     println!(
         "mode,repetition,{}",
         NAMES.map(|name| name.replace(',', ";")).join(",")
@@ -284,7 +292,7 @@ fn main() {
 }
 
 /// Every figure of one mode, on a core of its own.
-fn run(cpu: usize, base: &Path, mode: WriteMode, scale: Scale) -> [f64; 13] {
+fn run(cpu: usize, base: &Path, mode: WriteMode, scale: Scale) -> [f64; FIGURES] {
     let (sender, receiver) = std::sync::mpsc::channel();
     let base = base.to_owned();
     start(
@@ -348,6 +356,8 @@ async fn measure(base: &Path, mode: WriteMode, scale: Scale) -> Figures {
         flushes_per_commit: (flushes_after - flushes) as f64 / commits,
         append_mean_ns: bursts.mean_ns,
         append_p999_ns: micros(&mut bursts.single.clone(), 0.999) * 1e3,
+        shared_percent: 100.0 * bursts.shared.len() as f64 / scale.commits as f64,
+        shared_p50_us: micros(&mut bursts.shared.clone(), 0.5),
         commit_p50_us: micros(&mut one, 0.5),
         commit_p99_us: micros(&mut one, 0.99),
         commit_max_us: micros(&mut one, 1.0),
@@ -366,6 +376,26 @@ struct Bursts {
     single: Vec<Duration>,
     idle: Vec<Duration>,
     syncing: Vec<Duration>,
+    /// Bursts in which the core's thread lost its CPU, mostly to the kernel's worker that submits the sync and
+    /// shares it: counted apart, because no way of appending makes them shorter.
+    shared: Vec<Duration>,
+}
+
+/// How often this thread was given a CPU.
+struct Scheduled(File);
+
+impl Scheduled {
+    fn open() -> Scheduled {
+        Scheduled(File::open("/proc/thread-self/schedstat").expect("the kernel counts"))
+    }
+
+    fn count(&self) -> u64 {
+        let mut text = [0; 96];
+        let length = self.0.read_at(&mut text, 0).expect("readable");
+        let text = std::str::from_utf8(&text[..length]).expect("digits");
+        let count = text.split_whitespace().nth(2).expect("the third number");
+        count.parse().expect("a number")
+    }
 }
 
 /// Bursts of 64 appends, alternately with nothing in flight and with a sync that runs meanwhile.
@@ -376,7 +406,10 @@ async fn bursts(log: &mut Log, clock: Clock, scale: Scale) -> Bursts {
         single: Vec::new(),
         idle: Vec::new(),
         syncing: Vec::new(),
+        shared: Vec::new(),
     };
+    let scheduled = Scheduled::open();
+    let mut singles = Vec::with_capacity(BURST);
     for round in 0..scale.commits {
         let began = clock.now();
         log.stage(BURST);
@@ -384,16 +417,25 @@ async fn bursts(log: &mut Log, clock: Clock, scale: Scale) -> Bursts {
         log.submit().await;
         // Lets the core submit the sync, which then takes some tens of microseconds more.
         executor::sleep(Duration::from_micros(5)).await;
+        let times = scheduled.count();
+        let burst = clock.now();
         if round % 2 == 0 {
-            let began = clock.now();
             log.stage(BURST);
-            bursts.syncing.push(clock.now() - began);
         } else {
             for _ in 0..BURST {
                 let began = clock.now();
                 log.stage(1);
-                bursts.single.push(clock.now() - began);
+                singles.push(clock.now() - began);
             }
+        }
+        let burst = clock.now() - burst;
+        if scheduled.count() != times {
+            singles.clear();
+            bursts.shared.push(burst);
+        } else if round % 2 == 0 {
+            bursts.syncing.push(burst);
+        } else {
+            bursts.single.append(&mut singles);
         }
         log.done().await;
     }
@@ -513,9 +555,9 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// The medians side by side, and the gates.
-fn report(results: &[Vec<[f64; 13]>; 2]) {
+fn report(results: &[Vec<[f64; FIGURES]>; 2]) {
     let medians = results.each_ref().map(|runs| {
-        std::array::from_fn::<f64, 13, _>(|figure| {
+        std::array::from_fn::<f64, FIGURES, _>(|figure| {
             median(runs.iter().map(|run| run[figure]).collect())
         })
     });
@@ -530,7 +572,7 @@ fn report(results: &[Vec<[f64; 13]>; 2]) {
     );
     let gate = |name: &str,
                 bound: &str,
-                figure: &dyn Fn(&[f64; 13]) -> f64,
+                figure: &dyn Fn(&[f64; FIGURES]) -> f64,
                 holds: &dyn Fn(f64) -> bool| {
         let [mapped, written] = medians.each_ref().map(figure);
         let verdict = if holds(mapped) { "holds" } else { "MISSED" };

@@ -17,11 +17,13 @@ use std::time::Duration;
 
 use crate::base::limits::{
     CONNECTION_DRAIN_SECONDS_MAX, DESCRIPTORS_RESERVED, DISK_ANSWERS_MAX, EDGE_CONNECTIONS_DEFAULT,
-    EDGE_CORE_HELD_BYTES_DEFAULT, EDGE_STREAMS_DEFAULT, MAILBOX_BATCHES_MAX, SEGMENT_SIZE_BYTES,
+    EDGE_CORE_HELD_BYTES_DEFAULT, EDGE_STREAMS_DEFAULT, MAILBOX_BATCHES_MAX,
+    RECENT_ENTRIES_BYTES_MAX, SEGMENT_SIZE_BYTES,
 };
 use crate::base::planted::Planted;
 use crate::base::{CoreId, Incarnation, ShardId};
 use crate::config::{self, AllowList, ClusterState, Config, Cores as CoresFlag, WalWrite};
+use crate::raft::Windows;
 use crate::rpc::{self, Allowed, CoreClock, Edge, EdgeConfig, EdgeReading};
 use crate::runtime::clock::Clock;
 use crate::runtime::core::{Mail, ShardCore, Turns, open_active};
@@ -41,7 +43,7 @@ use crate::runtime::router::{Doorbell, Outbound, Router};
 use crate::runtime::scrub::{self, Scrubbed};
 use crate::runtime::signals::{self, Signal};
 use crate::runtime::{beside, fatal, mmap};
-use crate::shard::event::{self, ClientRequest, Member};
+use crate::shard::event::{self, ClientRequest, KnownMembers, Member};
 use crate::shard::{Settings, Shard};
 use crate::wal::{Geometry, LogIdentity, SegmentSequence};
 
@@ -134,9 +136,13 @@ pub fn run(config: Config) -> Result<(), ServerError> {
     let addresses = sockets.addresses.clone();
     report_device(&log_directory)?;
 
+    let seed = identity::random_u64().map_err(|source| ServerError::System {
+        action: "read random bytes",
+        source,
+    })?;
     let shared = Shared {
         clock: Clock::new(),
-        settings: settings(&config, &identity),
+        settings: settings(&config, &identity, seed),
         edge: edge_config(&config, connections_max(process.descriptors, cpus.len())),
         log_identity: LogIdentity {
             cluster: identity.cluster,
@@ -325,26 +331,39 @@ impl Sockets {
     }
 }
 
-fn settings(config: &Config, identity: &Identity) -> Settings {
+fn settings(config: &Config, identity: &Identity, seed: u64) -> Settings {
     let texts = |urls: &[config::Url]| urls.iter().map(|url| url.as_str().to_owned()).collect();
+    let member = Member {
+        id: identity.member,
+        name: config.name.clone(),
+        peer_urls: texts(&config.urls.advertise_peer),
+        client_urls: texts(&config.urls.advertise_client),
+        is_learner: false,
+    };
     Settings {
         shard: SHARD,
         identity: event::Identity {
             cluster: identity.cluster,
             member: identity.member,
         },
-        member: Member {
-            id: identity.member,
-            name: config.name.clone(),
-            peer_urls: texts(&config.urls.advertise_peer),
-            client_urls: texts(&config.urls.advertise_client),
-            is_learner: false,
+        initial_members: vec![member.clone()],
+        member,
+        incarnation: identity.incarnation,
+        // Alone, this member is the majority that knows no other directory.
+        known: KnownMembers {
+            confirmed: true,
+            ..KnownMembers::default()
         },
         version: CLUSTER_VERSION,
         quota_bytes: config.limits.quota_bytes,
         memory_budget_bytes: config.memory_budget_bytes.unwrap_or(u64::MAX),
         election_timeout: config.raft.election_timeout,
-        seed: u64::try_from(identity.incarnation.0 >> 64).expect("half of 128 bits"),
+        // A member that is alone sends no heartbeats.
+        heartbeat_interval: config.raft.election_timeout / 5,
+        pre_vote: true,
+        windows: Windows::default(),
+        recent_bytes_max: RECENT_ENTRIES_BYTES_MAX,
+        seed,
         planted: Planted::NOTHING,
     }
 }

@@ -5,7 +5,7 @@ use crc_fast::{CrcAlgorithm, Digest};
 /// The CRC-32C of `bytes`.
 #[must_use]
 pub fn crc32c(bytes: &[u8]) -> u32 {
-    narrow(crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, bytes))
+    crc_fast::crc32_iscsi(bytes)
 }
 
 /// A CRC-32C over several slices, as if they were one.

@@ -28,9 +28,9 @@ pub const SHARD_UNCOMMITTED_ENTRIES_MAX: usize = 65_536;
 pub const SHARD_STAGED_BYTES_MAX: u64 = 32 * MIB;
 /// Reads that are walked in slices at the same time on one shard.
 pub const SHARD_RANGE_JOBS_MAX: usize = 4_096;
-/// Steps (see `keyspace/steps.rs`) of all writes, reads and reclaim in one turn: about 340 puts of one key
-/// each, or 680 deletions. Chosen so that a turn stays below a millisecond on a core of its own.
-pub const SLICE_STEPS_MAX: usize = 2_048;
+/// Steps (see `keyspace/steps.rs`) of all writes, reads and reclaim in one turn: about 170 puts of one key
+/// each, or 340 deletions. Chosen so that a turn stays below a millisecond also with cold memory.
+pub const SLICE_STEPS_MAX: usize = 1_024;
 /// What writes leave of that to reads that have work.
 pub const SLICE_READS_STEPS: usize = SLICE_STEPS_MAX / 4;
 /// What writes and reads leave of it to reclaim that has work.
@@ -43,6 +43,16 @@ pub const SEAL_IDLE_MICROS: u64 = 1_000;
 /// Room in the active segment that client writes leave when the file system is full: for alarms and
 /// elections.
 pub const LOG_RESERVE_BYTES: u64 = 4 * MIB;
+
+/// Bytes of the newest entries that a shard keeps in memory for its followers.
+pub const RECENT_ENTRIES_BYTES_MAX: usize = 16 * MIB as usize;
+/// Memory that those entries are copied to at a time.
+pub const RECENT_CHUNK_BYTES: usize = 256 * KIB as usize;
+
+/// Bytes of the log that are read at a time for a follower that lags; more if one commit is larger.
+pub const LOG_READ_BYTES: u64 = MIB;
+/// Requests that a member has sent to the leader and that are not answered. Above it they wait here.
+pub const SHARD_FORWARDED_REQUESTS_MAX: usize = 16_384;
 
 /// Batches in one mailbox between two cores.
 pub const MAILBOX_BATCHES_MAX: usize = 1_024;
@@ -212,6 +222,22 @@ pub const SCRUB_INTERVAL: Duration = Duration::from_hours(24);
 pub const SCRUB_SEGMENT_PAUSE: Duration = Duration::from_secs(2);
 /// Descriptors that client connections leave to the log, the rings, the sockets and the log lines.
 pub const DESCRIPTORS_RESERVED: u64 = 128;
+
+// Consensus.
+
+/// Entries of one message to a follower, unless one entry alone is larger.
+pub const RAFT_APPEND_BYTES_MAX: u64 = 512 * KIB;
+/// Bytes sent to one follower and not yet acknowledged. Soft by one message.
+pub const RAFT_INFLIGHT_BYTES_MAX: u64 = 16 * MIB;
+/// Messages with entries sent to one follower and not yet acknowledged.
+pub const RAFT_INFLIGHT_FRAMES_MAX: usize = 256;
+/// Log bytes between two marks of how long the log is: what a window may be off by.
+pub const RAFT_SIZE_STRIDE_BYTES: u64 = 16 * KIB;
+/// Members of one Raft group, learners included.
+pub const RAFT_MEMBERS_MAX: usize = 64;
+
+const _: () = assert!(RAFT_SIZE_STRIDE_BYTES * 4 <= RAFT_APPEND_BYTES_MAX);
+const _: () = assert!(RAFT_APPEND_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX);
 
 // The simulator.
 

@@ -1,63 +1,125 @@
-//! Consensus: who leads, in which term, and up to which index the log is committed.
+//! Consensus: who leads, in which term, who belongs to the group, and up to which index the log is
+//! committed.
 //!
 //! Pure: time comes in as an argument, randomness from a seed, and what must be done comes out as
 //! [`Output`]s in the order in which it must be done. It never sees the bytes of an entry and does not
-//! know what a key is. The durability rules are carried by the outputs: a vote is counted only after
-//! [`Raft::hard_state_durable`], an entry only after [`Raft::log_durable`].
+//! know what a key is. What promises durability (a vote, an acknowledgement, a request for votes)
+//! is not put out before [`Raft::hard_state_durable`] or [`Raft::log_durable`] has said that it is
+//! durable; what is put out may leave at once. Runs on the core of its shard.
 //!
-//! A cluster has one voter for now. The rules are written over a set of voters, so what a single voter
-//! does (its own vote is a majority, its own log decides the commit index) is a consequence of them.
+//! ```text
+//! tick, step(message) ----.            .----> Send, PersistHardState, TruncateLog, AppendEntries
+//! append, read, transfer -+--> Raft ---+----> Committed, ReadReady, BecameLeader, LeaderChanged
+//! *_durable --------------'            '----> NeedsCheckpoint, ResetLog
+//!                  flush, once per turn: what queued meanwhile leaves in batches
+//! ```
+//!
+//! Where to look: `vote` elections, `identity` whose word is heard, `lead` and `progress` the leader's side
+//! of the log, `follow` the follower's, `read` confirmed leadership, `change` and `membership` who
+//! belongs to the group, `transfer` handing over.
 
+mod change;
+mod follow;
+mod identity;
+mod lead;
 mod log;
+mod membership;
+mod message;
+mod progress;
 mod quorum;
+mod read;
+mod transfer;
 mod types;
+mod vote;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use log::LogTerms;
-pub use quorum::{majority_index, majority_size};
-pub use types::{Output, Role};
+pub use membership::{Change, ChangeRefusal, Membership, ReadMode};
+pub use message::{
+    Append, AppendResponse, AppendResult, Body, Entries, Heartbeat, HeartbeatResponse, Matched,
+    Message, ReadContext, Standing, StateDigest, TermRun, VoteRequest, VoteResponse,
+};
+pub use progress::{Flow, Progress, Windows};
+pub use quorum::{majority_size, majority_value, tolerated_faults};
+pub use transfer::TransferRefusal;
+pub use types::{Output, PeerRefusal, Position, Role, Round, StepDown};
 
+use self::follow::Following;
+use self::identity::Identity;
+use self::lead::Leading;
+use self::membership::Memberships;
+use self::read::Reads;
+use self::vote::Election;
 use crate::base::planted::{Defect, Planted};
 use crate::base::prng::Prng;
-use crate::base::{HardState, Index, Instant, MemberId, Term};
+use crate::base::{HardState, Incarnation, Index, Instant, MemberId, Term};
 
-/// What a consensus core is started with.
+/// What a consensus core is started with, beside its log.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// This member.
     pub id: MemberId,
-    /// The members whose votes count, in force from the last membership entry of the log.
-    pub voters: Vec<MemberId>,
+    /// This member's data directory.
+    pub incarnation: Incarnation,
+    /// Whether a majority has confirmed that no other directory belongs to this member
+    /// ([`Output::IdentityConfirmed`]); it does not vote before.
+    pub confirmed: bool,
+    /// The directories of others that are stored durably here ([`Output::LearnIncarnation`]).
+    pub incarnations: BTreeMap<MemberId, Incarnation>,
+    /// The newest membership at or below the commit index, and every later one of the log.
+    pub memberships: Vec<(Index, Membership)>,
+    /// A damaged log that is being rebuilt: the member neither votes nor acknowledges until it is
+    /// committed and durable up to here ([`Output::Rebuilt`]).
+    pub rebuild_through: Option<Index>,
     /// `--election-timeout`: a follower waits between this and twice this for a leader.
     pub election_timeout: Duration,
-    /// Decides every random choice.
+    /// `--heartbeat-interval`.
+    pub heartbeat_interval: Duration,
+    /// How much may be on its way to one follower.
+    pub windows: Windows,
+    /// `--pre-vote`: ask whether one would be elected before disturbing anybody.
+    pub pre_vote: bool,
+    /// Whether a leader that hears no majority steps down.
+    pub check_quorum: bool,
+    /// Decides every random choice. Must differ between members and between starts of one member.
     pub seed: u64,
-}
-
-/// What a voter is known to have done in this term.
-#[derive(Clone, Copy, Debug, Default)]
-struct Progress {
-    /// Its log is durable and agrees with ours up to here.
-    matched: Index,
-    /// It has granted us its vote in the current term, durably.
-    granted: bool,
 }
 
 /// One member's consensus state for one shard.
 #[derive(Debug)]
 pub struct Raft {
     id: MemberId,
+    incarnation: Incarnation,
+    election_timeout: Duration,
+    heartbeat_interval: Duration,
+    windows: Windows,
+    pre_vote: bool,
+    check_quorum: bool,
+    /// Never [`Role::Learner`]: that is a follower whose membership says so.
     role: Role,
     hard_state: HardState,
     /// The hard state that is known to be on disk; promises rest on this one.
     durable_hard_state: HardState,
     leader: Option<MemberId>,
     terms: LogTerms,
-    voters: BTreeMap<MemberId, Progress>,
-    election_timeout: Duration,
-    election_deadline: Option<Instant>,
+    /// The log is on disk up to here.
+    durable: Index,
+    memberships: Memberships,
+    /// The latest time seen.
+    now: Instant,
+    /// The first time seen.
+    started: Option<Instant>,
+    /// Removed, or not who it says it is: nothing is said or heard any more.
+    silent: bool,
+    rebuild_through: Option<Index>,
+    digest: Option<StateDigest>,
+    election: Election,
+    following: Following,
+    leading: Leading,
+    reads: Reads,
+    identity: Identity,
     prng: Prng,
     planted: Planted,
 }
@@ -66,10 +128,13 @@ impl Raft {
     /// A follower that continues from what its log holds, durable up to `durable`.
     ///
     /// # Panics
-    /// When the recovered commit index lies beyond the log: that is our bug, not damage, because
-    /// recovery checks it.
+    /// When the recovered commit index lies outside the log, or the log is newer than the member's term: that is
+    /// our bug, not damage, because recovery checks it.
     #[must_use]
     pub fn new(config: Config, hard_state: HardState, terms: LogTerms, durable: Index) -> Raft {
+        let mut hard_state = hard_state;
+        // A checkpoint is committed state, whatever the log remembers of that.
+        hard_state.commit = hard_state.commit.max(terms.base().index);
         assert!(
             hard_state.commit <= terms.last_index(),
             "commit index {} lies beyond the end of the log {}",
@@ -82,24 +147,42 @@ impl Raft {
             terms.last_term(),
             hard_state.term,
         );
-        let mut voters: BTreeMap<_, _> = config
-            .voters
-            .iter()
-            .map(|&id| (id, Progress::default()))
-            .collect();
-        if let Some(own) = voters.get_mut(&config.id) {
-            own.matched = durable;
-        }
+        assert!(
+            durable <= terms.last_index(),
+            "durable index {durable} lies beyond the end of the log {}",
+            terms.last_index(),
+        );
+        let mut memberships = Memberships::new(config.memberships);
+        memberships.settle(hard_state.commit);
+        let silent = memberships
+            .committed(hard_state.commit)
+            .removed
+            .contains(&config.id);
         Raft {
             id: config.id,
+            incarnation: config.incarnation,
+            election_timeout: config.election_timeout,
+            heartbeat_interval: config.heartbeat_interval,
+            windows: config.windows,
+            pre_vote: config.pre_vote,
+            check_quorum: config.check_quorum,
             role: Role::Follower,
             hard_state,
             durable_hard_state: hard_state,
             leader: None,
+            durable: durable.max(terms.base().index),
             terms,
-            voters,
-            election_timeout: config.election_timeout,
-            election_deadline: None,
+            memberships,
+            now: Instant(0),
+            started: None,
+            silent,
+            rebuild_through: config.rebuild_through,
+            digest: None,
+            election: Election::default(),
+            following: Following::default(),
+            leading: Leading::default(),
+            reads: Reads::default(),
+            identity: Identity::new(config.confirmed, config.incarnations),
             prng: Prng::from_seed(config.seed),
             planted: Planted::NOTHING,
         }
@@ -110,16 +193,20 @@ impl Raft {
         self.planted = planted;
     }
 
-    /// Which term wrote which index of the log.
-    #[must_use]
-    pub fn terms(&self) -> &LogTerms {
-        &self.terms
-    }
-
     /// The present role.
     #[must_use]
     pub fn role(&self) -> Role {
-        self.role
+        let voter = self.membership().voters.contains(&self.id);
+        match self.role {
+            Role::Follower if !voter => Role::Learner,
+            role => role,
+        }
+    }
+
+    /// This member.
+    #[must_use]
+    pub fn id(&self) -> MemberId {
+        self.id
     }
 
     /// The present term.
@@ -146,42 +233,148 @@ impl Raft {
         self.terms.last_index()
     }
 
+    /// Which term wrote which index.
+    #[must_use]
+    pub fn log(&self) -> &LogTerms {
+        &self.terms
+    }
+
     /// What the log must remember beside the entries.
     #[must_use]
     pub fn hard_state(&self) -> HardState {
         self.hard_state
     }
 
-    /// Whether a read of the committed state is linearizable now: this member leads, alone decides
-    /// who leads, and has committed an entry of its own term (Raft dissertation, section 6.4).
-    ///
-    /// With one voter no other member can have been elected meanwhile, so no round is needed.
+    /// The membership in force, committed or not.
     #[must_use]
-    pub fn may_read(&self) -> bool {
+    pub fn membership(&self) -> &Membership {
+        self.memberships.in_force()
+    }
+
+    /// What is known about a follower, while this member leads.
+    #[must_use]
+    pub fn progress(&self, of: MemberId) -> Option<&Progress> {
+        self.leading.progress.get(&of)
+    }
+
+    /// Whether this member leads and has committed an entry of its own term: before that it does not know
+    /// what is committed (Raft dissertation, section 6.4).
+    #[must_use]
+    pub fn has_committed_in_term(&self) -> bool {
         self.role == Role::Leader
-            && majority_size(self.voters.len()) == 1
             && (self.terms.term_at(self.hard_state.commit) == Some(self.hard_state.term)
                 || self.planted.has(Defect::ReadBeforeOwnTerm))
     }
 
-    /// Time passes: starts an election when no leader was heard for the timeout. A voter that is a
-    /// majority by itself does not wait, because nobody else can lead.
-    pub fn tick(&mut self, now: Instant, outputs: &mut Vec<Output>) {
-        if self.role != Role::Follower || !self.voters.contains_key(&self.id) {
-            return;
-        }
-        if majority_size(self.voters.len()) == 1 {
-            self.campaign(now, outputs);
-            return;
-        }
-        match self.election_deadline {
-            None => self.rearm(now),
-            Some(deadline) if deadline <= now => self.campaign(now, outputs),
-            Some(_) => {}
+    /// The leader's state at a committed index: heartbeats carry the newest one, for followers to
+    /// compare with theirs.
+    pub fn set_digest(&mut self, digest: StateDigest) {
+        self.digest = Some(digest);
+    }
+
+    /// When [`Self::tick`] has something to do at the latest; `None` for now.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.role == Role::Leader {
+            Some(self.leading.heartbeat_due)
+        } else if self.identity.is_confirmed() {
+            self.election.deadline
+        } else {
+            None
         }
     }
 
-    /// The hard state that [`Output::PersistHardState`] asked for is on disk.
+    /// Time passes: elections, heartbeats, and whether a majority is still there.
+    pub fn tick(&mut self, now: Instant, outputs: &mut Vec<Output>) {
+        self.observe(now);
+        if self.silent {
+            return;
+        }
+        self.ask_for_confirmation(outputs);
+        if self.role == Role::Leader {
+            self.tick_leader(outputs);
+        } else {
+            self.tick_election(outputs);
+        }
+    }
+
+    /// A message arrived. A peer's connection said who sent it.
+    pub fn step(
+        &mut self,
+        from: MemberId,
+        message: Message,
+        now: Instant,
+        outputs: &mut Vec<Output>,
+    ) {
+        self.observe(now);
+        if self.silent || !self.admit(from, &message, outputs) {
+            return;
+        }
+        let Message { term, body, .. } = message;
+        match body {
+            Body::VoteRequest(request) => self.on_vote_request(from, term, request, outputs),
+            Body::VoteResponse(response) => self.on_vote_response(from, term, response, outputs),
+            Body::IdentityQuestion => self.on_identity_question(from, outputs),
+            Body::IdentityConfirmed { incarnation } => {
+                self.on_identity_confirmed(from, incarnation, outputs);
+            }
+            Body::IdentityRefused { incarnation } => {
+                self.on_identity_refused(incarnation, outputs);
+            }
+            Body::Removed => self.on_removed(outputs),
+            body => self.step_in_term(from, term, body, outputs),
+        }
+    }
+
+    /// What means something in the term it was sent in only.
+    fn step_in_term(&mut self, from: MemberId, term: Term, body: Body, outputs: &mut Vec<Output>) {
+        if term < self.hard_state.term {
+            // A leader that does not know that its term is over would go on for ever.
+            if matches!(body, Body::Append(_) | Body::Heartbeat(_)) {
+                self.send(from, Body::NewerTerm, outputs);
+            }
+            return;
+        }
+        if term > self.hard_state.term {
+            self.become_follower(term, None, outputs);
+        }
+        match body {
+            Body::Append(append) => self.on_append(from, &append, outputs),
+            Body::AppendResponse(response) => self.on_append_response(from, response, outputs),
+            Body::Heartbeat(heartbeat) => self.on_heartbeat(from, heartbeat, outputs),
+            Body::HeartbeatResponse(response) => {
+                self.on_heartbeat_response(from, response, outputs);
+            }
+            Body::ReadRequest(context) => self.on_read_request(from, context),
+            Body::ReadResponse { context, index } => {
+                self.on_read_response(from, context, index, outputs);
+            }
+            Body::TimeoutNow => self.on_timeout_now(from, outputs),
+            // That it came in a later term was all it had to say.
+            Body::NewerTerm => {}
+            Body::VoteRequest(_)
+            | Body::VoteResponse(_)
+            | Body::IdentityQuestion
+            | Body::IdentityConfirmed { .. }
+            | Body::IdentityRefused { .. }
+            | Body::Removed => unreachable!("has no term"),
+        }
+    }
+
+    /// The end of a turn: entries appended and reads asked for meanwhile leave together.
+    pub fn flush(&mut self, now: Instant, outputs: &mut Vec<Output>) {
+        self.observe(now);
+        if self.silent {
+            return;
+        }
+        self.begin_round(outputs);
+        if self.role == Role::Leader {
+            self.send_appends(outputs);
+            self.hand_over_when_ready(outputs);
+        }
+    }
+
+    /// The hard state that [`Output::PersistHardState`] asked for is on disk: votes may leave.
     pub fn hard_state_durable(&mut self, durable: HardState, outputs: &mut Vec<Output>) {
         assert!(
             durable.term >= self.durable_hard_state.term,
@@ -190,197 +383,132 @@ impl Raft {
             durable.term,
         );
         self.durable_hard_state = durable;
-        let own_vote = durable.term == self.hard_state.term && durable.vote == Some(self.id);
-        if self.role == Role::Candidate && own_vote {
-            self.grant(self.id);
-            self.count_votes(outputs);
+        if self.silent {
+            return;
         }
+        self.release_promises(outputs);
     }
 
-    /// Where the next entry would go; `None` unless this member leads.
-    #[must_use]
-    pub fn next_position(&self) -> Option<(Term, Index)> {
-        let leads = self.role == Role::Leader;
-        leads.then(|| (self.hard_state.term, self.terms.last_index().next()))
-    }
-
-    /// The entry at [`Self::next_position`] is in the log; durable later.
-    ///
-    /// # Panics
-    /// When this member does not lead: a follower's log grows by its leader's word only.
-    pub fn append(&mut self) -> (Term, Index) {
-        assert_eq!(self.role, Role::Leader, "only a leader appends");
-        (
-            self.hard_state.term,
-            self.terms.append(self.hard_state.term),
-        )
-    }
-
-    /// This member's log is on disk up to `index`.
+    /// This member's log is on disk up to `index`: it may be counted, or acknowledged.
     pub fn log_durable(&mut self, index: Index, outputs: &mut Vec<Output>) {
         assert!(
             index <= self.terms.last_index(),
             "durable index {index} lies beyond the end of the log {}",
             self.terms.last_index(),
         );
-        if let Some(own) = self.voters.get_mut(&self.id) {
-            own.matched = own.matched.max(index);
+        self.durable = self.durable.max(index);
+        if self.silent {
+            return;
         }
-        self.advance_commit(outputs);
+        if self.role == Role::Leader {
+            self.advance_commit(outputs);
+        } else {
+            self.notice_rebuilt(outputs);
+            self.acknowledge(outputs);
+        }
     }
 
-    fn rearm(&mut self, now: Instant) {
-        let spread = u64::try_from(self.election_timeout.as_nanos())
-            .unwrap_or(u64::MAX)
-            .max(1);
-        let jitter = Duration::from_nanos(self.prng.below(spread));
-        self.election_deadline = Some(now + self.election_timeout + jitter);
+    /// The connection to a peer was closed or is new: what was under way on it is lost. Without its
+    /// leader a follower asks at once who would vote for it; the log that reaches furthest wins.
+    pub fn peer_disconnected(&mut self, peer: MemberId, now: Instant, outputs: &mut Vec<Output>) {
+        self.observe(now);
+        if self.silent {
+            return;
+        }
+        if self.role == Role::Leader {
+            self.restart_progress(peer);
+        } else if self.leader == Some(peer) {
+            self.lose_leader(outputs);
+        }
     }
 
-    /// Raft paper, section 5.2: next term, vote for oneself; the vote counts once it is durable.
-    fn campaign(&mut self, now: Instant, outputs: &mut Vec<Output>) {
-        self.rearm(now);
-        self.role = Role::Candidate;
-        self.leader = None;
-        self.hard_state.term = self.hard_state.term.next();
-        self.hard_state.vote = Some(self.id);
-        for progress in self.voters.values_mut() {
-            progress.granted = false;
+    /// Back to following, in this term or a later one.
+    fn become_follower(&mut self, term: Term, leader: Option<MemberId>, outputs: &mut Vec<Output>) {
+        assert!(
+            term >= self.hard_state.term,
+            "term falls from {} to {term}",
+            self.hard_state.term
+        );
+        let led = self.role == Role::Leader;
+        self.role = Role::Follower;
+        if term > self.hard_state.term {
+            self.enter_term(term, None, outputs);
         }
+        if led {
+            self.leading = Leading::default();
+            self.reads.abandon();
+            outputs.push(Output::SteppedDown(StepDown::HigherTerm));
+        }
+        self.set_leader(leader, outputs);
+        self.rearm();
+    }
+
+    /// A new term: whatever was promised or verified in the last one is void.
+    fn enter_term(&mut self, term: Term, vote: Option<MemberId>, outputs: &mut Vec<Output>) {
+        assert!(
+            term > self.hard_state.term,
+            "term {term} after {}",
+            self.hard_state.term
+        );
+        self.hard_state.term = term;
+        self.hard_state.vote = vote;
+        self.election.promises.clear();
+        self.following = Following::default();
         outputs.push(Output::PersistHardState(self.hard_state));
     }
 
-    fn grant(&mut self, voter: MemberId) {
-        if let Some(progress) = self.voters.get_mut(&voter) {
-            progress.granted = true;
-        }
-    }
-
-    fn count_votes(&mut self, outputs: &mut Vec<Output>) {
-        let granted = self
-            .voters
-            .values()
-            .filter(|progress| progress.granted)
-            .count();
-        if granted < majority_size(self.voters.len()) {
+    fn set_leader(&mut self, leader: Option<MemberId>, outputs: &mut Vec<Output>) {
+        if self.leader == leader {
             return;
         }
-        self.role = Role::Leader;
-        self.leader = Some(self.id);
-        outputs.push(Output::BecameLeader {
+        self.leader = leader;
+        self.reads.abandon();
+        outputs.push(Output::LeaderChanged(leader));
+    }
+
+    /// Everything up to `index` is committed, if it was not known before.
+    fn commit_to(&mut self, index: Index, outputs: &mut Vec<Output>) {
+        let before = self.hard_state.commit;
+        if index <= before {
+            return;
+        }
+        assert!(
+            index <= self.terms.last_index(),
+            "commit index {index} lies beyond the end of the log {}",
+            self.terms.last_index(),
+        );
+        self.hard_state.commit = index;
+        outputs.push(Output::Committed(index));
+        let changed = self.memberships.index();
+        if before < changed && changed <= index {
+            self.membership_committed(outputs);
+        }
+        self.memberships.settle(index);
+    }
+
+    fn send(&self, to: MemberId, body: Body, outputs: &mut Vec<Output>) {
+        let message = Message {
             term: self.hard_state.term,
-        });
+            incarnation: self.incarnation,
+            body,
+        };
+        outputs.push(Output::Send { to, message });
     }
 
-    /// Raft paper, section 5.4.2: only an entry of the current term is committed by counting; what is
-    /// before it follows.
-    fn advance_commit(&mut self, outputs: &mut Vec<Output>) {
-        if self.role != Role::Leader {
-            return;
-        }
-        let matched: Vec<Index> = self
-            .voters
-            .values()
-            .map(|progress| progress.matched)
-            .collect();
-        let index = majority_index(&matched);
-        let own_term = self.terms.term_at(index) == Some(self.hard_state.term);
-        if own_term && index > self.hard_state.commit {
-            self.hard_state.commit = index;
-            outputs.push(Output::Committed(index));
-        }
+    /// The other members, whose messages and votes matter.
+    fn others(&self) -> Vec<MemberId> {
+        let own = self.id;
+        self.membership()
+            .members()
+            .filter(|&id| id != own)
+            .collect()
+    }
+
+    fn observe(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        self.started.get_or_insert(self.now);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ME: MemberId = MemberId(7);
-
-    fn lone_voter(hard_state: HardState, terms: LogTerms) -> Raft {
-        let config = Config {
-            id: ME,
-            voters: vec![ME],
-            election_timeout: Duration::from_secs(1),
-            seed: 1,
-        };
-        let durable = terms.last_index();
-        Raft::new(config, hard_state, terms, durable)
-    }
-
-    fn outputs(step: impl FnOnce(&mut Vec<Output>)) -> Vec<Output> {
-        let mut outputs = Vec::new();
-        step(&mut outputs);
-        outputs
-    }
-
-    /// Goal: a lone voter leads only after its own vote is durable (Raft paper, figure 2: persistent
-    /// state is updated before responding).
-    #[test]
-    fn vote_counts_when_durable() {
-        let mut raft = lone_voter(HardState::default(), LogTerms::default());
-        let voted = HardState {
-            term: Term(1),
-            vote: Some(ME),
-            commit: Index(0),
-        };
-        assert_eq!(
-            outputs(|out| raft.tick(Instant(0), out)),
-            [Output::PersistHardState(voted)]
-        );
-        assert_eq!(raft.role(), Role::Candidate);
-        assert_eq!(raft.next_position(), None);
-        assert_eq!(
-            outputs(|out| raft.hard_state_durable(voted, out)),
-            [Output::BecameLeader { term: Term(1) }],
-        );
-        assert_eq!(raft.leader(), Some(ME));
-    }
-
-    /// Goal: an older term's entries are not committed by counting, but by the first entry of the
-    /// leader's own term after them (Raft paper, section 5.4.2 and figure 8).
-    #[test]
-    fn older_terms_commit_with_the_own_one() {
-        let mut terms = LogTerms::default();
-        terms.append(Term(1));
-        terms.append(Term(1));
-        let recovered = HardState {
-            term: Term(1),
-            vote: Some(ME),
-            commit: Index(1),
-        };
-        let mut raft = lone_voter(recovered, terms);
-        raft.tick(Instant(0), &mut Vec::new());
-        let voted = raft.hard_state();
-        raft.hard_state_durable(voted, &mut Vec::new());
-        assert_eq!(outputs(|out| raft.log_durable(Index(2), out)), []);
-        assert!(!raft.may_read());
-        assert_eq!(raft.next_position(), Some((Term(2), Index(3))));
-        raft.append();
-        assert_eq!(
-            outputs(|out| raft.log_durable(Index(3), out)),
-            [Output::Committed(Index(3))]
-        );
-        assert!(raft.may_read());
-    }
-
-    /// Goal: with three voters one durable log is no majority and one vote elects nobody.
-    #[test]
-    fn one_of_three_decides_nothing() {
-        let config = Config {
-            id: ME,
-            voters: vec![ME, MemberId(8), MemberId(9)],
-            election_timeout: Duration::from_secs(1),
-            seed: 1,
-        };
-        let mut raft = Raft::new(config, HardState::default(), LogTerms::default(), Index(0));
-        assert_eq!(outputs(|out| raft.tick(Instant(0), out)), []);
-        let late = Instant(0) + Duration::from_secs(3);
-        assert_eq!(outputs(|out| raft.tick(late, out)).len(), 1);
-        let voted = raft.hard_state();
-        assert_eq!(outputs(|out| raft.hard_state_durable(voted, out)), []);
-        assert_eq!(raft.role(), Role::Candidate);
-        assert!(!raft.may_read());
-    }
-}
+mod tests;

@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::base::{Index, MemberId};
+use crate::base::{Incarnation, Index, MemberId};
+use crate::raft::{Change, Membership, ReadMode};
 use crate::shard::event::{Alarm, AlarmKind, Member};
 
 /// One replicated change of this state.
@@ -23,6 +24,19 @@ pub enum ClusterChange {
         /// `--advertise-client-urls`.
         client_urls: Vec<String>,
     },
+    /// A member leaves for good; its id is never used again.
+    MemberRemoved(MemberId),
+    /// A learner gets a vote.
+    MemberPromoted(MemberId),
+    /// The data directory that a member id belongs to, from now on.
+    MemberIncarnation {
+        /// Whose.
+        id: MemberId,
+        /// Which.
+        incarnation: Incarnation,
+    },
+    /// How leaders prove that they still lead.
+    ReadMode(ReadMode),
     /// What every member understands, as etcd counts versions.
     Version {
         /// First number.
@@ -42,10 +56,18 @@ struct Copy {
     members: BTreeMap<MemberId, Member>,
     alarms: BTreeSet<Alarm>,
     version: Option<(u32, u32)>,
+    removed: BTreeSet<MemberId>,
+    incarnations: BTreeMap<MemberId, Incarnation>,
+    read_mode: ReadMode,
+    /// Where the membership was changed last.
+    membership_index: Index,
 }
 
 impl Copy {
-    fn apply(&mut self, change: &ClusterChange) {
+    fn apply(&mut self, index: Index, change: &ClusterChange) {
+        if change.is_membership() {
+            self.membership_index = index;
+        }
         match change {
             ClusterChange::MemberAdded(member) => {
                 self.members.insert(member.id, member.clone());
@@ -60,6 +82,21 @@ impl Copy {
                     member.client_urls.clone_from(client_urls);
                 }
             }
+            ClusterChange::MemberRemoved(id) => {
+                self.members.remove(id);
+                self.incarnations.remove(id);
+                self.alarms.retain(|alarm| alarm.member != *id);
+                self.removed.insert(*id);
+            }
+            ClusterChange::MemberPromoted(id) => {
+                if let Some(member) = self.members.get_mut(id) {
+                    member.is_learner = false;
+                }
+            }
+            ClusterChange::MemberIncarnation { id, incarnation } => {
+                self.incarnations.insert(*id, *incarnation);
+            }
+            ClusterChange::ReadMode(mode) => self.read_mode = *mode,
             ClusterChange::Version { major, minor } => self.version = Some((*major, *minor)),
             ClusterChange::AlarmRaised(alarm) => {
                 self.alarms.insert(*alarm);
@@ -68,6 +105,52 @@ impl Copy {
                 self.alarms.remove(alarm);
             }
         }
+    }
+}
+
+impl Copy {
+    fn membership(&self) -> Membership {
+        let (learners, voters) = self
+            .members
+            .values()
+            .partition::<Vec<_>, _>(|member| member.is_learner);
+        Membership {
+            voters: voters.iter().map(|member| member.id).collect(),
+            learners: learners.iter().map(|member| member.id).collect(),
+            removed: self.removed.clone(),
+            incarnations: self.incarnations.clone(),
+            read_mode: self.read_mode,
+        }
+    }
+}
+
+impl ClusterChange {
+    /// Whether this changes who belongs to the group, or what is agreed about that.
+    fn is_membership(&self) -> bool {
+        match self {
+            ClusterChange::MemberAdded(_) => true,
+            other => other.raft_change().is_some(),
+        }
+    }
+
+    /// The same for consensus; `None` for what consensus does not know.
+    pub(super) fn raft_change(&self) -> Option<Change> {
+        Some(match self {
+            ClusterChange::MemberAdded(member) if member.is_learner => {
+                Change::AddLearner(member.id)
+            }
+            ClusterChange::MemberAdded(member) => Change::AddVoter(member.id),
+            ClusterChange::MemberRemoved(id) => Change::Remove(*id),
+            ClusterChange::MemberPromoted(id) => Change::Promote(*id),
+            ClusterChange::MemberIncarnation { id, incarnation } => {
+                Change::Incarnation(*id, *incarnation)
+            }
+            ClusterChange::ReadMode(mode) => Change::ReadMode(*mode),
+            ClusterChange::MemberAttributes { .. }
+            | ClusterChange::Version { .. }
+            | ClusterChange::AlarmRaised(_)
+            | ClusterChange::AlarmCleared(_) => return None,
+        })
     }
 }
 
@@ -83,15 +166,15 @@ pub struct ClusterState {
 impl ClusterState {
     /// Folds the change of the entry at `index` into the head.
     pub fn fold(&mut self, index: Index, change: ClusterChange) {
-        self.head.apply(&change);
+        self.head.apply(index, &change);
         self.pending.push_back((index, change));
     }
 
     /// Everything up to `index` is committed.
     pub fn commit(&mut self, index: Index) {
         while self.pending.front().is_some_and(|&(at, _)| at <= index) {
-            let (_, change) = self.pending.pop_front().expect("the front was just seen");
-            self.committed.apply(&change);
+            let (at, change) = self.pending.pop_front().expect("the front was just seen");
+            self.committed.apply(at, &change);
         }
     }
 
@@ -99,8 +182,8 @@ impl ClusterState {
     pub fn truncate(&mut self, index: Index) {
         self.pending.retain(|&(at, _)| at <= index);
         self.head = self.committed.clone();
-        for (_, change) in &self.pending {
-            self.head.apply(change);
+        for (at, change) in &self.pending {
+            self.head.apply(*at, change);
         }
     }
 
@@ -110,16 +193,24 @@ impl ClusterState {
         self.committed.members.values().cloned().collect()
     }
 
-    /// The members that vote, at the head: a membership is in force when it is appended (Raft
-    /// dissertation, section 4.1).
+    /// The committed membership and those that follow it, each with the index of its entry: one is in
+    /// force when it is appended (Raft dissertation, section 4.1).
     #[must_use]
-    pub fn voters(&self) -> Vec<MemberId> {
-        let voters = self
-            .head
-            .members
-            .values()
-            .filter(|member| !member.is_learner);
-        voters.map(|member| member.id).collect()
+    pub fn memberships(&self) -> Vec<(Index, Membership)> {
+        let mut copy = self.committed.clone();
+        let mut memberships = vec![(copy.membership_index, copy.membership())];
+        for (index, change) in &self.pending {
+            copy.apply(*index, change);
+            if change.is_membership() {
+                let newest = (*index, copy.membership());
+                match memberships.last_mut() {
+                    // One entry may hold several changes.
+                    Some(last) if last.0 == *index => *last = newest,
+                    _ => memberships.push(newest),
+                }
+            }
+        }
+        memberships
     }
 
     /// A member at the head.
@@ -181,6 +272,12 @@ mod tests {
         }
     }
 
+    fn in_force(state: &ClusterState) -> Vec<u64> {
+        let memberships = state.memberships();
+        let (_, last) = memberships.last().expect("one is in force");
+        last.voters.iter().map(|id| id.0).collect()
+    }
+
     /// Goal: nothing is shown before it is committed, while the voters follow the head.
     #[test]
     fn shown_when_committed() {
@@ -188,7 +285,7 @@ mod tests {
         state.fold(Index(1), ClusterChange::MemberAdded(member(1)));
         state.fold(Index(2), ClusterChange::AlarmRaised(ALARM));
         assert_eq!(state.members(), []);
-        assert_eq!(state.voters(), [MemberId(1)]);
+        assert_eq!(in_force(&state), [1]);
         assert!(state.in_force(AlarmKind::NoSpace));
         state.commit(Index(1));
         assert_eq!(state.members(), [member(1)]);
@@ -211,6 +308,6 @@ mod tests {
         assert!(!state.in_force(AlarmKind::NoSpace));
         state.truncate(Index(1));
         assert_eq!(state.version_at_head(), None);
-        assert_eq!(state.voters(), [MemberId(1)]);
+        assert_eq!(in_force(&state), [1]);
     }
 }

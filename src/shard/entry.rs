@@ -6,8 +6,9 @@
 
 use rkyv::{Archive, Serialize};
 
-use crate::base::MemberId;
+use crate::base::{Incarnation, MemberId};
 use crate::keyspace::effects::Effect;
+use crate::raft::ReadMode;
 use crate::shard::cluster::ClusterChange;
 use crate::shard::event::{Alarm, AlarmKind, Member};
 
@@ -48,6 +49,28 @@ pub(super) enum ClusterEffect {
         name: Vec<u8>,
         /// Where its clients reach it.
         client_urls: Vec<Vec<u8>>,
+    },
+    /// A member leaves for good.
+    MemberRemoved {
+        /// Its id.
+        id: u64,
+    },
+    /// A learner gets a vote.
+    MemberPromoted {
+        /// Its id.
+        id: u64,
+    },
+    /// The data directory that a member id belongs to.
+    MemberIncarnation {
+        /// Its id.
+        id: u64,
+        /// Little-endian bytes.
+        incarnation: [u8; 16],
+    },
+    /// How leaders prove that they still lead.
+    ReadMode {
+        /// By a lease, or else by a majority.
+        lease: bool,
     },
     /// The cluster version.
     Version {
@@ -95,6 +118,17 @@ impl From<&ClusterChange> for ClusterEffect {
                 name: name.clone().into_bytes(),
                 client_urls: texts_to_bytes(client_urls),
             },
+            ClusterChange::MemberRemoved(id) => ClusterEffect::MemberRemoved { id: id.0 },
+            ClusterChange::MemberPromoted(id) => ClusterEffect::MemberPromoted { id: id.0 },
+            ClusterChange::MemberIncarnation { id, incarnation } => {
+                ClusterEffect::MemberIncarnation {
+                    id: id.0,
+                    incarnation: incarnation.0.to_le_bytes(),
+                }
+            }
+            ClusterChange::ReadMode(mode) => ClusterEffect::ReadMode {
+                lease: *mode == ReadMode::Lease,
+            },
             ClusterChange::Version { major, minor } => ClusterEffect::Version {
                 major: *major,
                 minor: *minor,
@@ -140,6 +174,23 @@ impl TryFrom<&ArchivedClusterEffect> for ClusterChange {
                 name: text(name)?,
                 client_urls: bytes_to_texts(client_urls)?,
             },
+            ArchivedClusterEffect::MemberRemoved { id } => {
+                ClusterChange::MemberRemoved(MemberId(id.to_native()))
+            }
+            ArchivedClusterEffect::MemberPromoted { id } => {
+                ClusterChange::MemberPromoted(MemberId(id.to_native()))
+            }
+            ArchivedClusterEffect::MemberIncarnation { id, incarnation } => {
+                ClusterChange::MemberIncarnation {
+                    id: MemberId(id.to_native()),
+                    incarnation: Incarnation(u128::from_le_bytes(*incarnation)),
+                }
+            }
+            ArchivedClusterEffect::ReadMode { lease } => ClusterChange::ReadMode(if *lease {
+                ReadMode::Lease
+            } else {
+                ReadMode::Quorum
+            }),
             ArchivedClusterEffect::Version { major, minor } => ClusterChange::Version {
                 major: major.to_native(),
                 minor: minor.to_native(),

@@ -8,13 +8,12 @@
 //! A plan, a fold or a read that does not finish in its slice becomes the shard's [`WriteJob`]; the next
 //! write begins when it is done, so the order of the log is the order of evaluation.
 
+use super::Shard;
+use super::asker::{Ask, Asker};
 use super::cluster::ClusterChange;
 use super::entry::{ArchivedEntryBody, EntryBody};
-use super::event::{
-    Alarm, AlarmKind, AlarmRequest, ClientRequest, Refusal, Request, Response, Ticket,
-};
+use super::event::{Alarm, AlarmKind, AlarmRequest, Refusal, Request, Response};
 use super::waiters::Waiter;
-use super::{Role, Shard};
 use crate::base::limits::{
     LOG_RESERVE_BYTES, SHARD_STAGED_BYTES_MAX, SHARD_UNCOMMITTED_ENTRIES_MAX,
 };
@@ -42,7 +41,7 @@ pub(super) struct WriteJob {
 /// Whose write it is.
 #[derive(Clone, Copy)]
 struct Origin {
-    ticket: Ticket,
+    asker: Asker,
     deadline: Instant,
     /// Of a physical compaction: the revision below which the space must be free before the answer.
     reclaim_through: Option<i64>,
@@ -64,17 +63,20 @@ enum Stage {
 impl Shard {
     /// Whether the head may take another write now.
     pub(super) fn may_evaluate(&self) -> bool {
-        self.raft.role() == Role::Leader
+        self.raft.next_position().is_some()
             && self.waiters.len() < SHARD_UNCOMMITTED_ENTRIES_MAX
             && self.log.staged_bytes() < SHARD_STAGED_BYTES_MAX / 2
     }
 
-    /// Evaluates writes in order for what `steps` allow.
+    /// Folds what the log holds, and evaluates writes in order behind it, for what `steps` allow.
     pub(super) fn evaluate_writes(&mut self, steps: &mut Steps) {
         if let Some(job) = self.job.take() {
             self.run_write(job.origin, job.stage, steps);
         }
-        while !steps.spent() && self.job.is_none() && self.may_evaluate() {
+        while self.job.is_none() && self.folder.run(&mut self.keyspace, steps) {
+            if steps.spent() || !self.may_evaluate() {
+                break;
+            }
             let Some(request) = self.writes.pop_front() else {
                 break;
             };
@@ -83,14 +85,14 @@ impl Shard {
         }
     }
 
-    fn start_write(&mut self, request: ClientRequest, steps: &mut Steps) {
-        let ClientRequest {
-            ticket,
+    fn start_write(&mut self, request: Ask, steps: &mut Steps) {
+        let Ask {
+            asker,
             deadline,
             request,
         } = request;
         let mut origin = Origin {
-            ticket,
+            asker,
             deadline,
             reclaim_through: None,
         };
@@ -149,7 +151,7 @@ impl Shard {
             return self.run_write(origin, Stage::Read(FoldJob::read(plan.script)), steps);
         }
         let body = EntryBody::Effects(plan.effects);
-        let (index, staged) = match self.append(&body) {
+        let (index, staged) = match self.append(&body, None) {
             Ok(appended) => appended,
             Err(refusal) => return self.wait_at_head(origin, Err(refusal)),
         };
@@ -250,27 +252,20 @@ impl Shard {
         Ok(())
     }
 
-    /// An answer that changed nothing is a read at the head: it leaves when the head is committed.
+    /// An answer that changed nothing is a read at the head: it leaves when the head is committed and this
+    /// member's leadership confirmed.
     fn wait_at_head(&mut self, origin: Origin, result: Result<Response, Refusal>) {
         let revision = self.keyspace.head_revision();
+        let waiter = waiter(origin, self.raft.last_index(), revision, result);
         if self
             .settings
             .planted
             .has(Defect::FailedCompareAnsweredAtOnce)
         {
-            return self.physical.push((
-                i64::MIN,
-                Waiter {
-                    index: Index(0),
-                    ticket: origin.ticket,
-                    deadline: origin.deadline,
-                    revision,
-                    result,
-                    reclaim_through: None,
-                },
-            ));
+            return self.physical.push((i64::MIN, waiter));
         }
-        self.wait(origin, self.raft.last_index(), revision, result);
+        let round = self.raft.read();
+        self.waiters.push_unlogged(round, waiter);
     }
 
     fn wait(
@@ -280,20 +275,49 @@ impl Shard {
         revision: i64,
         result: Result<Response, Refusal>,
     ) {
-        let Origin {
-            ticket,
-            deadline,
-            reclaim_through,
-        } = origin;
-        let reclaim_through = reclaim_through.filter(|_| result.is_ok());
-        self.waiters.push(Waiter {
-            index,
-            ticket,
-            deadline,
-            revision,
-            result,
-            reclaim_through,
-        });
+        self.waiters.push(waiter(origin, index, revision, result));
+    }
+
+    /// This member leads no longer: what was being evaluated is not. A fold goes on, because its entry is in
+    /// the log.
+    pub(super) fn abandon_evaluation(&mut self) {
+        if let Some(job) = self
+            .job
+            .take_if(|job| !matches!(job.stage, Stage::Fold { .. }))
+        {
+            self.refuse(job.origin.asker, Refusal::LeaderChanged);
+        }
+    }
+
+    /// The log ends after `after` now.
+    pub(super) fn truncate_evaluation(&mut self, after: Index) {
+        let is_cut =
+            |job: &mut WriteJob| matches!(job.stage, Stage::Fold { index, .. } if index > after);
+        if let Some(job) = self.job.take_if(is_cut) {
+            self.refuse(job.origin.asker, Refusal::LeaderChanged);
+            self.folder.give_up_fold(&mut self.keyspace, after);
+        }
+    }
+}
+
+fn waiter(
+    origin: Origin,
+    index: Index,
+    revision: i64,
+    result: Result<Response, Refusal>,
+) -> Waiter {
+    let Origin {
+        asker,
+        deadline,
+        reclaim_through,
+    } = origin;
+    Waiter {
+        index,
+        asker,
+        deadline,
+        revision,
+        reclaim_through: reclaim_through.filter(|_| result.is_ok()),
+        result,
     }
 }
 

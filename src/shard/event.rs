@@ -3,12 +3,18 @@
 //! A shard is a deterministic state machine: a driver hands it an [`Event`] and the time, and performs
 //! the [`Effects`] that come out. The runtime is one driver; tests are another.
 
-use crate::base::{ClusterId, Instant, MemberId, Term};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::{ClusterId, Incarnation, Index, Instant, MemberId, Term};
 use crate::keyspace::request::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
     Refusal as KeyspaceRefusal, TxnRequest, TxnResponse,
 };
-use crate::wal::{Commit, PreparedSegment, SegmentOpening, SegmentSequence};
+use crate::raft;
+use crate::wal::{Commit, Location, PreparedSegment, SegmentOpening, SegmentSequence};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -23,7 +29,26 @@ pub enum Event<'a> {
     SegmentPrepared(PreparedSegment),
     /// The file system cannot hold the next segment now; the driver keeps trying.
     SegmentRefused,
-    /// Time passed: about every [`crate::base::limits::TICK_MILLIS`].
+    /// Another member said something. The connection vouches for who it is.
+    Peer {
+        /// Which member.
+        from: MemberId,
+        /// What it said.
+        message: PeerMessage,
+    },
+    /// The connection to another member was closed, or is a new one: what was on its way is lost.
+    PeerDisconnected(MemberId),
+    /// What [`Effects::known_members`] asked for is on disk.
+    KnownMembersStored(KnownMembers),
+    /// What [`Effects::log_reads`] asked for.
+    LogRead {
+        /// From the request.
+        read: LogRead,
+        /// The bytes there, fewer where the file ends.
+        bytes: Vec<u8>,
+    },
+    /// Time passed: about every [`crate::base::limits::TICK_MILLIS`], and not later than
+    /// [`crate::shard::Shard::next_deadline`].
     Tick {
         /// Memory the process has allocated, in bytes.
         memory_used_bytes: u64,
@@ -47,6 +72,88 @@ pub struct Effects {
     /// For clients, in any order between connections and in this order on one connection. None of
     /// them promises anything that is not yet durable.
     pub answers: Vec<Answer>,
+    /// For other members, in this order for each of them. They may be lost, and may leave at once: what
+    /// they promise is durable.
+    pub messages: Vec<(MemberId, PeerMessage)>,
+    /// Parts of the log to be read, for a follower that lags.
+    pub log_reads: Vec<LogRead>,
+    /// Write this beside the log, sync, then [`Event::KnownMembersStored`].
+    pub known_members: Option<KnownMembers>,
+    /// This member must not go on: say why, and end.
+    pub end: Option<EndReason>,
+}
+
+/// What a member remembers about directories, its own and others', beside the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownMembers {
+    /// Whether a majority has confirmed that no other directory belongs to this member.
+    pub confirmed: bool,
+    /// The directory each other member was first heard from.
+    pub incarnations: BTreeMap<MemberId, Incarnation>,
+}
+
+/// A part of the log's files that is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogRead {
+    /// For which follower.
+    pub to: MemberId,
+    /// The index that is looked for.
+    pub index: Index,
+    /// Where to begin.
+    pub location: Location,
+    /// How many bytes at most.
+    pub size_bytes: u64,
+}
+
+/// Why a member must not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EndReason {
+    /// The entry that removes it is committed.
+    #[error("this member was removed from the cluster")]
+    Removed,
+    /// The others know another directory under its member id.
+    #[error(
+        "the other members know another data directory of this member: remove the member and add it \
+         again, or restore its directory"
+    )]
+    OtherDirectory,
+    /// Its state at an index is not what the leader's is.
+    #[error("the state at index {0} is not the leader's: the data of one of the two is damaged")]
+    Diverged(Index),
+}
+
+/// What members of one shard's group say to each other.
+#[derive(Clone, Debug)]
+pub enum PeerMessage {
+    /// Consensus.
+    Raft {
+        /// What.
+        message: raft::Message,
+        /// The records of an append's entries, in order: the same bytes as in the log.
+        records: Vec<Bytes>,
+    },
+    /// The sender's name and where its clients reach it; the receiver leads.
+    Introduce(Member),
+    /// A client of the sender asked for this; the receiver leads.
+    Forward {
+        /// The sender's number for it.
+        request: u64,
+        /// How long the client still waits.
+        patience: Duration,
+        /// What is asked.
+        body: Request,
+    },
+    /// The answer to a [`PeerMessage::Forward`].
+    Forwarded {
+        /// From the forward.
+        request: u64,
+        /// The client gets it when the receiver, too, has committed this index.
+        index: Index,
+        /// For the response header.
+        header: Header,
+        /// The answer itself.
+        result: Result<Response, Refusal>,
+    },
 }
 
 /// Something to do with the log's files. At most one of `Commit` and `OpenSegment` is under way.

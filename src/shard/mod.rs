@@ -10,35 +10,46 @@
 //! CommitDurable -> raft counts -> Committed(index) -+-> keyspace and waiters follow -> Answers
 //! ```
 
+mod asker;
 pub mod cluster;
+mod consensus;
 mod entry;
 mod evaluate;
 pub mod event;
+mod folder;
+mod forward;
+mod peers;
 mod reads;
+mod recent;
 pub mod replay;
 mod waiters;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use self::asker::{Ask, Asker, Reply};
 use self::cluster::{ClusterChange, ClusterState};
+use self::consensus::has_others;
 use self::entry::{ClusterEffect, EntryBody};
 use self::evaluate::WriteJob;
 use self::event::{
-    Alarm, AlarmKind, Answer, ClientRequest, Effects, Event, Header, Identity, LogEffect, Member,
-    Refusal, Request, Response, Status, Ticket,
+    Alarm, AlarmKind, Effects, EndReason, Event, Header, Identity, KnownMembers, LogEffect, Member,
+    PeerMessage, Refusal, Request, Response, Status,
 };
+use self::folder::Folder;
+use self::forward::Forwards;
+use self::peers::Sending;
 use self::reads::Reads;
+use self::recent::Recent;
 use self::replay::Replayed;
 use self::waiters::{Waiter, Waiters};
 use crate::base::limits::{SHARD_QUEUE_REQUESTS_MAX, SLICE_READS_STEPS, SLICE_RECLAIM_STEPS};
 use crate::base::planted::{Defect, Planted};
-use crate::base::{Index, Instant, ShardId, Term};
+use crate::base::{Incarnation, Index, Instant, MemberId, ShardId, Term};
 use crate::keyspace::Keyspace;
-use crate::keyspace::fold::FoldJob;
 use crate::keyspace::steps::Steps;
-use crate::raft::{Output, Raft, Role};
-use crate::wal::{Appender, CommitStep, PreparedSegment, StageError, Staged};
+use crate::raft::{self, Output, Raft, Role, StateDigest, Windows};
+use crate::wal::{Appender, CommitStep, PreparedSegment};
 
 /// What a shard is started with beside its log.
 #[derive(Clone, Debug)]
@@ -55,8 +66,22 @@ pub struct Settings {
     pub quota_bytes: Option<u64>,
     /// Memory the process may use, in bytes; above it writes that grow the keyspace are refused.
     pub memory_budget_bytes: u64,
+    /// This member's data directory.
+    pub incarnation: Incarnation,
+    /// What is stored beside the log about directories.
+    pub known: KnownMembers,
+    /// The members that form a new cluster, this one among them: what every first member is started with.
+    pub initial_members: Vec<Member>,
     /// `--election-timeout`.
     pub election_timeout: Duration,
+    /// `--heartbeat-interval`.
+    pub heartbeat_interval: Duration,
+    /// `--pre-vote`.
+    pub pre_vote: bool,
+    /// How much may be on its way to one follower.
+    pub windows: Windows,
+    /// Bytes of the newest entries that are kept in memory for followers.
+    pub recent_bytes_max: usize,
     /// Decides every random choice.
     pub seed: u64,
     /// What is wrong on purpose: nothing in a build that serves.
@@ -67,12 +92,33 @@ pub struct Settings {
 pub struct Shard {
     settings: Settings,
     raft: Raft,
+    /// Whether the group has anybody else.
+    has_peers: bool,
+    /// What is, or will be, stored beside the log.
+    known: KnownMembers,
+    /// Whether it has changed since the driver was asked to store it.
+    store_known_members: bool,
+    storing_known_members: bool,
+    /// The newest entries, for followers.
+    recent: Recent,
+    /// What waits for older ones.
+    sending: Sending,
+    /// Writes that the leader was asked for.
+    forwards: Forwards,
+    /// What was said to other members in this event.
+    messages: Vec<(MemberId, PeerMessage)>,
+    /// The leader's digest to compare with, at an index that is not committed here yet.
+    compare: Option<StateDigest>,
+    /// Why this member must not go on.
+    end: Option<EndReason>,
     outputs: Vec<Output>,
     log: Appender,
     keyspace: Keyspace,
     cluster: ClusterState,
+    /// Entries of the log that the keyspace does not hold yet.
+    folder: Folder,
     /// Requests that wait for their turn at the head.
-    writes: VecDeque<ClientRequest>,
+    writes: VecDeque<Ask>,
     /// The write at the head that did not finish in one slice.
     job: Option<WriteJob>,
     reads: Reads,
@@ -87,6 +133,8 @@ pub struct Shard {
     log_space_exhausted: bool,
     /// Whether compaction left something to free that could be freed now.
     reclaiming: bool,
+    /// What was said in this event.
+    replies: Vec<Reply>,
     memory_used_bytes: u64,
     /// Whether a sealed segment was found damaged and the alarm is not raised yet.
     log_damaged: bool,
@@ -106,39 +154,75 @@ impl Shard {
         } = replayed;
         let durable = terms.last_index();
         let mut log = log;
+        let mut folder = Folder::default();
         let mut keyspace = keyspace;
         log.plant(settings.planted);
         keyspace.plant(settings.planted);
         let mut hard_state = hard_state;
         if durable == Index(0) {
-            let member = Member {
-                name: String::new(),
-                client_urls: Vec::new(),
-                ..settings.member.clone()
-            };
-            let change = ClusterChange::MemberAdded(member);
-            let body = EntryBody::Cluster(vec![ClusterEffect::from(&change)]);
-            let index = terms.append(Term(1));
-            log.stage_entry(Term(1), index, &body)
-                .expect("an empty log has room for a member");
-            cluster.fold(index, change);
+            let index = Index(1);
+            let mut members = settings.initial_members.clone();
+            members.sort_by_key(|member| member.id);
+            let changes: Vec<ClusterChange> = members
+                .into_iter()
+                .map(|member| {
+                    ClusterChange::MemberAdded(Member {
+                        name: String::new(),
+                        client_urls: Vec::new(),
+                        ..member
+                    })
+                })
+                .collect();
+            let body = EntryBody::Cluster(changes.iter().map(ClusterEffect::from).collect());
+            let staged = log
+                .stage_entry(Term(1), index, &body)
+                .expect("an empty log has room for the first members");
+            terms.append(Term(1), staged.range.len() as u64);
+            for change in changes {
+                cluster.fold(index, change);
+            }
+            folder.push_nothing(index);
+            // Every first member computes the same: there is nothing to agree on.
             hard_state.term = Term(1);
+            hard_state.commit = index;
         }
-        let config = crate::raft::Config {
-            id: settings.identity.member,
-            voters: cluster.voters(),
+        let id = settings.identity.member;
+        let config = raft::Config {
+            id,
+            incarnation: settings.incarnation,
+            confirmed: settings.known.confirmed,
+            incarnations: settings.known.incarnations.clone(),
+            memberships: cluster.memberships(),
+            rebuild_through: None,
             election_timeout: settings.election_timeout,
+            heartbeat_interval: settings.heartbeat_interval,
+            windows: settings.windows,
+            pre_vote: settings.pre_vote,
+            check_quorum: true,
             seed: settings.seed,
         };
         let mut raft = Raft::new(config, hard_state, terms, durable);
         raft.plant(settings.planted);
+        log.set_hard_state(raft.hard_state());
+        let has_peers = has_others(id, raft.membership().members());
         let mut shard = Shard {
             raft,
+            has_peers,
+            known: settings.known.clone(),
+            store_known_members: false,
+            storing_known_members: false,
+            recent: Recent::new(settings.recent_bytes_max),
+            sending: Sending::default(),
+            forwards: Forwards::new(settings.seed),
+            messages: Vec::new(),
+            compare: None,
+            end: None,
             settings,
             outputs: Vec::new(),
             log,
             keyspace,
             cluster,
+            folder,
             writes: VecDeque::new(),
             job: None,
             reads: Reads::default(),
@@ -148,14 +232,12 @@ impl Shard {
             preparing: false,
             log_space_exhausted: false,
             reclaiming: false,
+            replies: Vec::new(),
             memory_used_bytes: 0,
             log_damaged: false,
             stopping: false,
         };
-        if durable == Index(0) {
-            // As a replay does, so that the digests of both agree.
-            shard.fold_nothing(Index(1));
-        }
+        shard.commit(hard_state.commit);
         shard
     }
 
@@ -169,7 +251,11 @@ impl Shard {
         effects: &mut Effects,
     ) {
         match event {
-            Event::Requests(batch) => self.take_requests(batch, effects),
+            Event::Requests(batch) => {
+                for request in batch.drain(..) {
+                    self.take(request.into());
+                }
+            }
             Event::CommitDurable(commit) => {
                 let durable = self.log.durable(commit);
                 if durable.hard_state {
@@ -185,10 +271,17 @@ impl Shard {
                 self.spare = Some(prepared);
             }
             Event::SegmentRefused => self.log_space_exhausted = true,
+            Event::Peer { from, message } => self.take_peer_message(from, message, now),
+            Event::PeerDisconnected(peer) => {
+                self.raft.peer_disconnected(peer, now, &mut self.outputs);
+            }
+            Event::KnownMembersStored(stored) => self.known_members_stored(&stored),
+            Event::LogRead { read, bytes } => self.log_read(&read, &bytes),
             Event::Tick { memory_used_bytes } => {
                 self.memory_used_bytes = memory_used_bytes;
                 self.raft.tick(now, &mut self.outputs);
-                self.expire(now, effects);
+                self.tick_membership();
+                self.expire(now);
             }
             Event::LogIdle => {
                 if self.log.needs_seal() {
@@ -199,13 +292,14 @@ impl Shard {
             Event::Continue => {}
             Event::Stop => self.stopping = true,
         }
-        self.upkeep(steps, effects);
+        self.upkeep(now, steps, effects);
     }
 
     /// Whether [`Event::Continue`] would get something done.
     #[must_use]
     pub fn has_work(&self) -> bool {
         self.job.is_some()
+            || self.folder.has_work()
             || (!self.writes.is_empty() && self.may_evaluate())
             || self.reads.has_work()
             || self.reclaiming
@@ -224,6 +318,7 @@ impl Shard {
     pub fn is_drained(&self) -> bool {
         let answered = self.writes.is_empty()
             && self.job.is_none()
+            && self.forwards.is_empty()
             && self.reads.is_empty()
             && self.waiters.is_empty();
         let stuck = self.log_space_exhausted && self.spare.is_none();
@@ -237,10 +332,26 @@ impl Shard {
         self.log.in_flight() || !self.waiters.is_empty() || self.has_work()
     }
 
-    /// Whether this member leads and has committed an entry of its term, so that it serves.
+    /// Whether requests can be answered: this member leads and has committed an entry of its term, or it
+    /// knows who leads.
     #[must_use]
     pub fn is_serving(&self) -> bool {
-        self.raft.may_read()
+        match self.raft.role() {
+            Role::Leader => self.raft.has_committed_in_term(),
+            _ => self.raft.leader().is_some(),
+        }
+    }
+
+    /// When [`Event::Tick`] must come at the latest; `None` for whenever it comes.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.raft.next_deadline()
+    }
+
+    /// Consensus, for checks from outside.
+    #[must_use]
+    pub fn raft(&self) -> &Raft {
+        &self.raft
     }
 
     /// This member's own view.
@@ -270,53 +381,30 @@ impl Shard {
         &self.keyspace
     }
 
-    /// Consensus, for checks from outside.
-    #[must_use]
-    pub fn raft(&self) -> &Raft {
-        &self.raft
-    }
-
     /// The log's end, for checks from outside.
     #[must_use]
     pub fn log(&self) -> &Appender {
         &self.log
     }
 
-    fn take_requests(&mut self, batch: &mut Vec<ClientRequest>, effects: &mut Effects) {
-        for request in batch.drain(..) {
-            if self.stopping {
-                effects
-                    .answers
-                    .push(self.refuse(request.ticket, Refusal::Stopped));
-                continue;
+    fn take(&mut self, ask: Ask) {
+        let asker = ask.asker;
+        if self.stopping {
+            return self.refuse(asker, Refusal::Stopped);
+        }
+        match ask.request {
+            Request::Status => {
+                let status = Response::Status(Box::new(self.status()));
+                self.answer(asker, Ok(status));
             }
-            match request.request {
-                Request::Status => {
-                    let status = Response::Status(Box::new(self.status()));
-                    effects
-                        .answers
-                        .push(self.answer(request.ticket, Ok(status)));
-                }
-                Request::MemberList {
-                    linearizable: false,
-                } => {
-                    effects.answers.push(self.member_list(request.ticket));
-                }
-                _ if is_read(&request.request) => {
-                    if self.reads.is_full() {
-                        let refusal = Refusal::TooManyRequests;
-                        effects.answers.push(self.refuse(request.ticket, refusal));
-                    } else {
-                        self.reads.push(request);
-                    }
-                }
-                _ if self.writes.len() >= SHARD_QUEUE_REQUESTS_MAX => {
-                    effects
-                        .answers
-                        .push(self.refuse(request.ticket, Refusal::TooManyRequests));
-                }
-                _ => self.writes.push_back(request),
+            Request::MemberList {
+                linearizable: false,
+            } => self.answer_member_list(asker),
+            _ if is_read(&ask.request) => self.take_read(ask),
+            _ if self.writes.len() >= SHARD_QUEUE_REQUESTS_MAX => {
+                self.refuse(asker, Refusal::TooManyRequests);
             }
+            _ => self.writes.push_back(ask),
         }
     }
 
@@ -324,111 +412,33 @@ impl Shard {
     /// next commit, and answers that have become true leave.
     ///
     /// Writes, reads and reclaim share the turn: none of them stops the others for longer than it.
-    fn upkeep(&mut self, steps: &mut Steps, effects: &mut Effects) {
-        self.follow_raft();
+    fn upkeep(&mut self, now: Instant, steps: &mut Steps, effects: &mut Effects) {
+        self.raft.flush(now, &mut self.outputs);
+        self.follow_raft(VecDeque::new());
+        self.reads.settle(self.keyspace.committed_index());
         let for_reclaim = steps.part(share(self.reclaiming, SLICE_RECLAIM_STEPS));
         let for_reads = steps.part(share(self.reads.has_work(), SLICE_READS_STEPS));
         self.raise_corrupt();
         self.evaluate_writes(steps);
+        self.forward_writes(now);
+        // What was appended leaves in this turn, and what was evaluated without an entry asks for its round.
+        self.raft.flush(now, &mut self.outputs);
+        self.follow_raft(VecDeque::new());
+        self.reads.settle(self.keyspace.committed_index());
         steps.put_back(for_reads);
-        self.run_reads(steps, effects);
+        self.run_reads(steps);
         steps.put_back(for_reclaim);
         self.reclaiming = self.keyspace.reclaim(steps);
+        self.compare_digest();
         self.drive_log(effects);
-        self.release(effects);
-    }
-
-    fn follow_raft(&mut self) {
-        while !self.outputs.is_empty() {
-            for output in std::mem::take(&mut self.outputs) {
-                match output {
-                    Output::PersistHardState(_) => {}
-                    Output::BecameLeader { .. } => self.lead(),
-                    Output::Committed(index) => self.commit(index),
-                }
-            }
-            self.log.set_hard_state(self.raft.hard_state());
-        }
-    }
-
-    /// The first entries of a term: the no-op that commits what came before, and what this member has
-    /// to say about itself.
-    fn lead(&mut self) {
-        let appended = self.append(&EntryBody::Noop);
-        let (index, _) = appended.expect("the log has room for an election's entries");
-        self.fold_nothing(index);
-        let member = &self.settings.member;
-        let known = self.cluster.member_at_head(member.id);
-        let same = known.is_some_and(|known| {
-            known.name == member.name && known.client_urls == member.client_urls
-        });
-        if !same {
-            let change = ClusterChange::MemberAttributes {
-                id: member.id,
-                name: member.name.clone(),
-                client_urls: member.client_urls.clone(),
-            };
-            self.append_cluster_change(change)
-                .expect("the log has room for a member's attributes");
-        }
-        if self
-            .cluster
-            .version_at_head()
-            .is_none_or(|version| version < self.settings.version)
-        {
-            let (major, minor) = self.settings.version;
-            let change = ClusterChange::Version { major, minor };
-            self.append_cluster_change(change)
-                .expect("the log has room for a version");
-        }
-    }
-
-    fn commit(&mut self, index: Index) {
-        self.keyspace.commit(index);
-        self.cluster.commit(index);
-    }
-
-    /// Puts an entry at the end of the log. The caller folds it.
-    fn append(&mut self, body: &EntryBody) -> Result<(Index, Staged), Refusal> {
-        let (term, index) = self.raft.next_position().ok_or(Refusal::NoLeader)?;
-        let staged = self
-            .log
-            .stage_entry(term, index, body)
-            .map_err(|error| match error {
-                StageError::Full { .. } => Refusal::TooManyRequests,
-                StageError::Encode(_) => Refusal::TooLarge,
-            })?;
-        let appended = self.raft.append();
-        assert_eq!(
-            appended,
-            (term, index),
-            "raft and log disagree about the next entry"
-        );
-        Ok((index, staged))
-    }
-
-    fn append_cluster_change(&mut self, change: ClusterChange) -> Result<Index, Refusal> {
-        let body = EntryBody::Cluster(vec![ClusterEffect::from(&change)]);
-        let (index, _) = self.append(&body)?;
-        self.cluster.fold(index, change);
-        self.fold_nothing(index);
-        Ok(index)
-    }
-
-    /// Folds an entry that changes no key, so that the keyspace stands at its index.
-    fn fold_nothing(&mut self, index: Index) {
-        let folded = FoldJob::replay(&mut self.keyspace, index).run(
-            &mut self.keyspace,
-            &[],
-            &mut Steps::new(1),
-        );
-        assert!(folded.is_some(), "nothing is folded in one step");
+        self.release();
+        self.deliver(effects);
     }
 
     /// What is acknowledged after damage would be gone after a restart, so writes end with the CORRUPT
     /// alarm. Not in the middle of a fold: the next entry follows when that is complete.
     fn raise_corrupt(&mut self) {
-        if !self.log_damaged || self.job.is_some() || self.raft.role() != Role::Leader {
+        if !self.log_damaged || self.job.is_some() || self.raft.next_position().is_none() {
             return;
         }
         self.log_damaged = false;
@@ -449,7 +459,7 @@ impl Shard {
                 CommitStep::Commit(commit) => {
                     if self.settings.planted.has(Defect::AcknowledgedBeforeSync) {
                         self.raft.log_durable(commit.last_index, &mut self.outputs);
-                        self.follow_raft();
+                        self.follow_raft(VecDeque::new());
                     }
                     effects.log.push(LogEffect::Commit(commit));
                 }
@@ -471,21 +481,22 @@ impl Shard {
         }
     }
 
-    fn release(&mut self, effects: &mut Effects) {
+    fn release(&mut self) {
         let term = self.raft.term();
         let reclaimed = self.keyspace.reclaimed_through();
-        let physical = &mut self.physical;
-        self.waiters
-            .release(self.keyspace.committed_index(), |waiter| {
-                match waiter.reclaim_through {
-                    Some(revision) if revision > reclaimed => physical.push((revision, waiter)),
-                    _ => effects.answers.push(waiter.into_answer(term)),
-                }
-            });
+        let (physical, replies) = (&mut self.physical, &mut self.replies);
+        let (committed, confirmed) = (self.keyspace.committed_index(), self.reads.confirmed());
+        self.waiters.release(committed, confirmed, |waiter| {
+            match waiter.reclaim_through {
+                Some(revision) if revision > reclaimed => physical.push((revision, waiter)),
+                _ => replies.push(waiter.into_reply(term)),
+            }
+        });
+        self.release_forwards();
         if !self.physical.is_empty() {
             for (revision, waiter) in std::mem::take(&mut self.physical) {
                 if revision <= reclaimed {
-                    effects.answers.push(waiter.into_answer(term));
+                    self.replies.push(waiter.into_reply(term));
                 } else {
                     self.physical.push((revision, waiter));
                 }
@@ -493,23 +504,24 @@ impl Shard {
         }
     }
 
-    /// Tells every client whose deadline has passed. An entry that is on its way may still be
-    /// committed: the client knows only that it did not hear in time.
-    fn expire(&mut self, now: Instant, effects: &mut Effects) {
+    /// Tells everybody whose deadline has passed. An entry that is on its way may still be committed: who
+    /// asked knows only that it was not heard in time.
+    fn expire(&mut self, now: Instant) {
         let mut late = Vec::new();
-        self.writes.retain(|request| {
-            let keep = request.deadline > now;
+        self.writes.retain(|ask| {
+            let keep = ask.deadline > now;
             if !keep {
-                late.push(request.ticket);
+                late.push(ask.asker);
             }
             keep
         });
         self.reads.expire(now, &mut late);
-        self.waiters.expire(now, |waiter| late.push(waiter.ticket));
+        self.forwards.expire(now, &mut late);
+        self.waiters.expire(now, |waiter| late.push(waiter.asker));
         self.physical.retain(|(_, waiter)| {
             let keep = waiter.deadline > now;
             if !keep {
-                late.push(waiter.ticket);
+                late.push(waiter.asker);
             }
             keep
         });
@@ -520,29 +532,58 @@ impl Shard {
         } else {
             Refusal::NoLeader
         };
-        effects
-            .answers
-            .extend(late.into_iter().map(|ticket| self.refuse(ticket, refusal)));
+        for asker in late {
+            self.refuse(asker, refusal);
+        }
     }
 
-    fn member_list(&self, ticket: Ticket) -> Answer {
-        self.answer(ticket, Ok(Response::MemberList(self.cluster.members())))
+    fn answer_member_list(&mut self, asker: Asker) {
+        let members = Response::MemberList(self.cluster.members());
+        self.answer(asker, Ok(members));
     }
 
-    fn answer(&self, ticket: Ticket, result: Result<Response, Refusal>) -> Answer {
+    fn refuse(&mut self, asker: Asker, refusal: Refusal) {
+        self.answer(asker, Err(refusal));
+    }
+
+    /// Answers at the state that readers see.
+    fn answer(&mut self, asker: Asker, result: Result<Response, Refusal>) {
         let header = Header {
             revision: self.keyspace.committed_revision(),
             term: self.raft.term(),
         };
-        Answer {
-            ticket,
+        self.replies.push(Reply {
+            asker,
+            index: self.keyspace.committed_index(),
             header,
             result,
-        }
+        });
     }
 
-    fn refuse(&self, ticket: Ticket, refusal: Refusal) -> Answer {
-        self.answer(ticket, Err(refusal))
+    /// Hands out what was said to clients of this member and to other members.
+    fn deliver(&mut self, effects: &mut Effects) {
+        for reply in self.replies.drain(..) {
+            match reply.asker {
+                Asker::Client(ticket) => effects.answers.push(reply.into_answer(ticket)),
+                Asker::Member { member, request } => {
+                    let message = PeerMessage::Forwarded {
+                        request,
+                        index: reply.index,
+                        header: reply.header,
+                        result: reply.result,
+                    };
+                    self.messages.push((member, message));
+                }
+            }
+        }
+        self.send_lagging(&mut effects.log_reads);
+        effects.messages.append(&mut self.messages);
+        if self.store_known_members && !self.storing_known_members {
+            self.store_known_members = false;
+            self.storing_known_members = true;
+            effects.known_members = Some(self.known.clone());
+        }
+        effects.end = self.end;
     }
 }
 

@@ -1,22 +1,25 @@
 //! Reads of the committed keyspace: short ones are answered at once, long ones walk on in slices.
 //!
-//! A linearizable read needs this member to lead and to have committed an entry of its term; until then
-//! it waits here. A serializable one never waits. No read waits for a write, or delays one by more than
+//! A linearizable read waits here until a round that began after it came in has confirmed up to where it must
+//! be committed (Raft dissertation, section 6.4), and until that is committed here; on any member. A
+//! serializable one never waits. No read waits for a write, or delays one by more than
 //! a slice; new reads have half of the slice, so that a short one passes the long ones.
 
 use std::collections::VecDeque;
 
-use super::event::{Answer, ClientRequest, Effects, Header, Refusal, Request, Response, Ticket};
+use super::asker::{Ask, Asker, Reply};
+use super::event::{Header, Refusal, Request, Response};
 use super::{Shard, evaluate};
-use crate::base::Instant;
 use crate::base::limits::{SHARD_QUEUE_REQUESTS_MAX, SHARD_RANGE_JOBS_MAX, SLICE_STEPS_MAX};
 use crate::base::planted::Defect;
+use crate::base::{Index, Instant};
 use crate::keyspace::fold::FoldJob;
 use crate::keyspace::range::RangeJob;
 use crate::keyspace::request::{RangeRequest, TxnRequest};
 use crate::keyspace::revision::View;
 use crate::keyspace::steps::Steps;
 use crate::keyspace::txn::PlanJob;
+use crate::raft::Round;
 
 /// Steps one long read may take before the next one has its turn.
 const READ_SLICE_STEPS: usize = SLICE_STEPS_MAX / 8;
@@ -26,17 +29,21 @@ const READ_STEPS: usize = 2;
 /// The reads of one shard.
 #[derive(Default)]
 pub(super) struct Reads {
-    /// Not started: they came while nothing linearizable could be read, or too many are under way.
-    waiting: VecDeque<ClientRequest>,
-    /// Those of them that may start now have been looked at.
-    blocked: bool,
+    /// Linearizable ones, each with its round, whose round is not confirmed. Rounds only grow.
+    unconfirmed: VecDeque<(Round, Ask)>,
+    /// Ready to start.
+    waiting: VecDeque<Ask>,
+    /// Rounds that are confirmed as soon as this index is committed here.
+    confirming: VecDeque<(Round, Index)>,
+    /// Every round up to this one is confirmed.
+    confirmed: Round,
     /// Started and not finished, in turn.
     running: VecDeque<Running>,
 }
 
 /// A read that takes more than one slice.
 struct Running {
-    ticket: Ticket,
+    asker: Asker,
     deadline: Instant,
     job: Job,
 }
@@ -49,35 +56,68 @@ enum Job {
 
 impl Reads {
     pub(super) fn is_full(&self) -> bool {
-        self.waiting.len() >= SHARD_QUEUE_REQUESTS_MAX
+        self.unconfirmed.len() + self.waiting.len() >= SHARD_QUEUE_REQUESTS_MAX
     }
 
-    pub(super) fn push(&mut self, request: ClientRequest) {
+    /// Takes a read that may start at once.
+    pub(super) fn push(&mut self, ask: Ask) {
         assert!(!self.is_full(), "the caller refuses what does not fit");
-        self.waiting.push_back(request);
-        self.blocked = false;
+        self.waiting.push_back(ask);
+    }
+
+    /// Takes a read that waits for a round.
+    pub(super) fn push_linearizable(&mut self, round: Round, ask: Ask) {
+        assert!(!self.is_full(), "the caller refuses what does not fit");
+        self.unconfirmed.push_back((round, ask));
+    }
+
+    /// Every round up to `round` is confirmed when `index` is committed here.
+    pub(super) fn round_ended(&mut self, round: Round, index: Index) {
+        self.confirming.push_back((round, index));
+    }
+
+    /// Everything up to `committed` is committed here: lets go what that makes linearizable.
+    pub(super) fn settle(&mut self, committed: Index) {
+        let settled = |&mut (_, index): &mut (Round, Index)| index <= committed;
+        while let Some((round, _)) = self.confirming.pop_front_if(settled) {
+            self.confirmed = self.confirmed.max(round);
+        }
+        let confirmed = self.confirmed;
+        while let Some((_, ask)) = self
+            .unconfirmed
+            .pop_front_if(|(round, _)| *round <= confirmed)
+        {
+            self.waiting.push_back(ask);
+        }
+    }
+
+    /// Every round up to this one is confirmed.
+    pub(super) fn confirmed(&self) -> Round {
+        self.confirmed
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty()
+        self.unconfirmed.is_empty() && self.waiting.is_empty() && self.running.is_empty()
     }
 
     pub(super) fn has_work(&self) -> bool {
-        !self.running.is_empty() || (!self.waiting.is_empty() && !self.blocked)
+        !self.running.is_empty() || !self.waiting.is_empty()
     }
 
-    pub(super) fn expire(&mut self, now: Instant, late: &mut Vec<Ticket>) {
+    pub(super) fn expire(&mut self, now: Instant, late: &mut Vec<Asker>) {
+        self.unconfirmed
+            .retain(|(_, ask)| keep(ask.deadline, ask.asker, now, late));
         self.waiting
-            .retain(|request| keep(request.deadline, request.ticket, now, late));
+            .retain(|request| keep(request.deadline, request.asker, now, late));
         self.running
-            .retain(|running| keep(running.deadline, running.ticket, now, late));
+            .retain(|running| keep(running.deadline, running.asker, now, late));
     }
 }
 
-fn keep(deadline: Instant, ticket: Ticket, now: Instant, late: &mut Vec<Ticket>) -> bool {
+fn keep(deadline: Instant, asker: Asker, now: Instant, late: &mut Vec<Asker>) -> bool {
     let keep = deadline > now;
     if !keep {
-        late.push(ticket);
+        late.push(asker);
     }
     keep
 }
@@ -85,45 +125,49 @@ fn keep(deadline: Instant, ticket: Ticket, now: Instant, late: &mut Vec<Ticket>)
 impl Shard {
     /// Runs reads for what is left of the turn: new ones first, because most are short, with at most half
     /// of it; then those under way, one after the other.
-    pub(super) fn run_reads(&mut self, steps: &mut Steps, effects: &mut Effects) {
+    pub(super) fn run_reads(&mut self, steps: &mut Steps) {
         let under_way = self.reads.running.len();
         let mut for_new = if under_way == 0 {
             steps.part(usize::MAX)
         } else {
             steps.half()
         };
-        self.start_reads(&mut for_new, effects);
+        self.start_reads(&mut for_new);
         steps.put_back(for_new);
         for _ in 0..under_way {
             if steps.spent() {
                 return;
             }
             let running = self.reads.running.pop_front().expect("counted before");
-            self.run_read(running, steps, effects);
+            self.run_read(running, steps);
         }
     }
 
-    fn start_reads(&mut self, steps: &mut Steps, effects: &mut Effects) {
-        let mut unready = VecDeque::new();
+    /// Takes a read, now or after a round.
+    pub(super) fn take_read(&mut self, ask: Ask) {
+        if self.reads.is_full() {
+            self.refuse(ask.asker, Refusal::TooManyRequests);
+        } else if is_linearizable(&ask.request) {
+            let round = self.raft.read();
+            self.reads.push_linearizable(round, ask);
+        } else {
+            self.reads.push(ask);
+        }
+    }
+
+    fn start_reads(&mut self, steps: &mut Steps) {
         while !steps.spent() && self.reads.running.len() < SHARD_RANGE_JOBS_MAX {
-            let Some(request) = self.reads.waiting.pop_front() else {
+            let Some(ask) = self.reads.waiting.pop_front() else {
                 break;
             };
-            if needs_leader(&request.request) && !self.raft.may_read() {
-                unready.push_back(request);
-            } else {
-                self.start_read(request, steps, effects);
-            }
+            self.start_read(ask, steps);
         }
-        self.reads.blocked = self.reads.waiting.is_empty();
-        unready.append(&mut self.reads.waiting);
-        self.reads.waiting = unready;
     }
 
-    fn start_read(&mut self, request: ClientRequest, steps: &mut Steps, effects: &mut Effects) {
+    fn start_read(&mut self, request: Ask, steps: &mut Steps) {
         steps.take_many(READ_STEPS);
-        let ClientRequest {
-            ticket,
+        let Ask {
+            asker,
             deadline,
             request,
         } = request;
@@ -131,7 +175,7 @@ impl Shard {
             Request::Range(range) => self.start_range(range),
             Request::Txn(txn) => Ok(self.start_txn(txn)),
             Request::MemberList { .. } => {
-                effects.answers.push(self.member_list(ticket));
+                self.answer_member_list(asker);
                 return;
             }
             other => unreachable!("not a read: {other:?}"),
@@ -139,14 +183,13 @@ impl Shard {
         match job {
             Ok(job) => self.run_read(
                 Running {
-                    ticket,
+                    asker,
                     deadline,
                     job,
                 },
                 steps,
-                effects,
             ),
-            Err(refusal) => effects.answers.push(self.refuse(ticket, refusal)),
+            Err(refusal) => self.refuse(asker, refusal),
         }
     }
 
@@ -164,9 +207,9 @@ impl Shard {
     }
 
     /// Gives one read a slice, and puts it at the end of the line when it is not finished.
-    fn run_read(&mut self, running: Running, steps: &mut Steps, effects: &mut Effects) {
+    fn run_read(&mut self, running: Running, steps: &mut Steps) {
         let Running {
-            ticket,
+            asker,
             deadline,
             mut job,
         } = running;
@@ -189,12 +232,11 @@ impl Shard {
                     let job = Job::Txn(FoldJob::read(plan.script));
                     return self.run_read(
                         Running {
-                            ticket,
+                            asker,
                             deadline,
                             job,
                         },
                         steps,
-                        effects,
                     );
                 }
             },
@@ -209,15 +251,16 @@ impl Shard {
                     revision,
                     term: self.raft.term(),
                 };
-                effects.answers.push(Answer {
-                    ticket,
+                self.replies.push(Reply {
+                    asker,
+                    index: self.keyspace.committed_index(),
                     header,
                     result,
                 });
             }
             None => {
                 self.reads.running.push_back(Running {
-                    ticket,
+                    asker,
                     deadline,
                     job,
                 });
@@ -226,7 +269,7 @@ impl Shard {
     }
 }
 
-fn needs_leader(request: &Request) -> bool {
+fn is_linearizable(request: &Request) -> bool {
     match request {
         Request::Range(range) => !range.serializable,
         Request::Txn(txn) => !txn.is_serializable(),

@@ -3,23 +3,17 @@
 //! Recovery hands on what the log holds, one record at a time; a record is checked when it comes and
 //! folded when there is time, so a restart never works longer than a slice at once.
 
-use std::collections::VecDeque;
-
 use super::cluster::{ClusterChange, ClusterState};
 use super::entry::{ArchivedEntryBody, EntryBody};
-use super::evaluate::archived_effects;
+use super::folder::Folder;
 use crate::base::HardState;
 use crate::base::planted::Planted;
 use crate::base::{Index, Term};
 use crate::frame::{self, AccessError, Record};
-use crate::keyspace::fold::FoldJob;
+use crate::keyspace::Keyspace;
 use crate::keyspace::steps::Steps;
-use crate::keyspace::{Keyspace, TruncateJob};
 use crate::raft::LogTerms;
 use crate::wal;
-
-/// Steps of taking up an entry, beside its fold.
-const ENTRY_STEPS: usize = 2;
 
 /// State and position of a log that was replayed to its end.
 #[derive(Default)]
@@ -38,19 +32,55 @@ pub struct Replayed {
 #[derive(Debug)]
 pub enum Piece {
     /// The entry after the last one.
-    Entry {
-        /// Its term.
-        term: Term,
-        /// Its index.
-        index: Index,
-        /// Its archive, which is one and says what this build knows.
-        body: Vec<u8>,
-    },
+    Entry(Entry),
     /// Every entry after this index is undone.
     Cut(Index),
     /// Every entry up to this index is committed: what compaction gave up there can be freed now, so
     /// that a restart needs no more memory than the member did before.
     Committed(Index),
+}
+
+/// An entry of a log, checked: its archive is one and says what this build knows.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its term.
+    pub(super) term: Term,
+    /// Its index.
+    pub(super) index: Index,
+    /// Of its record.
+    pub(super) size_bytes: u64,
+    /// Its archive.
+    pub(super) body: Vec<u8>,
+    /// What it changes of members, alarms and version.
+    pub(super) changes: Vec<ClusterChange>,
+}
+
+impl Entry {
+    /// Checks the archive of a record.
+    ///
+    /// # Errors
+    /// When it is not one, or says something this build does not know.
+    pub fn new(record: &Record<'_>) -> Result<Entry, AccessError> {
+        let Record {
+            header,
+            body,
+            bytes,
+        } = record;
+        let unknown = AccessError { length: body.len() };
+        let mut changes = Vec::new();
+        if let ArchivedEntryBody::Cluster(effects) = frame::access::<EntryBody>(body)? {
+            for effect in effects.iter() {
+                changes.push(ClusterChange::try_from(effect).map_err(|_| unknown)?);
+            }
+        }
+        Ok(Entry {
+            term: header.term,
+            index: header.index,
+            size_bytes: bytes.len() as u64,
+            body: body.to_vec(),
+            changes,
+        })
+    }
 }
 
 impl Piece {
@@ -60,15 +90,7 @@ impl Piece {
     /// When an entry's archive is not one, or says something this build does not know.
     pub fn new(recovered: wal::Replayed<'_>) -> Result<Option<Piece>, AccessError> {
         Ok(match recovered {
-            wal::Replayed::Entry(Record { header, body, .. }) => {
-                check(body)?;
-                let (term, index) = (header.term, header.index);
-                Some(Piece::Entry {
-                    term,
-                    index,
-                    body: body.to_vec(),
-                })
-            }
+            wal::Replayed::Entry(record) => Some(Piece::Entry(Entry::new(&record)?)),
             wal::Replayed::Cut { after } => Some(Piece::Cut(after)),
             wal::Replayed::Committed(index) => Some(Piece::Committed(index)),
             wal::Replayed::Checkpoint { .. } => None,
@@ -80,16 +102,9 @@ impl Piece {
 #[derive(Default)]
 pub struct Replayer {
     state: Replayed,
-    /// Taken and not folded.
-    queue: VecDeque<Piece>,
-    job: Option<Job>,
+    folder: Folder,
     /// Whether a floor may have moved and not everything below it is freed.
     reclaiming: bool,
-}
-
-enum Job {
-    Fold(Box<FoldJob>, Vec<u8>),
-    Truncate(TruncateJob),
 }
 
 impl Replayer {
@@ -99,42 +114,16 @@ impl Replayer {
     }
 
     /// Takes pieces, in the order of the log.
+    ///
+    /// # Panics
+    /// When an entry is not the one after the last: recovery hands on entries without gaps.
     pub fn take(&mut self, pieces: impl IntoIterator<Item = Piece>) {
-        self.queue.extend(pieces);
-    }
-
-    /// Folds for what is left of the slice; whether everything taken so far is folded.
-    pub fn run(&mut self, steps: &mut Steps) -> bool {
         let Replayer {
             state,
-            queue,
-            job,
+            folder,
             reclaiming,
         } = self;
-        loop {
-            if let Some(running) = job {
-                let done = match running {
-                    Job::Fold(fold, body) => {
-                        let effects = archived_effects(body);
-                        fold.run(&mut state.keyspace, effects, steps).is_some()
-                    }
-                    Job::Truncate(truncate) => truncate.run(&mut state.keyspace, steps),
-                };
-                if !done {
-                    return false;
-                }
-                *job = None;
-            }
-            if *reclaiming {
-                *reclaiming = state.keyspace.reclaim(steps);
-            }
-            if steps.spent() && !queue.is_empty() {
-                return false;
-            }
-            let Some(piece) = queue.pop_front() else {
-                return true;
-            };
-            steps.take_many(ENTRY_STEPS);
+        for piece in pieces {
             match piece {
                 Piece::Committed(index) => {
                     state.keyspace.commit(index);
@@ -144,21 +133,32 @@ impl Replayer {
                 Piece::Cut(after) => {
                     state.terms.truncate(after);
                     state.cluster.truncate(after);
-                    *job = Some(Job::Truncate(TruncateJob::new(&mut state.keyspace, after)));
+                    folder.truncate(&mut state.keyspace, after);
                 }
-                Piece::Entry { term, index, body } => {
-                    let appended = state.terms.append(term);
-                    assert_eq!(appended, index, "recovery hands on entries without gaps");
-                    for change in cluster_changes(&body) {
-                        state.cluster.fold(index, change);
+                Piece::Entry(entry) => {
+                    let appended = state.terms.append(entry.term, entry.size_bytes);
+                    assert_eq!(
+                        appended, entry.index,
+                        "recovery hands on entries without gaps"
+                    );
+                    for change in entry.changes {
+                        state.cluster.fold(entry.index, change);
                     }
-                    *job = Some(Job::Fold(
-                        Box::new(FoldJob::replay(&mut state.keyspace, index)),
-                        body,
-                    ));
+                    folder.push(entry.index, entry.body);
                 }
             }
         }
+    }
+
+    /// Folds for what is left of the slice; whether everything taken so far is folded, and what it gave up
+    /// freed.
+    pub fn run(&mut self, steps: &mut Steps) -> bool {
+        let keyspace = &mut self.state.keyspace;
+        let folded = self.folder.run(keyspace, steps);
+        if self.reclaiming {
+            self.reclaiming = keyspace.reclaim(steps);
+        }
+        folded && !self.reclaiming
     }
 
     /// The end of the log: what it had committed is shown again.
@@ -167,33 +167,11 @@ impl Replayer {
     /// If something taken is not folded yet.
     #[must_use]
     pub fn finish(self, hard_state: HardState) -> Replayed {
-        assert!(
-            self.queue.is_empty() && self.job.is_none(),
-            "replay everything first"
-        );
+        assert!(!self.folder.has_work(), "replay everything first");
         let mut state = self.state;
         state.keyspace.commit(hard_state.commit);
         state.cluster.commit(hard_state.commit);
         state.hard_state = hard_state;
         state
     }
-}
-
-fn check(body: &[u8]) -> Result<(), AccessError> {
-    let unknown = AccessError { length: body.len() };
-    if let ArchivedEntryBody::Cluster(effects) = frame::access::<EntryBody>(body)? {
-        for effect in effects.iter() {
-            ClusterChange::try_from(effect).map_err(|_| unknown)?;
-        }
-    }
-    Ok(())
-}
-
-fn cluster_changes(body: &[u8]) -> Vec<ClusterChange> {
-    let entry = frame::access::<EntryBody>(body).expect("the entry was checked when it came in");
-    let ArchivedEntryBody::Cluster(effects) = entry else {
-        return Vec::new();
-    };
-    let change = |effect| ClusterChange::try_from(effect).expect("checked when it came in");
-    effects.iter().map(change).collect()
 }

@@ -15,7 +15,8 @@ use super::clock::Moment;
 use super::conditions::Conditions;
 use super::dice::Dice;
 use super::disk::Tear;
-use super::member::{Job, Member, Process, Trap, Watched};
+use super::member::{Job, Member, Process, Trap, Watched, member_id, member_number};
+use super::network::{Fate, Network};
 use super::report::Statistics;
 use super::schedule::Schedule;
 use super::trace::{Line, StartFailure, Trace, What};
@@ -26,9 +27,10 @@ use crate::base::{Index, Instant};
 use crate::keyspace::events::{EventCursor, EventFilter};
 use crate::keyspace::request::KeyRange;
 use crate::keyspace::steps::Steps;
-use crate::raft::Role;
+use crate::raft::{Body, Role};
 use crate::shard::event::{
-    Answer, ClientRequest, Effects, Event, LogEffect, Refusal, Request, Response, Ticket,
+    Answer, ClientRequest, Effects, EndReason, Event, KnownMembers, LogEffect, LogRead,
+    PeerMessage, Refusal, Request, Response, Ticket,
 };
 use crate::wal::{PreparedSegment, SegmentSequence};
 
@@ -40,6 +42,10 @@ const PREPARE_TIME: Duration = Duration::from_millis(5);
 const CHECKER_STEPS: usize = 1 << 30;
 /// After the faults have ended, requests must succeed when this has passed.
 const CALM_GRACE: Duration = Duration::from_secs(10);
+/// How long it takes to notice a closed connection, or to make one.
+const CONNECT_TIME: Duration = Duration::from_millis(1);
+/// How late a timer is: a clock is not exact, and nobody is called again and again within a moment.
+const TICK_LATE: Duration = Duration::from_micros(50);
 /// A member that nothing has disturbed for this long has written everything it had to.
 const UNDISTURBED_MIN: Duration = Duration::from_secs(1);
 /// What such a member wrote this long ago has a seal, or something else behind it.
@@ -56,6 +62,13 @@ pub(super) enum Next {
     Prepared(usize, u32, SegmentSequence),
     Seal(usize, u32),
     Turn(usize, u32),
+    Deliver(Box<Delivery>),
+    /// The first member's connection to the second is a new one.
+    Disconnected(usize, usize),
+    Known(usize, u32, Box<KnownMembers>),
+    LogRead(usize, u32, Box<LogRead>),
+    Mend,
+    Unwipe(usize),
     Burst,
     Fault,
     /// The faults end.
@@ -66,6 +79,16 @@ pub(super) enum Next {
     /// Everything was answered, or will not be.
     LastReads,
     Over,
+}
+
+/// A message on its way.
+#[derive(Clone, Debug)]
+pub(super) struct Delivery {
+    from: usize,
+    to: usize,
+    /// The receiver's life when it was sent: it does not survive a connection.
+    life: u32,
+    message: PeerMessage,
 }
 
 /// Everything of one run.
@@ -79,6 +102,8 @@ pub(super) struct Cluster {
     pub(super) trace: Trace,
     pub(super) statistics: Statistics,
     pub(super) phase: Phase,
+    pub(super) network: Network,
+    network_dice: Dice,
     workload: Workload,
     replicas: Replicas,
     history: History,
@@ -107,10 +132,10 @@ pub(super) enum Phase {
 impl Cluster {
     pub(super) fn new(options: Options) -> Cluster {
         let seed = options.seed;
-        let conditions = Conditions::of(&mut Dice::new(seed, 1));
+        let conditions = Conditions::of(options.members, &mut Dice::new(seed, 1));
         let mut dice = Dice::new(seed, 2);
         let members = (0..options.members)
-            .map(|number| Member::new(number, &conditions, &mut dice))
+            .map(|number| Member::new(number, options.members, &conditions, &mut dice))
             .collect();
         let everything = KeyRange {
             key: bytes::Bytes::from_static(b"\0"),
@@ -128,6 +153,8 @@ impl Cluster {
             options,
             statistics: Statistics::default(),
             phase: Phase::Faults,
+            network: Network::new(options.members),
+            network_dice: Dice::new(seed, 4),
             replicas: Replicas::default(),
             cursor: EventCursor::at(history.model().revision() + 1),
             filter: EventFilter::new(&everything, false),
@@ -184,12 +211,15 @@ impl Cluster {
         match next {
             Next::Start(member) => self.start(member),
             Next::Tick(member, life) => {
-                if self.process(member, life).is_none() {
+                let now = self.now;
+                let Some(process) = self.process(member, life) else {
+                    return Ok(());
+                };
+                // A tick that was planned before an earlier one became necessary.
+                if process.tick_planned.is_none_or(|planned| planned > now) {
                     return Ok(());
                 }
-                let tick = Duration::from_millis(TICK_MILLIS);
-                let after = self.members[member].clock.true_time(tick);
-                self.plan_in(after, Next::Tick(member, life));
+                process.tick_planned = None;
                 let memory_used_bytes = 0;
                 self.hand_in(member, Event::Tick { memory_used_bytes })
             }
@@ -202,6 +232,40 @@ impl Cluster {
                 };
                 process.turn_planned = false;
                 self.hand_in(member, Event::Continue)
+            }
+            Next::Deliver(delivery) => self.deliver(*delivery),
+            Next::Disconnected(member, peer) => {
+                if self.network.is_cut(member, peer) || self.members[member].process.is_none() {
+                    return Ok(());
+                }
+                self.line(member, What::Disconnected { from: peer });
+                self.hand_in(member, Event::PeerDisconnected(member_id(peer)))
+            }
+            Next::Known(member, life, known) => {
+                if self.process(member, life).is_none() {
+                    return Ok(());
+                }
+                self.members[member].known = (*known).clone();
+                let (others, confirmed) = (known.incarnations.len(), known.confirmed);
+                self.line(member, What::Knows { others, confirmed });
+                self.hand_in(member, Event::KnownMembersStored(*known))
+            }
+            Next::LogRead(member, life, read) => {
+                if self.process(member, life).is_none() {
+                    return Ok(());
+                }
+                let index = read.index.0;
+                self.line(member, What::LogRead { index });
+                let bytes = self.members[member].read_log(&read);
+                self.hand_in(member, Event::LogRead { read: *read, bytes })
+            }
+            Next::Mend => {
+                self.mend();
+                Ok(())
+            }
+            Next::Unwipe(member) => {
+                self.unwipe(member);
+                Ok(())
             }
             Next::Burst => self.burst(),
             Next::Fault => {
@@ -235,9 +299,16 @@ impl Cluster {
         | Next::Written(member, _)
         | Next::Prepared(member, ..)
         | Next::Seal(member, _)
-        | Next::Turn(member, _)) = *next
+        | Next::Turn(member, _)
+        | Next::Disconnected(member, _)
+        | Next::Known(member, ..)
+        | Next::LogRead(member, ..)) = *next
         else {
-            return None;
+            let Next::Deliver(delivery) = next else {
+                return None;
+            };
+            let until = self.members[delivery.to].paused_until;
+            return (until > self.now).then_some(delivery.to);
         };
         (self.members[member].paused_until > self.now).then_some(member)
     }
@@ -321,7 +392,10 @@ impl Cluster {
             self.replicas.lone_restart(number, last)?;
         }
         self.observe(number)?;
-        self.schedule.plan(self.now, Next::Tick(number, life));
+        self.plan_more(number);
+        for peer in (0..self.members.len()).filter(|&peer| peer != number) {
+            self.plan_in(CONNECT_TIME, Next::Disconnected(peer, number));
+        }
         Ok(())
     }
 
@@ -334,6 +408,10 @@ impl Cluster {
                 .count() as u64;
             let after = self.dice.around(self.conditions.down_max);
             self.plan_in(after, Next::Start(number));
+            // The kernel of a machine that lives closes what its processes leave behind.
+            for peer in (0..self.members.len()).filter(|&peer| peer != number && power.is_none()) {
+                self.plan_in(CONNECT_TIME, Next::Disconnected(peer, number));
+            }
         }
         self.line(number, power.map_or(What::Killed, What::PowerCut));
         self.members[number].die(power, &mut self.dice, self.now);
@@ -372,14 +450,95 @@ impl Cluster {
                 self.log_effect(number, effect);
             }
         }
+        for (to, message) in effects.messages.drain(..) {
+            alive = alive && self.survives(number);
+            if alive {
+                self.send(number, member_number(to), message);
+            }
+        }
+        for read in effects.log_reads.drain(..) {
+            if alive {
+                let life = self.members[number].life;
+                let after = self.dice.around(self.conditions.sync_time);
+                self.plan_in(after, Next::LogRead(number, life, Box::new(read)));
+            }
+        }
+        if let Some(known) = effects.known_members.take()
+            && alive
+        {
+            let life = self.members[number].life;
+            let after = self.sync_time(number);
+            self.plan_in(after, Next::Known(number, life, Box::new(known)));
+        }
         for answer in effects.answers.drain(..) {
             alive = alive && self.survives(number);
             if alive {
                 self.answered(number, &answer)?;
             }
         }
+        let end = effects.end.take().filter(|_| alive);
         self.effects = effects;
+        end.map_or(Ok(()), |reason| self.ended(number, reason))
+    }
+
+    /// A member says that it must not go on.
+    fn ended(&mut self, number: usize, reason: EndReason) -> Verdict {
+        let (words, expected) = match reason {
+            EndReason::Removed => ("removed", false),
+            EndReason::OtherDirectory => ("other directory", self.members[number].is_wiped()),
+            EndReason::Diverged(_) => ("diverged", false),
+        };
+        self.line(number, What::Ended(words));
+        if !expected {
+            return Err(broken(
+                Promise::OneHistory,
+                format_args!("member {number} gives up: {reason}"),
+            ));
+        }
+        self.unwipe(number);
         Ok(())
+    }
+
+    fn send(&mut self, from: usize, to: usize, message: PeerMessage) {
+        let (what, term) = kind_of_message(&message);
+        self.line(from, What::Sends { to, what, term });
+        let fate = self
+            .network
+            .fate(from, to, self.now, &mut self.network_dice);
+        let life = self.members[to].life;
+        let deliver = |message| {
+            Next::Deliver(Box::new(Delivery {
+                from,
+                to,
+                life,
+                message,
+            }))
+        };
+        match fate {
+            Fate::Lost => {}
+            Fate::Twice(first, second) if matches!(message, PeerMessage::Raft { .. }) => {
+                self.schedule.plan(first, deliver(message.clone()));
+                self.schedule.plan(second, deliver(message));
+            }
+            // A connection never doubles what consensus does not look at.
+            Fate::Once(at) | Fate::Twice(at, _) => self.schedule.plan(at, deliver(message)),
+        }
+    }
+
+    fn deliver(&mut self, delivery: Delivery) -> Verdict {
+        let Delivery {
+            from,
+            to,
+            life,
+            message,
+        } = delivery;
+        if self.network.is_cut(from, to) || self.process(to, life).is_none() {
+            return Ok(());
+        }
+        let (what, term) = kind_of_message(&message);
+        self.line(to, What::Receives { from, what, term });
+        let from = member_id(from);
+        self.hand_in(to, Event::Peer { from, message })
     }
 
     /// Whether a member lives to perform its next effect.
@@ -524,10 +683,26 @@ impl Cluster {
         let Some(process) = &mut member.process else {
             return;
         };
+        let tick = member.clock.true_time(Duration::from_millis(TICK_MILLIS));
+        let local = member.clock.read(self.now);
+        let due = process
+            .shard
+            .next_deadline()
+            .map(|deadline| member.clock.true_time(deadline.since(local)));
+        // Not within this moment: a member that is late is not called again and again.
+        let after = due.map_or(tick, |due| due.min(tick)) + TICK_LATE;
+        let tick_at = self.now.after(after);
+        let tick = process.tick_planned.is_none_or(|planned| planned > tick_at);
+        if tick {
+            process.tick_planned = Some(tick_at);
+        }
         let seal = !process.seal_planned && process.shard.needs_seal();
         let turn = !process.turn_planned && process.shard.has_work();
         process.seal_planned |= seal;
         process.turn_planned |= turn;
+        if tick {
+            self.schedule.plan(tick_at, Next::Tick(number, life));
+        }
         if seal {
             let idle = Duration::from_micros(SEAL_IDLE_MICROS);
             self.plan_in(idle, Next::Seal(number, life));
@@ -667,9 +842,8 @@ impl Cluster {
                 member: number,
                 life: member.life,
             };
-            self.replicas.leads(life, raft.term(), |index| {
-                raft.terms().term_at(index).filter(|_| index > Index(0))
-            })?;
+            self.replicas
+                .leads(life, raft.term(), |index| raft.log().term_at(index))?;
             leader_term = Some(What::Leads {
                 term: raft.term().0,
             });
@@ -740,6 +914,7 @@ impl Cluster {
     fn calm(&mut self) -> Verdict {
         self.phase = Phase::Calm { since: self.now };
         self.line(0, What::Calm);
+        self.mend();
         for number in 0..self.members.len() {
             self.relieve(number);
         }
@@ -796,9 +971,40 @@ fn member_trap(member: &Member) -> Option<Trap> {
 fn held(shard: &crate::shard::Shard, index: Index) -> Option<Held> {
     Some(Held {
         index,
-        term: shard.raft().terms().term_at(index)?,
+        term: shard.raft().log().term_at(index)?,
         digest: shard.keyspace().digest(index)?.0,
     })
+}
+
+/// What a message is, and its term, for the trace.
+fn kind_of_message(message: &PeerMessage) -> (&'static str, u64) {
+    let PeerMessage::Raft { message, .. } = message else {
+        return match message {
+            PeerMessage::Introduce(_) => ("introduction", 0),
+            PeerMessage::Forward { .. } => ("forward", 0),
+            _ => ("forwarded", 0),
+        };
+    };
+    let kind = match &message.body {
+        Body::VoteRequest(request) if request.pre => "pre-vote request",
+        Body::VoteRequest(_) => "vote request",
+        Body::VoteResponse(response) if response.granted => "vote",
+        Body::VoteResponse(_) => "no vote",
+        Body::Append(append) if append.entries.is_empty() => "probe",
+        Body::Append(_) => "append",
+        Body::AppendResponse(_) => "append response",
+        Body::Heartbeat(_) => "heartbeat",
+        Body::HeartbeatResponse(_) => "heartbeat response",
+        Body::ReadRequest(_) => "read request",
+        Body::ReadResponse { .. } => "read response",
+        Body::TimeoutNow => "timeout now",
+        Body::NewerTerm => "newer term",
+        Body::IdentityQuestion => "identity question",
+        Body::IdentityConfirmed { .. } => "identity confirmed",
+        Body::IdentityRefused { .. } => "identity refused",
+        Body::Removed => "removed",
+    };
+    (kind, message.term.0)
 }
 
 fn kind_of(result: &Result<Response, Refusal>) -> &'static str {

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::dice::Dice;
+use super::network::Weather;
 use crate::wal::Geometry;
 
 /// A kind of fault.
@@ -33,6 +34,18 @@ pub enum FaultKind {
     Spoil,
     /// The clock runs at another rate.
     Drift,
+    /// All machines lose power at once.
+    Blackout,
+    /// Connections break, and are made again at once.
+    Reset,
+    /// One member does not hear another one for a while.
+    CutOff,
+    /// The members fall into two groups for a while.
+    Partition,
+    /// Messages are lost, doubled, late and out of order for a while.
+    Storm,
+    /// A member starts with an empty directory.
+    Wipe,
 }
 
 /// The faults with the range of their weights. A weight is chosen per seed; often it is zero.
@@ -48,6 +61,16 @@ const WEIGHTS: &[(FaultKind, u64)] = &[
     (FaultKind::ReadError, 2),
     (FaultKind::Spoil, 8),
     (FaultKind::Drift, 30),
+    (FaultKind::Blackout, 2),
+];
+
+/// Those that need more than one member.
+const PEER_WEIGHTS: &[(FaultKind, u64)] = &[
+    (FaultKind::Reset, 15),
+    (FaultKind::CutOff, 15),
+    (FaultKind::Partition, 15),
+    (FaultKind::Storm, 15),
+    (FaultKind::Wipe, 3),
 ];
 
 /// What one run is like.
@@ -77,14 +100,25 @@ pub struct Conditions {
     pub turn_steps: usize,
     /// How long a member is down after a crash, at most.
     pub down_max: Duration,
+    /// How long a network fault lasts, at most.
+    pub network_fault_max: Duration,
+    /// `--election-timeout` of every member.
+    pub election_timeout: Duration,
+    /// Bytes of the newest entries that a member keeps in memory for others.
+    pub recent_bytes_max: usize,
+    /// Whether elections begin with a question.
+    pub pre_vote: bool,
+    /// What the links are like in a storm.
+    pub storm: Weather,
 }
 
 impl Conditions {
     /// The conditions of one seed.
     #[must_use]
-    pub fn of(dice: &mut Dice) -> Conditions {
+    pub fn of(members: usize, dice: &mut Dice) -> Conditions {
         let mut faults = Vec::new();
-        for &(kind, most) in WEIGHTS {
+        let peers = if members > 1 { PEER_WEIGHTS } else { &[] };
+        for &(kind, most) in WEIGHTS.iter().chain(peers) {
             let weight = if dice.below(4) == 0 {
                 0
             } else {
@@ -109,6 +143,18 @@ impl Conditions {
             value_long_max: usize::try_from(value_long_max).expect("far below a segment"),
             turn_steps: [7, 64, 2_048, 2_048][dice.place(4)],
             down_max: dice.time(millis(20), millis(2_000)),
+            network_fault_max: dice.time(millis(300), millis(8_000)),
+            election_timeout: dice.time(millis(300), millis(1_500)),
+            recent_bytes_max: [0, 4_096, 65_536, 1 << 24][dice.place(4)],
+            pre_vote: dice.below(4) != 0,
+            storm: Weather {
+                lost_per_million: dice.below(200_000),
+                doubled_per_million: dice.below(200_000),
+                held_per_million: dice.below(300_000),
+                delay_min: Duration::from_micros(50),
+                delay_max: dice.time(millis(1), millis(100)),
+                held_max: dice.time(millis(10), millis(3_000)),
+            },
         }
     }
 }

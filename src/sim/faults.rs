@@ -9,13 +9,16 @@ use super::checker::Verdict;
 use super::cluster::{Cluster, Next, vouched_before};
 use super::conditions::FaultKind;
 use super::disk::{Damage, Tear};
-use super::member::{DiskFaults, Trap, drift_ppm};
+use super::member::{DiskFaults, Member, Trap, drift_ppm};
+use super::network::Weather;
 use super::trace::What;
+use crate::raft::Role;
 
 /// A trap springs within so many effects.
 const TRAP_EFFECTS_MAX: u64 = 60;
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 const SLOW_MAX: Duration = Duration::from_secs(4);
+const WIPED_MAX: Duration = Duration::from_secs(20);
 const FULL_MAX: Duration = Duration::from_secs(2);
 
 impl Cluster {
@@ -24,7 +27,7 @@ impl Cluster {
         let Some(kind) = self.dice.weighted(&self.conditions.faults) else {
             return Ok(());
         };
-        let number = self.dice.place(self.members.len());
+        let number = self.victim();
         if self.inflict(number, kind) {
             *self.statistics.faults.entry(kind).or_default() += 1;
         }
@@ -84,13 +87,118 @@ impl Cluster {
                 self.members[number].clock.set_drift(drift, self.now);
                 self.line(number, What::Drift(drift));
             }
+            FaultKind::Blackout => {
+                for number in 0..self.members.len() {
+                    let tear = self.tear();
+                    self.crash(number, Some(tear));
+                }
+            }
+            FaultKind::Reset => self.reset(number),
+            FaultKind::CutOff => {
+                let to = self.another(number);
+                self.network.cut(number, to);
+                self.line(number, What::CutOff { to });
+                self.plan_mending();
+            }
+            FaultKind::Partition => self.partition(number),
+            FaultKind::Storm => {
+                self.network.set_weather(self.conditions.storm);
+                self.line(number, What::Stormy);
+                self.plan_mending();
+            }
+            FaultKind::Wipe if running => return self.wipe(number),
             FaultKind::Kill
+            | FaultKind::Wipe
             | FaultKind::TrapKill
             | FaultKind::TrapPowerCut
             | FaultKind::Pause
             | FaultKind::SyncFailure => return false,
         }
         true
+    }
+
+    /// Any member, the leader more often than others.
+    fn victim(&mut self) -> usize {
+        let any = self.dice.place(self.members.len());
+        let leads = |member: &Member| {
+            let process = member.process.as_ref();
+            process.is_some_and(|process| process.shard.raft().role() == Role::Leader)
+        };
+        let leader = self.members.iter().position(leads);
+        let at_leader = self.dice.below(3) == 0;
+        leader.filter(|_| at_leader).unwrap_or(any)
+    }
+
+    /// Any member but this one.
+    fn another(&mut self, number: usize) -> usize {
+        (number + 1 + self.dice.place(self.members.len() - 1)) % self.members.len()
+    }
+
+    fn plan_mending(&mut self) {
+        let after = self.dice.around(self.conditions.network_fault_max / 2);
+        self.plan_in(after, Next::Mend);
+    }
+
+    /// A connection breaks and is made again.
+    fn reset(&mut self, number: usize) {
+        let other = self.another(number);
+        self.plan_in(Duration::from_micros(1), Next::Disconnected(number, other));
+        self.plan_in(Duration::from_micros(1), Next::Disconnected(other, number));
+    }
+
+    /// Two groups, `number` in the first: any, or it alone, which is the hardest for a leader.
+    fn partition(&mut self, number: usize) {
+        let alone = self.dice.below(3) == 0;
+        let group = if alone { 0 } else { self.dice.number() } | 1 << number;
+        let groups: Vec<usize> = (0..self.members.len())
+            .map(|member| usize::from(group & (1 << member) != 0))
+            .collect();
+        self.network.partition(&groups);
+        let mask = (1 << self.members.len()) - 1;
+        self.line(
+            number,
+            What::Partition {
+                group: group & mask,
+            },
+        );
+        self.plan_mending();
+    }
+
+    /// The links work again. Connections that were stuck are made anew.
+    pub(super) fn mend(&mut self) {
+        self.network.mend();
+        self.network.set_weather(Weather::FAIR);
+        self.line(0, What::Mended);
+        for one in 0..self.members.len() {
+            for other in (0..self.members.len()).filter(|&other| other != one) {
+                self.plan_in(Duration::from_millis(1), Next::Disconnected(one, other));
+            }
+        }
+    }
+
+    /// A member loses its directory and comes back without anything; one at a time.
+    fn wipe(&mut self, number: usize) -> bool {
+        let incarnation = self.dice.number();
+        if self.members.iter().any(Member::is_wiped) || !self.members[number].known.confirmed {
+            return false;
+        }
+        self.crash(number, None);
+        self.members[number].wipe(incarnation);
+        self.line(number, What::Wiped);
+        let after = self.dice.around(WIPED_MAX / 2);
+        self.plan_in(after, Next::Unwipe(number));
+        true
+    }
+
+    /// An operator notices a member without its directory, and brings that back.
+    pub(super) fn unwipe(&mut self, number: usize) {
+        if self.members[number].is_wiped() {
+            self.crash(number, None);
+            self.members[number].unwipe();
+            self.line(number, What::Restored);
+            let after = self.dice.around(self.conditions.down_max);
+            self.plan_in(after, Next::Start(number));
+        }
     }
 
     fn tear(&mut self) -> Tear {
@@ -136,6 +244,7 @@ impl Cluster {
 
     /// Every fault of a member ends.
     pub(super) fn relieve(&mut self, number: usize) {
+        self.unwipe(number);
         let member = &mut self.members[number];
         member.faults = DiskFaults::default();
         member.trap = None;

@@ -4,8 +4,6 @@
 //! product's own replay folds them, what recovery asks for is repaired, and everything is synced before
 //! anything counts as durable.
 
-use std::time::Duration;
-
 use super::clock::{Clock, Moment};
 use super::conditions::Conditions;
 use super::dice::Dice;
@@ -15,7 +13,8 @@ use crate::base::limits::PAGE_SIZE_BYTES;
 use crate::base::planted::{Defect, Planted};
 use crate::base::{ClusterId, Incarnation, Index, Instant, MemberId, ShardId};
 use crate::keyspace::steps::Steps;
-use crate::shard::event::{Identity, Member as ShardMember};
+use crate::raft::Windows;
+use crate::shard::event::{Identity, KnownMembers, LogRead, Member as ShardMember};
 use crate::shard::replay::{Piece, Replayer};
 use crate::shard::{Settings, Shard};
 use crate::wal::{
@@ -30,6 +29,9 @@ const REPLAY_STEPS: usize = 1 << 20;
 /// One member of the cluster, running or not.
 pub(super) struct Member {
     number: usize,
+    /// Members of the cluster.
+    count: usize,
+    conditions: Conditions,
     pub(super) disk: Disk,
     pub(super) clock: Clock,
     pub(super) process: Option<Process>,
@@ -40,6 +42,12 @@ pub(super) struct Member {
     /// Since when nothing has kept it from sealing its log, by its own clock.
     pub(super) undisturbed_since: Instant,
     pub(super) faults: DiskFaults,
+    /// The directory's identity.
+    incarnation: Incarnation,
+    /// What is stored beside the log.
+    pub(super) known: KnownMembers,
+    /// What a wiped member had before.
+    aside: Option<(Disk, Incarnation, KnownMembers)>,
     /// It dies after so many further effects.
     pub(super) trap: Option<Trap>,
 }
@@ -74,6 +82,8 @@ pub(super) struct Process {
     /// Whether a seal, or another turn, is planned.
     pub(super) seal_planned: bool,
     pub(super) turn_planned: bool,
+    /// When the next tick is planned; another one is stale.
+    pub(super) tick_planned: Option<Moment>,
     pub(super) watched: Watched,
 }
 
@@ -109,10 +119,20 @@ impl Job {
 }
 
 impl Member {
-    pub(super) fn new(number: usize, conditions: &Conditions, dice: &mut Dice) -> Member {
+    pub(super) fn new(
+        number: usize,
+        count: usize,
+        conditions: &Conditions,
+        dice: &mut Dice,
+    ) -> Member {
         let clock = Clock::new(dice.below(1 << 40), drift_ppm(dice), Moment(0));
         Member {
             number,
+            count,
+            conditions: conditions.clone(),
+            incarnation: Incarnation(number as u128 + 1),
+            known: KnownMembers::default(),
+            aside: None,
             disk: Disk::new(Geometry::new(conditions.segment_size_bytes)),
             clock,
             process: None,
@@ -125,37 +145,78 @@ impl Member {
     }
 
     fn id(&self) -> MemberId {
-        MemberId(self.number as u64 + 1)
+        member_id(self.number)
+    }
+
+    /// An empty directory takes the place of the member's own.
+    pub(super) fn wipe(&mut self, incarnation: u64) {
+        let empty = Disk::new(self.disk.geometry());
+        let disk = std::mem::replace(&mut self.disk, empty);
+        let known = std::mem::take(&mut self.known);
+        self.aside = Some((disk, self.incarnation, known));
+        self.incarnation = Incarnation(u128::from(incarnation) << 64 | u128::from(incarnation));
+    }
+
+    /// The member gets its own directory back, if it had lost it.
+    pub(super) fn unwipe(&mut self) {
+        if let Some((disk, incarnation, known)) = self.aside.take() {
+            (self.disk, self.incarnation, self.known) = (disk, incarnation, known);
+        }
+    }
+
+    /// Whether it runs, or will run, on a directory that is not its own.
+    pub(super) fn is_wiped(&self) -> bool {
+        self.aside.is_some()
+    }
+
+    /// A part of a segment as the page cache has it.
+    pub(super) fn read_log(&self, read: &LogRead) -> Vec<u8> {
+        let file = self.disk.read(read.location.segment);
+        let from = usize::try_from(read.location.offset).expect("an offset fits in an address");
+        let size = usize::try_from(read.size_bytes).expect("a read fits in memory");
+        let to = file.len().min(from.saturating_add(size));
+        let mut bytes = file[from.min(to)..to].to_vec();
+        let jobs = self.process.iter().flat_map(|process| &process.job);
+        for (segment, offset, written) in jobs.flat_map(Job::writes) {
+            let offset = usize::try_from(offset).expect("an offset fits in an address");
+            if segment == read.location.segment && offset < to && offset + written.len() > from {
+                let (first, last) = (offset.max(from), to.min(offset + written.len()));
+                bytes[first - from..last - from]
+                    .copy_from_slice(&written[first - offset..last - offset]);
+            }
+        }
+        bytes
     }
 
     fn log_identity(&self) -> LogIdentity {
         LogIdentity {
             cluster: CLUSTER,
             member: self.id(),
-            incarnation: Incarnation(self.number as u128 + 1),
+            incarnation: self.incarnation,
             shard: ShardId(0),
         }
     }
 
     fn settings(&self, seed: u64, planted: Planted) -> Settings {
-        let name = format!("m{}", self.number);
+        let conditions = &self.conditions;
         Settings {
             shard: ShardId(0),
             identity: Identity {
                 cluster: CLUSTER,
                 member: self.id(),
             },
-            member: ShardMember {
-                id: self.id(),
-                peer_urls: vec![format!("http://{name}:2380")],
-                client_urls: vec![format!("http://{name}:2379")],
-                name,
-                is_learner: false,
-            },
+            member: introduction(self.number),
+            incarnation: self.incarnation,
+            known: self.known.clone(),
+            initial_members: (0..self.count).map(introduction).collect(),
+            heartbeat_interval: conditions.election_timeout / 10,
+            pre_vote: conditions.pre_vote,
+            windows: Windows::default(),
+            recent_bytes_max: conditions.recent_bytes_max,
             version: (3, 7),
             quota_bytes: None,
             memory_budget_bytes: u64::MAX,
-            election_timeout: Duration::from_secs(1),
+            election_timeout: conditions.election_timeout,
             seed,
             planted,
         }
@@ -208,6 +269,7 @@ impl Member {
             last_write: now,
             seal_planned: false,
             turn_planned: false,
+            tick_planned: None,
             watched,
         });
         Ok(torn)
@@ -239,6 +301,27 @@ impl Member {
         if let Some(tear) = power {
             self.disk.power_cut(tear, dice, self.clock.read(now));
         }
+    }
+}
+
+/// The id of a member, counted from zero.
+pub(super) fn member_id(number: usize) -> MemberId {
+    MemberId(number as u64 + 1)
+}
+
+/// The member with an id.
+pub(super) fn member_number(id: MemberId) -> usize {
+    usize::try_from(id.0 - 1).expect("members are few")
+}
+
+fn introduction(number: usize) -> ShardMember {
+    let name = format!("m{number}");
+    ShardMember {
+        id: member_id(number),
+        peer_urls: vec![format!("http://{name}:2380")],
+        client_urls: vec![format!("http://{name}:2379")],
+        name,
+        is_learner: false,
     }
 }
 

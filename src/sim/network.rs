@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::clock::Moment;
 use super::dice::Dice;
 
 /// How the links behave at present.
@@ -44,6 +45,8 @@ pub struct Network {
     weather: Weather,
     /// `cut[from * members + to]`: nothing arrives.
     cut: Vec<bool>,
+    /// When the last message of each link arrives that keeps its turn.
+    last: Vec<Moment>,
 }
 
 /// When the copies of one message arrive.
@@ -51,10 +54,10 @@ pub struct Network {
 pub enum Fate {
     /// Never.
     Lost,
-    /// After this time.
-    Once(Duration),
-    /// After each of these times.
-    Twice(Duration, Duration),
+    /// Once.
+    Once(Moment),
+    /// Twice.
+    Twice(Moment, Moment),
 }
 
 impl Network {
@@ -65,6 +68,7 @@ impl Network {
             members,
             weather: Weather::FAIR,
             cut: vec![false; members * members],
+            last: vec![Moment(0); members * members],
         }
     }
 
@@ -74,26 +78,30 @@ impl Network {
     }
 
     /// What becomes of a message from one member to another.
-    pub fn fate(&self, from: usize, to: usize, dice: &mut Dice) -> Fate {
+    pub fn fate(&mut self, from: usize, to: usize, now: Moment, dice: &mut Dice) -> Fate {
         if self.is_cut(from, to) || dice.chance(self.weather.lost_per_million) {
             return Fate::Lost;
         }
-        let first = self.delay(dice);
+        let first = self.arrival(from, to, now, dice);
         if dice.chance(self.weather.doubled_per_million) {
-            Fate::Twice(first, self.delay(dice))
+            Fate::Twice(first, self.arrival(from, to, now, dice))
         } else {
             Fate::Once(first)
         }
     }
 
-    fn delay(&self, dice: &mut Dice) -> Duration {
+    /// Messages of one link arrive in order, but for those that are held up.
+    fn arrival(&mut self, from: usize, to: usize, now: Moment, dice: &mut Dice) -> Moment {
         let weather = &self.weather;
-        let longest = if dice.chance(weather.held_per_million) {
-            weather.held_max
-        } else {
-            weather.delay_max
-        };
-        dice.time(weather.delay_min, longest.max(weather.delay_min))
+        if dice.chance(weather.held_per_million) {
+            let longest = weather.held_max.max(weather.delay_min);
+            return now.after(dice.time(weather.delay_min, longest));
+        }
+        let longest = weather.delay_max.max(weather.delay_min);
+        let at = now.after(dice.time(weather.delay_min, longest));
+        let last = &mut self.last[from * self.members + to];
+        *last = at.max(*last);
+        *last
     }
 
     /// Whether nothing arrives from one member at another. Also asked when a message arrives: what was
@@ -133,8 +141,8 @@ mod tests {
         let mut network = Network::new(3);
         let mut dice = Dice::new(1, 0);
         network.cut(0, 1);
-        assert_eq!(network.fate(0, 1, &mut dice), Fate::Lost);
-        assert_ne!(network.fate(1, 0, &mut dice), Fate::Lost);
+        assert_eq!(network.fate(0, 1, Moment(0), &mut dice), Fate::Lost);
+        assert_ne!(network.fate(1, 0, Moment(0), &mut dice), Fate::Lost);
         network.partition(&[0, 0, 1]);
         assert!(!network.is_cut(0, 1) && !network.is_cut(1, 0));
         assert!(network.is_cut(0, 2) && network.is_cut(2, 1));
@@ -154,7 +162,7 @@ mod tests {
         let mut dice = Dice::new(1, 0);
         let (mut lost, mut twice) = (0, 0);
         for _ in 0..10_000 {
-            match network.fate(0, 1, &mut dice) {
+            match network.fate(0, 1, Moment(0), &mut dice) {
                 Fate::Lost => lost += 1,
                 Fate::Once(_) => {}
                 Fate::Twice(..) => twice += 1,

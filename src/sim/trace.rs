@@ -85,6 +85,37 @@ pub enum What {
     Truncated {
         index: u64,
     },
+    Sends {
+        to: usize,
+        what: &'static str,
+        term: u64,
+    },
+    Receives {
+        from: usize,
+        what: &'static str,
+        term: u64,
+    },
+    Disconnected {
+        from: usize,
+    },
+    LogRead {
+        index: u64,
+    },
+    Knows {
+        others: usize,
+        confirmed: bool,
+    },
+    Ended(&'static str),
+    Wiped,
+    Stormy,
+    Fair,
+    CutOff {
+        to: usize,
+    },
+    Partition {
+        group: u64,
+    },
+    Mended,
     Asked {
         operation: u32,
         kind: &'static str,

@@ -26,6 +26,7 @@
 
 pub mod append;
 pub mod damage;
+pub mod read;
 pub mod record;
 pub mod recover;
 pub mod retain;
@@ -36,6 +37,7 @@ pub mod stage;
 pub use crate::base::HardState;
 pub use append::{Appender, Commit, CommitStep, Durable, PreparedSegment, SegmentOpening, Staged};
 pub use damage::{Damage, Outcome, Refusal};
+pub use read::entries;
 pub use record::CommitSequence;
 pub use recover::{Recovered, Recovery, Replayed, SegmentFile};
 pub use retain::{Location, SegmentSummary};

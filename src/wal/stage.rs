@@ -60,15 +60,19 @@ impl Staging {
         body: &T,
     ) -> Result<Range<usize>, StageError> {
         self.check_room()?;
-        let before = Index(index.0 - 1);
-        let mut batch = self.open(before);
-        let result = self.encoder.entry(term, index, body, &mut batch.buffer);
-        if let Ok(range) = &result {
-            self.size_bytes += range.len() as u64;
-            batch.add_entry(index);
+        self.open(Index(index.0 - 1));
+        let batch = self.batches.back_mut().expect("one is open");
+        match self.encoder.entry(term, index, body, &mut batch.buffer) {
+            Ok(range) => {
+                self.size_bytes += range.len() as u64;
+                batch.add_entry(index);
+                Ok(range)
+            }
+            Err(error) => {
+                self.drop_empty();
+                Err(error.into())
+            }
         }
-        self.close(batch);
-        Ok(result?)
     }
 
     /// Copies an entry that another member encoded.
@@ -80,13 +84,12 @@ impl Staging {
         }
         self.check_room()?;
         let index = record.header.index;
-        let mut batch = self.open(Index(index.0 - 1));
+        let batch = self.open(Index(index.0 - 1));
         let start = batch.buffer.len();
         batch.buffer.extend_from_slice(record.bytes);
         let range = start..batch.buffer.len();
-        self.size_bytes += range.len() as u64;
         batch.add_entry(index);
-        self.close(batch);
+        self.size_bytes += range.len() as u64;
         Ok(range)
     }
 
@@ -96,14 +99,13 @@ impl Staging {
         for batch in &mut self.batches {
             batch.durable_index = after.min(batch.durable_index);
         }
-        let mut batch = self.open(after);
+        let batch = self.open(after);
         let lowest = batch
             .extent
             .cut_after
             .map_or(after, |lowest| lowest.min(after));
         batch.extent.cut_after = Some(lowest);
-        self.mark(&mut batch, RecordKind::Truncate, term, after, after);
-        self.close(batch);
+        self.size_bytes += batch.mark(RecordKind::Truncate, term, after, after);
         Ok(())
     }
 
@@ -115,9 +117,8 @@ impl Staging {
         last_index: Index,
     ) -> Result<(), StageError> {
         self.check_room()?;
-        let mut batch = self.open(last_index);
-        self.mark(&mut batch, RecordKind::Checkpoint, term, index, last_index);
-        self.close(batch);
+        let batch = self.open(last_index);
+        self.size_bytes += batch.mark(RecordKind::Checkpoint, term, index, last_index);
         Ok(())
     }
 
@@ -125,8 +126,8 @@ impl Staging {
     pub(crate) fn seal(&mut self, term: Term, last_index: Index) {
         let mut batch = self.new_batch(last_index);
         batch.is_seal = true;
-        self.mark(&mut batch, RecordKind::Seal, term, last_index, last_index);
-        self.close(batch);
+        self.size_bytes += batch.mark(RecordKind::Seal, term, last_index, last_index);
+        self.batches.push_back(batch);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -177,22 +178,22 @@ impl Staging {
         Ok(())
     }
 
-    /// The last batch if it takes another record, else a new one. Goes back with [`Self::close`].
-    fn open(&mut self, last_index: Index) -> Batch {
+    /// The last batch, a new one unless the last takes another record. It stays where it is: a batch is
+    /// larger than some records.
+    fn open(&mut self, last_index: Index) -> &mut Batch {
         let soft = self.geometry.commit_size_soft_bytes();
-        let open = |batch: &mut Batch| (batch.buffer.len() as u64) < soft && !batch.is_seal;
-        match self.batches.pop_back_if(open) {
-            Some(batch) => batch,
-            None => self.new_batch(last_index),
+        let open = |batch: &Batch| (batch.buffer.len() as u64) < soft && !batch.is_seal;
+        if !self.batches.back().is_some_and(open) {
+            let batch = self.new_batch(last_index);
+            self.batches.push_back(batch);
         }
+        self.batches.back_mut().expect("there is one now")
     }
 
-    /// Puts a batch at the end; one whose only record could not be encoded goes nowhere.
-    fn close(&mut self, batch: Batch) {
-        if batch.record_count == 0 {
+    /// Takes back a batch that was opened for a record that could not be encoded.
+    fn drop_empty(&mut self) {
+        if let Some(batch) = self.batches.pop_back_if(|batch| batch.record_count == 0) {
             self.give_back(batch.buffer, COMMIT_HEADER_BYTES as u64);
-        } else {
-            self.batches.push_back(batch);
         }
     }
 
@@ -214,21 +215,6 @@ impl Staging {
         }
     }
 
-    fn mark(
-        &mut self,
-        batch: &mut Batch,
-        kind: RecordKind,
-        term: Term,
-        index: Index,
-        last_index: Index,
-    ) {
-        let range = Encoder::mark(kind, term, index, &mut batch.buffer);
-        self.size_bytes += range.len() as u64;
-        batch.record_count += 1;
-        batch.placed_index = last_index;
-        batch.durable_index = last_index;
-    }
-
     fn keep_buffer(&mut self, buffer: PageBuffer) {
         let keep = self.spare_buffers.len() < STAGING_BUFFERS_KEPT_MAX
             && buffer.capacity() <= STAGING_BUFFER_KEPT_BYTES_MAX;
@@ -248,6 +234,15 @@ impl Batch {
         self.extent.first_index = Some(lowest);
         self.placed_index = index;
         self.durable_index = index;
+    }
+
+    /// Adds a record without a body, in a log that ends at `last_index`; returns its size in bytes.
+    fn mark(&mut self, kind: RecordKind, term: Term, index: Index, last_index: Index) -> u64 {
+        let range = Encoder::mark(kind, term, index, &mut self.buffer);
+        self.record_count += 1;
+        self.placed_index = last_index;
+        self.durable_index = last_index;
+        range.len() as u64
     }
 }
 

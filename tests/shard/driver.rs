@@ -9,9 +9,10 @@ use kontiki::base::planted::Planted;
 use kontiki::base::{ClusterId, Incarnation, Index, Instant, MemberId, ShardId};
 use kontiki::keyspace::request::{KeyRange, PutRequest, RangeRequest};
 use kontiki::keyspace::steps::Steps;
+use kontiki::raft::Windows;
 use kontiki::shard::event::{
-    Answer, ClientRequest, Effects, Event, Identity, LogEffect, Member, Refusal, Request, Response,
-    Ticket,
+    Answer, ClientRequest, Effects, Event, Identity, KnownMembers, LogEffect, Member, PeerMessage,
+    Refusal, Request, Response, Ticket,
 };
 use kontiki::shard::replay::{Piece, Replayer};
 use kontiki::shard::{Settings, Shard};
@@ -28,7 +29,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(7);
 
 /// Files as a disk keeps them: what is synced survives a crash.
 #[derive(Clone, Default)]
-pub(crate) struct Disk(BTreeMap<SegmentSequence, Vec<u8>>);
+pub(crate) struct Disk(BTreeMap<SegmentSequence, Vec<u8>>, KnownMembers);
 
 /// One shard, its disk and its clients.
 pub(crate) struct Driver {
@@ -41,29 +42,42 @@ pub(crate) struct Driver {
     /// What the process is said to have allocated.
     pub(crate) memory_used_bytes: u64,
     pub(crate) answers: Vec<Answer>,
+    /// What was said to other members and not delivered.
+    pub(crate) messages: Vec<(MemberId, PeerMessage)>,
     effects: Effects,
     salt: u64,
     requests: u32,
 }
 
 pub(crate) fn settings() -> Settings {
+    let member = Member {
+        id: MEMBER,
+        name: "m".into(),
+        peer_urls: vec!["http://localhost:2380".into()],
+        client_urls: vec!["http://localhost:2379".into()],
+        is_learner: false,
+    };
     Settings {
         shard: ShardId(0),
         identity: Identity {
             cluster: CLUSTER,
             member: MEMBER,
         },
-        member: Member {
-            id: MEMBER,
-            name: "m".into(),
-            peer_urls: vec!["http://localhost:2380".into()],
-            client_urls: vec!["http://localhost:2379".into()],
-            is_learner: false,
+        initial_members: vec![member.clone()],
+        member,
+        incarnation: Incarnation(1),
+        known: KnownMembers {
+            confirmed: true,
+            ..KnownMembers::default()
         },
         version: (3, 7),
         quota_bytes: None,
         memory_budget_bytes: u64::MAX,
         election_timeout: Duration::from_secs(1),
+        heartbeat_interval: Duration::from_millis(100),
+        pre_vote: true,
+        windows: Windows::default(),
+        recent_bytes_max: 0,
         seed: 1,
         planted: Planted::NOTHING,
     }
@@ -87,8 +101,8 @@ impl Driver {
         let geometry = Geometry::new(SEGMENT_SIZE_BYTES);
         let identity = LogIdentity {
             cluster: CLUSTER,
-            member: MEMBER,
-            incarnation: Incarnation(1),
+            member: settings.identity.member,
+            incarnation: settings.incarnation,
             shard: ShardId(0),
         };
         let file = |(&sequence, bytes): (&SegmentSequence, &Vec<u8>)| SegmentFile {
@@ -118,7 +132,17 @@ impl Driver {
         let replayed = replayer.finish(recovered.hard_state);
         let appender = Appender::resume(geometry, identity, recovered);
         Driver {
-            shard: Shard::new(settings.clone(), appender, replayed),
+            shard: Shard::new(
+                Settings {
+                    known: match settings.initial_members.len() {
+                        1 => settings.known.clone(),
+                        _ => disk.1.clone(),
+                    },
+                    ..settings.clone()
+                },
+                appender,
+                replayed,
+            ),
             salt: disk.0.len() as u64,
             disk,
             now: Instant::default(),
@@ -126,6 +150,7 @@ impl Driver {
             space: true,
             memory_used_bytes: 0,
             answers: Vec::new(),
+            messages: Vec::new(),
             effects: Effects::default(),
             requests: 0,
         }
@@ -169,10 +194,25 @@ impl Driver {
         self.shard
             .handle(event, self.now, &mut steps, &mut self.effects);
         self.answers.append(&mut self.effects.answers);
+        self.messages.append(&mut self.effects.messages);
+        assert_eq!(self.effects.end, None);
     }
 
     /// Performs the oldest effect on the log and reports it. False when there is none.
     pub(crate) fn perform_one(&mut self) -> bool {
+        if let Some(known) = self.effects.known_members.take() {
+            self.disk.1 = known.clone();
+            self.hand_in(Event::KnownMembersStored(known));
+            return true;
+        }
+        if let Some(read) = self.effects.log_reads.pop() {
+            let file = &self.disk.0[&read.location.segment];
+            let from = usize::try_from(read.location.offset).expect("small");
+            let size = usize::try_from(read.size_bytes).expect("small");
+            let bytes = file[from..file.len().min(from + size)].to_vec();
+            self.hand_in(Event::LogRead { read, bytes });
+            return true;
+        }
         if self.effects.log.is_empty() {
             return false;
         }

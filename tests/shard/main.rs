@@ -2,6 +2,7 @@
 //! clock, no thread: a driver performs the effects one at a time.
 
 mod driver;
+mod group;
 
 use bytes::Bytes;
 use kontiki::base::MemberId;
@@ -25,7 +26,7 @@ fn serializable() -> Request {
     })
 }
 
-fn never_true() -> Request {
+pub(crate) fn never_true() -> Request {
     let key = Bytes::from_static(b"a");
     Request::Txn(TxnRequest {
         compare: vec![Compare {

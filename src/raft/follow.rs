@@ -1,0 +1,251 @@
+//! The follower's side of the log: what it takes from its leader, what it cuts off, and what it
+//! acknowledges (Raft paper, section 5.3).
+//!
+//! ```text
+//! leader     1 1 2 2 4 4 4        prev = (2, index 4), entries 4 4 4
+//! follower   1 1 2 2 3 3          first difference: index 5
+//!                    ^ cut after 4, append 5..=7
+//! ```
+
+use super::Raft;
+use super::log::LogTerms;
+use super::membership::Membership;
+use super::membership::Memberships;
+use super::message::{
+    Append, AppendResponse, AppendResult, Body, Heartbeat, HeartbeatResponse, Matched, Standing,
+};
+use super::types::{Output, Position, Role};
+use crate::base::{Index, Instant, MemberId, Term};
+
+/// What a follower knows about its log in one term.
+#[derive(Debug, Default)]
+pub(super) struct Following {
+    /// Its log agrees with that of this term's leader up to here.
+    verified: Index,
+    /// What it has told the leader to be durable.
+    acknowledged: Index,
+}
+
+impl Raft {
+    /// The leader of this term was heard.
+    fn follow(&mut self, leader: MemberId, outputs: &mut Vec<Output>) {
+        assert_ne!(
+            self.role,
+            Role::Leader,
+            "{leader} leads in term {} as well as {}",
+            self.hard_state.term,
+            self.id
+        );
+        assert!(
+            self.leader.is_none_or(|known| known == leader),
+            "{leader} leads in term {} as well as {:?}",
+            self.hard_state.term,
+            self.leader
+        );
+        self.role = Role::Follower;
+        self.set_leader(Some(leader), outputs);
+        self.election.heard = Some(self.now);
+        self.rearm();
+    }
+
+    pub(super) fn on_append(&mut self, from: MemberId, append: &Append, outputs: &mut Vec<Output>) {
+        if !append.is_sound(self.hard_state.term) {
+            return;
+        }
+        self.follow(from, outputs);
+        if !self.agrees_with(append.prev) {
+            self.reject(from, append.prev, outputs);
+            return;
+        }
+        if let Some(conflict) = self
+            .terms
+            .first_conflict(append.prev.index, &append.entries)
+        {
+            self.cut_before(conflict, outputs);
+        }
+        let end = self.terms.last_index();
+        let news = append.last() > end;
+        if news {
+            self.terms.extend(append.prev.index, &append.entries);
+            outputs.push(Output::AppendEntries {
+                first: end.next(),
+                last: append.last(),
+            });
+        }
+        self.following.verified = self.following.verified.max(append.last());
+        self.commit_verified(append.commit, outputs);
+        if !news && append.probe {
+            self.accept(from, outputs);
+        } else {
+            self.acknowledge(outputs);
+        }
+    }
+
+    /// Log matching: an entry of the same term at the same index, and so the same log before it. What lies
+    /// before our first entry is committed, and no leader lacks that.
+    fn agrees_with(&self, prev: Position) -> bool {
+        prev.index < self.terms.base().index || self.terms.holds(prev)
+    }
+
+    fn reject(&self, to: MemberId, prev: Position, outputs: &mut Vec<Output>) {
+        assert!(
+            prev.index > self.hard_state.commit,
+            "the leader's entry at {} of term {} is not the one that is committed",
+            prev.index,
+            prev.term
+        );
+        let result = AppendResult::Rejected {
+            prev: prev.index,
+            hint: self.terms.last_not_above(prev),
+        };
+        let standing = self.standing();
+        self.send(
+            to,
+            Body::AppendResponse(AppendResponse { result, standing }),
+            outputs,
+        );
+    }
+
+    /// Everything from the first entry that differs from the leader's on is cut off.
+    fn cut_before(&mut self, conflict: Index, outputs: &mut Vec<Output>) {
+        assert!(
+            conflict > self.hard_state.commit,
+            "the leader's entry at {conflict} replaces one that is committed up to {}",
+            self.hard_state.commit
+        );
+        assert!(
+            conflict > self.following.verified,
+            "the leader's entry at {conflict} replaces one of its own up to {}",
+            self.following.verified
+        );
+        let after = Index(conflict.0 - 1);
+        self.terms.truncate(after);
+        self.durable = self.durable.min(after);
+        outputs.push(Output::TruncateLog { after });
+        self.memberships_truncated(after, outputs);
+    }
+
+    /// Commits no further than what was compared with this leader's log in this term: the rest may be
+    /// another leader's.
+    fn commit_verified(&mut self, commit: Index, outputs: &mut Vec<Output>) {
+        self.commit_to(commit.min(self.following.verified), outputs);
+        self.notice_rebuilt(outputs);
+    }
+
+    /// What may be acknowledged: durable, and the same as the leader's.
+    fn matched(&self) -> Matched {
+        let verified = self.following.verified;
+        Matched {
+            durable: verified.min(self.durable),
+            verified,
+        }
+    }
+
+    /// Tells the leader what has become durable since the last time.
+    pub(super) fn acknowledge(&mut self, outputs: &mut Vec<Output>) {
+        if self.role == Role::Follower
+            && let Some(leader) = self.leader
+            && self.matched().durable > self.following.acknowledged
+        {
+            self.accept(leader, outputs);
+        }
+    }
+
+    fn accept(&mut self, to: MemberId, outputs: &mut Vec<Output>) {
+        let matched = self.matched();
+        self.following.acknowledged = matched.durable;
+        let response = AppendResponse {
+            result: AppendResult::Accepted(matched),
+            standing: self.standing(),
+        };
+        self.send(to, Body::AppendResponse(response), outputs);
+    }
+
+    /// Whether this member's word counts: not while its damaged log is incomplete.
+    fn standing(&self) -> Standing {
+        match self.rebuild_through {
+            None => Standing::Whole,
+            Some(_) => Standing::Rebuilding,
+        }
+    }
+
+    /// A damaged log is whole again when all it may ever have acknowledged is back, durable, and
+    /// committed by a majority that did not count this member.
+    pub(super) fn notice_rebuilt(&mut self, outputs: &mut Vec<Output>) {
+        if let Some(through) = self.rebuild_through
+            && self.hard_state.commit >= through
+            && self.durable >= through
+            && self.following.verified >= through
+        {
+            self.rebuild_through = None;
+            outputs.push(Output::Rebuilt);
+        }
+    }
+
+    pub(super) fn on_heartbeat(
+        &mut self,
+        from: MemberId,
+        heartbeat: Heartbeat,
+        outputs: &mut Vec<Output>,
+    ) {
+        self.follow(from, outputs);
+        self.commit_verified(heartbeat.commit, outputs);
+        if let Some(digest) = heartbeat.digest
+            && digest.index <= self.hard_state.commit.min(self.following.verified)
+        {
+            outputs.push(Output::CompareDigest(digest));
+        }
+        let response = HeartbeatResponse {
+            sent: heartbeat.sent,
+            context: heartbeat.context,
+            matched: self.matched(),
+            standing: self.standing(),
+        };
+        self.send(from, Body::HeartbeatResponse(response), outputs);
+        self.ask_again(from, outputs);
+    }
+
+    /// Whether a checkpoint at `base`, offered by the leader of `term`, would bring this member forward.
+    #[must_use]
+    pub fn wants_checkpoint(&self, term: Term, base: Position) -> bool {
+        !self.silent && term >= self.hard_state.term && base.index > self.hard_state.commit
+    }
+
+    /// A checkpoint from the leader of `term` is on disk here: the state at `base` and its membership.
+    /// Entries after it are kept if the log has the one at `base` (Raft paper, section 7). Whether it
+    /// was taken; an older one than what is committed is not.
+    pub fn install_checkpoint(
+        &mut self,
+        from: MemberId,
+        term: Term,
+        base: Position,
+        membership: Membership,
+        now: Instant,
+        outputs: &mut Vec<Output>,
+    ) -> bool {
+        self.observe(now);
+        if self.silent || term < self.hard_state.term || base.term > term {
+            return false;
+        }
+        if term > self.hard_state.term {
+            self.become_follower(term, None, outputs);
+        }
+        self.follow(from, outputs);
+        let wanted = self.wants_checkpoint(term, base);
+        if wanted {
+            if !self.terms.holds(base) {
+                self.terms = LogTerms::after(base);
+                self.durable = base.index;
+                self.memberships = Memberships::new(vec![(base.index, membership)]);
+                outputs.push(Output::ResetLog { base });
+                outputs.push(Output::MembershipChanged(self.membership().clone()));
+            }
+            self.durable = self.durable.max(base.index);
+        }
+        // What is committed is the same everywhere.
+        self.following.verified = self.following.verified.max(base.index);
+        self.commit_verified(base.index, outputs);
+        self.accept(from, outputs);
+        wanted
+    }
+}

@@ -1,0 +1,212 @@
+//! Whose word is heard: a member id belongs to one data directory. Another directory under the same id
+//! may have forgotten votes and acknowledgements, so nobody listens to it.
+//!
+//! ```text
+//! empty directory           peers
+//! IdentityQuestion -------> store its incarnation durably, unless they know another one
+//!      votes only after <-- IdentityConfirmed, from a majority
+//!      stops <------------- IdentityRefused, from anybody
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Raft;
+use super::message::{Body, Message};
+use super::quorum::majority_size;
+use super::types::{Output, PeerRefusal};
+use crate::base::limits::RAFT_MEMBERS_MAX;
+use crate::base::{Incarnation, Instant, MemberId};
+
+/// Directories that are remembered: of members, and of those about to become one.
+const INCARNATIONS_MAX: usize = 2 * RAFT_MEMBERS_MAX;
+
+/// What this member knows about directories, its own and others'.
+#[derive(Debug)]
+pub(super) struct Identity {
+    /// Whether this member's own directory may vote.
+    confirmed: bool,
+    confirmed_by: BTreeSet<MemberId>,
+    /// Stored durably here.
+    known: BTreeMap<MemberId, Incarnation>,
+    /// Being stored.
+    storing: BTreeMap<MemberId, Incarnation>,
+    ask_due: Instant,
+}
+
+impl Identity {
+    pub(super) fn new(confirmed: bool, known: BTreeMap<MemberId, Incarnation>) -> Identity {
+        Identity {
+            confirmed,
+            confirmed_by: BTreeSet::new(),
+            known,
+            storing: BTreeMap::new(),
+            ask_due: Instant(0),
+        }
+    }
+
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+
+    pub(super) fn known(&self, id: MemberId) -> Option<Incarnation> {
+        self.known.get(&id).copied()
+    }
+}
+
+impl Raft {
+    /// What [`Output::LearnIncarnation`] asked for is on disk: from now on this member is heard.
+    pub fn incarnation_durable(&mut self, member: MemberId, incarnation: Incarnation) {
+        if self.identity.storing.get(&member) == Some(&incarnation) {
+            self.identity.storing.remove(&member);
+        }
+        self.identity.known.entry(member).or_insert(incarnation);
+    }
+
+    /// The directory a member id belongs to: as the group has agreed, or else as this member knows.
+    fn incarnation_of(&self, member: MemberId) -> Option<Incarnation> {
+        let agreed = self.membership().incarnations.get(&member).copied();
+        agreed.or_else(|| self.identity.known(member))
+    }
+
+    /// Whether this message is heard.
+    pub(super) fn admit(
+        &mut self,
+        from: MemberId,
+        message: &Message,
+        outputs: &mut Vec<Output>,
+    ) -> bool {
+        if from == self.id {
+            return false;
+        }
+        let incarnation = message.incarnation;
+        if self.is_removed(from) {
+            self.refuse_peer(from, incarnation, PeerRefusal::Removed, outputs);
+            if message.body != Body::Removed {
+                self.send(from, Body::Removed, outputs);
+            }
+            return false;
+        }
+        match self.incarnation_of(from) {
+            Some(known) if known == incarnation => true,
+            Some(known) => {
+                let why = PeerRefusal::OtherIncarnation { known };
+                self.refuse_peer(from, incarnation, why, outputs);
+                if message.body == Body::IdentityQuestion {
+                    self.send(from, Body::IdentityRefused { incarnation }, outputs);
+                }
+                false
+            }
+            None => {
+                self.learn(from, incarnation, outputs);
+                false
+            }
+        }
+    }
+
+    /// Whether the entry that removes this member is committed.
+    fn is_removed(&self, member: MemberId) -> bool {
+        let committed = self.memberships.committed(self.hard_state.commit);
+        committed.removed.contains(&member)
+    }
+
+    fn refuse_peer(
+        &self,
+        member: MemberId,
+        incarnation: Incarnation,
+        why: PeerRefusal,
+        outputs: &mut Vec<Output>,
+    ) {
+        outputs.push(Output::RefusedPeer {
+            member,
+            incarnation,
+            why,
+        });
+    }
+
+    /// Nobody is heard before it is stored durably who it is; the first directory that is stored stays.
+    fn learn(&mut self, member: MemberId, incarnation: Incarnation, outputs: &mut Vec<Output>) {
+        let identity = &mut self.identity;
+        let full = identity.known.len() + identity.storing.len() >= INCARNATIONS_MAX;
+        if identity.storing.contains_key(&member) || full {
+            return;
+        }
+        identity.storing.insert(member, incarnation);
+        outputs.push(Output::LearnIncarnation {
+            member,
+            incarnation,
+        });
+    }
+
+    /// An empty directory asks all voters, until enough have answered.
+    pub(super) fn ask_for_confirmation(&mut self, outputs: &mut Vec<Output>) {
+        if self.identity.confirmed || self.now < self.identity.ask_due {
+            return;
+        }
+        if self.membership().incarnations.get(&self.id) == Some(&self.incarnation) {
+            self.confirm(outputs);
+            return;
+        }
+        self.identity.ask_due = self.now + self.heartbeat_interval;
+        for to in self.other_voters() {
+            self.send(to, Body::IdentityQuestion, outputs);
+        }
+        self.count_confirmations(outputs);
+    }
+
+    fn other_voters(&self) -> Vec<MemberId> {
+        let own = self.id;
+        let voters = self.membership().voters.iter();
+        voters.copied().filter(|&id| id != own).collect()
+    }
+
+    /// Only who is known to come from the directory stored here gets this far.
+    pub(super) fn on_identity_question(&self, from: MemberId, outputs: &mut Vec<Output>) {
+        if let Some(incarnation) = self.incarnation_of(from) {
+            self.send(from, Body::IdentityConfirmed { incarnation }, outputs);
+        }
+    }
+
+    pub(super) fn on_identity_confirmed(
+        &mut self,
+        from: MemberId,
+        incarnation: Incarnation,
+        outputs: &mut Vec<Output>,
+    ) {
+        if !self.identity.confirmed && incarnation == self.incarnation {
+            self.identity.confirmed_by.insert(from);
+            self.count_confirmations(outputs);
+        }
+    }
+
+    pub(super) fn on_identity_refused(
+        &mut self,
+        incarnation: Incarnation,
+        outputs: &mut Vec<Output>,
+    ) {
+        if incarnation == self.incarnation {
+            self.silence(Output::OwnIdentityRefused, outputs);
+        }
+    }
+
+    /// Enough others have answered that at least one of them would know the majority that an earlier
+    /// directory of this member was part of. This member itself does not count: it knows nothing.
+    fn count_confirmations(&mut self, outputs: &mut Vec<Output>) {
+        let others = self.other_voters();
+        if self.membership().voters.is_empty() {
+            return;
+        }
+        let needed = majority_size(self.membership().voters.len()).min(others.len());
+        let confirmed = others
+            .iter()
+            .filter(|id| self.identity.confirmed_by.contains(id))
+            .count();
+        if confirmed >= needed {
+            self.confirm(outputs);
+        }
+    }
+
+    fn confirm(&mut self, outputs: &mut Vec<Output>) {
+        self.identity.confirmed = true;
+        outputs.push(Output::IdentityConfirmed);
+    }
+}

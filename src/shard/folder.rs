@@ -1,0 +1,118 @@
+//! Entries that are in the log and not yet in the keyspace: folded in the order of the log, in slices.
+//!
+//! A leader folds what it evaluates itself and leaves only entries without effects here; a follower and a
+//! replay leave everything here. Nothing is evaluated while something is left. Must never decide what
+//! belongs to the log: that is consensus, and this follows.
+
+use std::collections::VecDeque;
+
+use super::evaluate::archived_effects;
+use crate::base::Index;
+use crate::keyspace::fold::FoldJob;
+use crate::keyspace::steps::Steps;
+use crate::keyspace::{Keyspace, TruncateJob};
+
+/// Steps of taking up an entry, beside its fold.
+const ENTRY_STEPS: usize = 2;
+
+/// What is left to fold.
+#[derive(Default)]
+pub(super) struct Folder {
+    queue: VecDeque<Unfolded>,
+    /// Bytes of the bodies in the queue.
+    size_bytes: u64,
+    job: Option<Job>,
+}
+
+struct Unfolded {
+    index: Index,
+    /// Its archive; empty for an entry that is known to change no key.
+    body: Vec<u8>,
+}
+
+enum Job {
+    Fold(Box<FoldJob>, Unfolded),
+    Truncate(TruncateJob),
+}
+
+impl Folder {
+    /// Takes the entry after the last one. Its archive is one and says what this build knows.
+    pub(super) fn push(&mut self, index: Index, body: Vec<u8>) {
+        self.size_bytes += body.len() as u64;
+        self.queue.push_back(Unfolded { index, body });
+    }
+
+    /// Takes the entry after the last one, which changes no key: it is folded too, so that the keyspace
+    /// stands at its index.
+    pub(super) fn push_nothing(&mut self, index: Index) {
+        self.push(index, Vec::new());
+    }
+
+    /// Bytes of what waits.
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Whether something is left.
+    pub(super) fn has_work(&self) -> bool {
+        self.job.is_some() || !self.queue.is_empty()
+    }
+
+    /// The log ends after `after` now: what lies beyond is not folded, or taken back.
+    pub(super) fn truncate(&mut self, keyspace: &mut Keyspace, after: Index) {
+        while self
+            .queue
+            .pop_back_if(|entry| entry.index > after)
+            .is_some()
+        {}
+        let folds_cut = match &self.job {
+            Some(Job::Fold(_, entry)) => entry.index > after,
+            Some(Job::Truncate(_)) => true,
+            None => false,
+        };
+        if folds_cut || keyspace.folded_index() > after {
+            self.job = Some(Job::Truncate(TruncateJob::new(keyspace, after)));
+        }
+    }
+
+    /// A fold that somebody else had under way was cut off with the log's tail after `after`.
+    pub(super) fn give_up_fold(&mut self, keyspace: &mut Keyspace, after: Index) {
+        self.job = Some(Job::Truncate(TruncateJob::new(keyspace, after)));
+    }
+
+    /// Folds for what is left of the slice; whether nothing is left.
+    pub(super) fn run(&mut self, keyspace: &mut Keyspace, steps: &mut Steps) -> bool {
+        loop {
+            if let Some(job) = &mut self.job {
+                let done = match job {
+                    Job::Fold(fold, entry) => fold.run(keyspace, entry.effects(), steps).is_some(),
+                    Job::Truncate(truncate) => truncate.run(keyspace, steps),
+                };
+                if !done {
+                    return false;
+                }
+                self.job = None;
+            }
+            if self.queue.is_empty() {
+                return true;
+            }
+            if !steps.take_many(ENTRY_STEPS) {
+                return false;
+            }
+            let entry = self.queue.pop_front().expect("it is not empty");
+            self.size_bytes -= entry.body.len() as u64;
+            let fold = Box::new(FoldJob::replay(keyspace, entry.index));
+            self.job = Some(Job::Fold(fold, entry));
+        }
+    }
+}
+
+impl Unfolded {
+    fn effects(&self) -> &[crate::keyspace::effects::ArchivedEffect] {
+        if self.body.is_empty() {
+            &[]
+        } else {
+            archived_effects(&self.body)
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Talking to the other members: entries put to messages and taken off them.
+//!
+//! Raft names the entries of a message, and their records are attached here: from memory when they are recent,
+//! otherwise read from the log's files. Messages with entries to one follower leave in order; everything
+//! else overtakes them. What a peer sends is checked before anything believes it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::Shard;
+use super::consensus::Incoming;
+use super::event::{LogRead, PeerMessage};
+use super::replay::Entry;
+use crate::base::limits::{LOG_READ_BYTES, SEGMENT_SIZE_BYTES, SHARD_STAGED_BYTES_MAX};
+use crate::base::{Index, Instant, MemberId, Term};
+use crate::frame::Record;
+use crate::raft::{Append, Body, Message};
+use crate::wal;
+
+/// Messages whose entries are not in memory, by follower.
+#[derive(Debug, Default)]
+pub(super) struct Sending {
+    lagging: BTreeMap<MemberId, Lagging>,
+}
+
+/// What waits for entries from the log's files. As many messages as raft's window allows.
+#[derive(Debug, Default)]
+struct Lagging {
+    messages: VecDeque<Message>,
+    /// Records of the first message that were found so far.
+    found: Vec<Bytes>,
+    /// The index that is being read.
+    reading: Option<Index>,
+    /// How much the next read asks for.
+    read_bytes: u64,
+}
+
+impl Sending {
+    /// Nothing that waits is sent any more.
+    pub(super) fn clear(&mut self) {
+        self.lagging.clear();
+    }
+}
+
+impl Shard {
+    /// Sends what raft says, its entries attached.
+    pub(super) fn send_raft(&mut self, to: MemberId, message: Message) {
+        let Body::Append(append) = &message.body else {
+            self.push_raft(to, message, Vec::new());
+            return;
+        };
+        if append.entries.is_empty() {
+            self.push_raft(to, message, Vec::new());
+            return;
+        }
+        let waits = self.sending.lagging.contains_key(&to);
+        match recent_records(&self.recent, append) {
+            Some(records) if !waits => self.push_raft(to, message, records),
+            _ => {
+                let lagging = self.sending.lagging.entry(to).or_default();
+                lagging.messages.push_back(message);
+            }
+        }
+    }
+
+    fn push_raft(&mut self, to: MemberId, message: Message, records: Vec<Bytes>) {
+        self.messages
+            .push((to, PeerMessage::Raft { message, records }));
+    }
+
+    /// Sends what can be sent of what lags, and asks for what must be read.
+    pub(super) fn send_lagging(&mut self, reads: &mut Vec<LogRead>) {
+        if self.sending.lagging.is_empty() {
+            return;
+        }
+        for (to, mut lagging) in std::mem::take(&mut self.sending.lagging) {
+            while let Some(message) = lagging.messages.front() {
+                let Body::Append(append) = &message.body else {
+                    unreachable!("only messages with entries wait for them");
+                };
+                let records = if lagging.found.len() as u64 == append.entries.count() {
+                    Some(std::mem::take(&mut lagging.found))
+                } else if lagging.reading.is_none() {
+                    recent_records(&self.recent, append)
+                } else {
+                    None
+                };
+                let Some(records) = records else {
+                    break;
+                };
+                lagging.found.clear();
+                let message = lagging.messages.pop_front().expect("just seen");
+                self.push_raft(to, message, records);
+            }
+            let Some(message) = lagging.messages.front() else {
+                continue;
+            };
+            if lagging.reading.is_none() {
+                let Body::Append(append) = &message.body else {
+                    unreachable!("only messages with entries wait for them");
+                };
+                let index = Index(append.prev.index.0 + 1 + lagging.found.len() as u64);
+                // What is not on disk yet will be soon.
+                let durable = index <= self.log.durable_index();
+                if let Some(location) = self.log.locate(index).filter(|_| durable) {
+                    lagging.reading = Some(index);
+                    lagging.read_bytes = lagging.read_bytes.max(LOG_READ_BYTES);
+                    reads.push(LogRead {
+                        to,
+                        index,
+                        location,
+                        size_bytes: lagging.read_bytes,
+                    });
+                }
+            }
+            self.sending.lagging.insert(to, lagging);
+        }
+    }
+
+    /// A part of the log was read: takes the records that are looked for.
+    pub(super) fn log_read(&mut self, read: &LogRead, bytes: &[u8]) {
+        let Some(lagging) = self.sending.lagging.get_mut(&read.to) else {
+            return;
+        };
+        if lagging.reading != Some(read.index) {
+            return;
+        }
+        lagging.reading = None;
+        let Some(Body::Append(append)) = lagging.messages.front().map(|message| &message.body)
+        else {
+            return;
+        };
+        let last = append.last();
+        let mut next = Index(append.prev.index.0 + 1 + lagging.found.len() as u64);
+        let before = next;
+        for record in wal::entries(bytes) {
+            // An index that was cut off and written again has the present term in its last record only.
+            let present = self.raft.log().term_at(next) == Some(record.header.term);
+            if record.header.index == next && present && next <= last {
+                lagging.found.push(Bytes::copy_from_slice(record.bytes));
+                next = next.next();
+            }
+        }
+        // An entry may be larger than what was asked for.
+        lagging.read_bytes = if next == before {
+            (2 * lagging.read_bytes).min(SEGMENT_SIZE_BYTES)
+        } else {
+            LOG_READ_BYTES
+        };
+    }
+
+    /// Another member said something.
+    pub(super) fn take_peer_message(&mut self, from: MemberId, message: PeerMessage, now: Instant) {
+        match message {
+            PeerMessage::Raft { message, records } => self.take_raft(from, message, &records, now),
+            PeerMessage::Forward {
+                request,
+                patience,
+                body,
+            } => self.take_forward(from, request, patience, body, now),
+            PeerMessage::Forwarded {
+                request,
+                index,
+                header,
+                result,
+            } => self.take_forwarded(from, request, index, header, result),
+            PeerMessage::Introduce(member) => {
+                if member.id == from && self.raft.next_position().is_some() {
+                    // It says so again until it is known.
+                    let _appended = self.introduce(&member);
+                }
+            }
+        }
+    }
+
+    fn take_raft(&mut self, from: MemberId, message: Message, records: &[Bytes], now: Instant) {
+        let incoming = match &message.body {
+            Body::Append(append) => {
+                if !append.entries.is_empty() && !self.has_room_for_entries() {
+                    // The leader sends them again when it hears nothing.
+                    return;
+                }
+                match check_records(append, message.term, records) {
+                    Some(incoming) => incoming,
+                    None => return,
+                }
+            }
+            _ => VecDeque::new(),
+        };
+        self.raft.step(from, message, now, &mut self.outputs);
+        self.follow_raft(incoming);
+    }
+
+    /// Whether the leader's entries may come: neither the disk nor the fold is far behind.
+    fn has_room_for_entries(&self) -> bool {
+        self.log.staged_bytes() < SHARD_STAGED_BYTES_MAX / 2
+            && self.folder.size_bytes() < SHARD_STAGED_BYTES_MAX
+    }
+}
+
+fn recent_records(recent: &super::recent::Recent, append: &Append) -> Option<Vec<Bytes>> {
+    let first = append.prev.index.0 + 1;
+    (first..=append.last().0)
+        .map(|index| recent.record(Index(index)).cloned())
+        .collect()
+}
+
+/// The entries that an append names and nothing else, each with a sound record; `None` when they are not.
+fn check_records(append: &Append, term: Term, records: &[Bytes]) -> Option<VecDeque<Incoming>> {
+    if !append.is_sound(term) || append.entries.count() != records.len() as u64 {
+        return None;
+    }
+    let terms = append.entries.runs.iter().flat_map(|run| {
+        std::iter::repeat_n(run.term, usize::try_from(run.count).unwrap_or(usize::MAX))
+    });
+    let mut index = append.prev.index;
+    let mut incoming = VecDeque::with_capacity(records.len());
+    for (term, bytes) in terms.zip(records) {
+        index = index.next();
+        let (record, rest) = Record::parse(bytes).ok()?;
+        let entry = Entry::new(&record).ok()?;
+        if !rest.is_empty() || (entry.term, entry.index) != (term, index) {
+            return None;
+        }
+        incoming.push_back(Incoming {
+            entry,
+            record: bytes.clone(),
+        });
+    }
+    Some(incoming)
+}

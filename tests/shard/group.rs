@@ -1,0 +1,232 @@
+//! Several members of one group, their messages delivered by hand: what followers, old leaders and late ones
+//! do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kontiki::base::{Incarnation, MemberId};
+use kontiki::raft::Role;
+use kontiki::shard::Settings;
+use kontiki::shard::event::{Event, KnownMembers, Member, PeerMessage, Refusal, Request, Response};
+
+use crate::driver::{Disk, Driver, put, settings};
+use crate::never_true;
+
+/// Members, and who of them is cut off from all others.
+struct Group {
+    members: BTreeMap<MemberId, Driver>,
+    cut_off: BTreeSet<MemberId>,
+}
+
+fn settings_of(id: u64, count: u64, recent_bytes_max: usize) -> Settings {
+    let member = |id: u64| Member {
+        id: MemberId(id),
+        name: format!("m{id}"),
+        peer_urls: vec![format!("http://m{id}:2380")],
+        client_urls: vec![format!("http://m{id}:2379")],
+        is_learner: false,
+    };
+    let mut settings = settings();
+    settings.identity.member = MemberId(id);
+    settings.member = member(id);
+    settings.initial_members = (1..=count).map(member).collect();
+    settings.incarnation = Incarnation(u128::from(id));
+    settings.known = KnownMembers::default();
+    settings.seed = id;
+    settings.recent_bytes_max = recent_bytes_max;
+    settings
+}
+
+impl Group {
+    fn start(count: u64, recent_bytes_max: usize) -> Group {
+        let start = |id: u64| {
+            let settings = settings_of(id, count, recent_bytes_max);
+            (MemberId(id), Driver::recover(Disk::default(), settings))
+        };
+        let mut group = Group {
+            members: (1..=count).map(start).collect(),
+            cut_off: BTreeSet::new(),
+        };
+        group.run(Duration::from_secs(4));
+        group
+    }
+
+    /// Lets all work and talk until nothing is left to say.
+    fn settle(&mut self) {
+        loop {
+            let mut mail: Vec<(MemberId, MemberId, PeerMessage)> = Vec::new();
+            for (&from, driver) in &mut self.members {
+                driver.settle();
+                let messages = driver.messages.drain(..);
+                mail.extend(messages.map(|(to, message)| (from, to, message)));
+            }
+            if mail.is_empty() {
+                return;
+            }
+            for (from, to, message) in mail {
+                if !self.cut_off.contains(&from) && !self.cut_off.contains(&to) {
+                    let driver = self.members.get_mut(&to).expect("a member");
+                    driver.hand_in(Event::Peer { from, message });
+                }
+            }
+        }
+    }
+
+    /// Lets time pass, a tenth of a second at a time.
+    fn run(&mut self, span: Duration) {
+        for _ in 0..span.as_millis() / 100 {
+            for driver in self.members.values_mut() {
+                driver.now = driver.now + Duration::from_millis(100);
+                driver.tick();
+            }
+            self.settle();
+        }
+    }
+
+    /// The one that leads among those that are not cut off.
+    fn leader(&self) -> MemberId {
+        let leads = |(&id, driver): (&MemberId, &Driver)| {
+            let leads = driver.shard.raft().role() == Role::Leader;
+            (leads && !self.cut_off.contains(&id)).then_some(id)
+        };
+        let leaders: Vec<_> = self.members.iter().filter_map(leads).collect();
+        assert_eq!(leaders.len(), 1, "{leaders:?}");
+        leaders[0]
+    }
+
+    fn followers(&self) -> Vec<MemberId> {
+        let leader = self.leader();
+        self.members
+            .keys()
+            .copied()
+            .filter(|&id| id != leader)
+            .collect()
+    }
+
+    fn ask(&mut self, id: MemberId, request: Request) -> u32 {
+        self.member(id).ask(vec![request])[0]
+    }
+
+    fn member(&mut self, id: MemberId) -> &mut Driver {
+        self.members.get_mut(&id).expect("a member")
+    }
+
+    fn call(&mut self, id: MemberId, request: Request) -> Result<Response, Refusal> {
+        let number = self.ask(id, request);
+        self.settle();
+        let answer = self.member(id).take(number);
+        answer.expect("answered").1
+    }
+
+    fn contents(&mut self, id: MemberId) -> Vec<(Bytes, Bytes)> {
+        let range = Request::Range(kontiki::keyspace::request::RangeRequest {
+            range: crate::driver::everything(),
+            ..Default::default()
+        });
+        match self.call(id, range) {
+            Ok(Response::Range(range)) => {
+                range.kvs.into_iter().map(|kv| (kv.key, kv.value)).collect()
+            }
+            other => panic!("not the answer to a range: {other:?}"),
+        }
+    }
+
+    /// Every member holds the same state as far as all have committed.
+    fn assert_same(&self) {
+        let committed = |driver: &Driver| driver.shard.keyspace().committed_index();
+        let lowest = self.members.values().map(committed).min().expect("members");
+        let digests: BTreeSet<_> = self
+            .members
+            .values()
+            .map(|driver| {
+                driver
+                    .shard
+                    .keyspace()
+                    .digest(lowest)
+                    .map(|digest| digest.0)
+            })
+            .collect();
+        assert_eq!(digests.len(), 1, "states differ at {lowest}");
+    }
+}
+
+fn pair(key: &str, value: &str) -> (Bytes, Bytes) {
+    (
+        Bytes::copy_from_slice(key.as_bytes()),
+        Bytes::copy_from_slice(value.as_bytes()),
+    )
+}
+
+/// Goal: a write through any member is read, linearizably, through any member; all hold the same state and
+/// know each other's names.
+#[test]
+fn every_member_serves() {
+    let mut group = Group::start(3, 1 << 20);
+    for id in 1..=3 {
+        let key = format!("k{id}");
+        let answer = group.call(MemberId(id), put(&key, "v"));
+        assert!(matches!(answer, Ok(Response::Put(_))), "{answer:?}");
+        for reader in 1..=3 {
+            let contents = group.contents(MemberId(reader));
+            assert_eq!(contents.last(), Some(&pair(&key, "v")), "through {reader}");
+        }
+    }
+    group.run(Duration::from_secs(1));
+    group.assert_same();
+    let members = group.call(MemberId(2), Request::MemberList { linearizable: true });
+    let Ok(Response::MemberList(members)) = members else {
+        panic!("{members:?}")
+    };
+    let names: Vec<_> = members.iter().map(|member| member.name.as_str()).collect();
+    assert_eq!(names, ["m1", "m2", "m3"]);
+}
+
+/// Goal: what a leader appended while it was cut off never happened: its client is told, the others go on, and it
+/// follows them when it is back. An answer without an entry that it could not confirm is not given.
+#[test]
+fn old_leader_follows() {
+    let mut group = Group::start(3, 1 << 20);
+    let old = group.leader();
+    group
+        .call(old, put("a", "1"))
+        .expect("a healthy group answers");
+    group.cut_off.insert(old);
+    let lost = group.ask(old, put("a", "lost"));
+    let compare = group.ask(old, never_true());
+    group.settle();
+    group.run(Duration::from_secs(4));
+    let new = group.leader();
+    assert_ne!(new, old);
+    group.call(new, put("a", "2")).expect("a majority answers");
+    assert_eq!(
+        group.member(old).take(compare).expect("answered").1.err(),
+        Some(Refusal::LeaderChanged)
+    );
+    group.cut_off.clear();
+    group.run(Duration::from_secs(1));
+    let answer = group.member(old).take(lost).expect("answered").1;
+    assert_eq!(answer.err(), Some(Refusal::LeaderChanged));
+    assert_eq!(group.contents(old), [pair("a", "2")]);
+    group.assert_same();
+}
+
+/// Goal: a follower that was away is sent what it missed, from memory or, when nothing is kept there, from the
+/// log's files.
+#[test]
+fn late_follower_catches_up() {
+    for recent_bytes_max in [0, 1 << 20] {
+        let mut group = Group::start(3, recent_bytes_max);
+        let late = group.followers()[0];
+        group.cut_off.insert(late);
+        let leader = group.leader();
+        for number in 0..300 {
+            let put = put(&format!("k{number:03}"), vec![b'v'; 1_000]);
+            group.call(leader, put).expect("a majority answers");
+        }
+        group.cut_off.clear();
+        group.run(Duration::from_secs(1));
+        assert_eq!(group.contents(late).len(), 300);
+        group.assert_same();
+    }
+}
