@@ -202,7 +202,9 @@ impl Raft {
             standing: self.standing(),
         };
         self.send(from, Body::HeartbeatResponse(response), outputs);
-        self.ask_again(from, outputs);
+        if heartbeat.context.is_none() {
+            self.ask_again(from, outputs);
+        }
     }
 
     /// Whether a checkpoint at `base`, offered by the leader of `term`, would bring this member forward.

@@ -187,6 +187,11 @@ impl Raft {
 
     /// A follower asks for the sake of its clients.
     pub(super) fn on_read_request(&mut self, from: MemberId, context: ReadContext) {
+        // Asked again: the round that was promised first answers it. A later one each time would never come.
+        let known = self.reads.asked.get(&from);
+        if known.is_some_and(|&(asked, _)| asked == context) {
+            return;
+        }
         if self.role == Role::Leader && self.leading.progress.contains_key(&from) {
             let round = self.reads.next();
             self.reads.asked.insert(from, (context, round));
@@ -213,7 +218,8 @@ impl Raft {
         }
     }
 
-    /// The question or its answer may be lost: ask again with each heartbeat that is heard.
+    /// The question or its answer may be lost: ask again with each heartbeat that belongs to no round. Those
+    /// of a round may be the consequence of the question.
     pub(super) fn ask_again(&self, leader: MemberId, outputs: &mut Vec<Output>) {
         if let Some(context) = self.reads.context() {
             self.send(leader, Body::ReadRequest(context), outputs);

@@ -39,12 +39,15 @@ impl Raft {
     /// wait, because nobody else can lead.
     pub(super) fn tick_election(&mut self, outputs: &mut Vec<Output>) {
         if !self.may_campaign() {
+            // A deadline that means nothing would have the caller come at once, again and again.
+            self.election.deadline = None;
             return;
         }
         if majority_size(self.membership().voters.len()) == 1 {
             if self.role == Role::Follower {
                 self.campaign(false, outputs);
             }
+            self.election.deadline = None;
             return;
         }
         match self.election.deadline {
