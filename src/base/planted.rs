@@ -31,9 +31,45 @@ pub enum Defect {
     TimeoutAnsweredAsRefusal,
     /// Replay of the log forgets compactions.
     CompactionNotReplayed,
+    /// An entry of an older term is committed by counting.
+    OlderTermCommitted,
+    /// An entry is committed when the leader alone has it.
+    CommittedByOne,
+    /// A vote, or a request for one, leaves before term and vote are durable.
+    VoteBeforeSync,
+    /// A second candidate gets a vote in the same term.
+    VotesTwice,
+    /// A vote goes to a candidate whose log ends before the voter's.
+    ShorterLogElected,
+    /// A follower acknowledges what it has compared and not synced.
+    AcknowledgedUnsynced,
+    /// A heartbeat's commit index counts beyond what was compared with this leader's log.
+    CommitUnverified,
+    /// A conflicting tail is cut one entry too late.
+    TailCutWrongly,
+    /// The log does not say that a tail was cut.
+    TruncationNotRecorded,
+    /// An answer to an earlier round confirms the present one.
+    StaleReadContext,
+    /// A leader reads without asking whether it still leads.
+    ReadUnconfirmed,
+    /// A failed compare is answered when its head is committed, without asking whether this member still leads.
+    FailedCompareUnconfirmed,
+    /// A follower reads before it has committed what the leader had.
+    ReadBeforeCaughtUp,
+    /// A forwarded write is sent twice.
+    ForwardedTwice,
+    /// A member with an empty directory is heard, and votes.
+    WipedDirectoryVotes,
 }
 
 impl Defect {
+    /// Whether a cluster of one member cannot show it.
+    #[must_use]
+    pub fn needs_peers(self) -> bool {
+        self >= Defect::OlderTermCommitted || self == Defect::RecoveredBeforeSync
+    }
+
     /// Every defect.
     pub const ALL: &'static [Defect] = &[
         Defect::AcknowledgedBeforeSync,
@@ -48,6 +84,21 @@ impl Defect {
         Defect::ReclaimedBeforeCommit,
         Defect::TimeoutAnsweredAsRefusal,
         Defect::CompactionNotReplayed,
+        Defect::OlderTermCommitted,
+        Defect::CommittedByOne,
+        Defect::VoteBeforeSync,
+        Defect::VotesTwice,
+        Defect::ShorterLogElected,
+        Defect::AcknowledgedUnsynced,
+        Defect::CommitUnverified,
+        Defect::TailCutWrongly,
+        Defect::TruncationNotRecorded,
+        Defect::StaleReadContext,
+        Defect::ReadUnconfirmed,
+        Defect::FailedCompareUnconfirmed,
+        Defect::ReadBeforeCaughtUp,
+        Defect::ForwardedTwice,
+        Defect::WipedDirectoryVotes,
     ];
 }
 

@@ -191,6 +191,7 @@ impl Raft {
     /// Makes it wrong on purpose.
     pub fn plant(&mut self, planted: Planted) {
         self.planted = planted;
+        self.identity.planted = planted;
     }
 
     /// The present role.

@@ -17,6 +17,7 @@ use super::message::{Body, VoteRequest, VoteResponse};
 use super::quorum::majority_size;
 use super::types::{Output, Role};
 use super::{Leading, Raft};
+use crate::base::planted::Defect;
 use crate::base::{Instant, MemberId, Term};
 
 /// A member's part in elections.
@@ -136,12 +137,13 @@ impl Raft {
 
     /// The election restriction: nobody leads whose log ends before ours (Raft paper, section 5.4.1).
     fn is_up_to_date(&self, request: &VoteRequest) -> bool {
-        request.last >= self.terms.last()
+        request.last >= self.terms.last() || self.planted.has(Defect::ShorterLogElected)
     }
 
     /// One vote per term (Raft paper, section 5.2).
     fn has_vote_for(&self, candidate: MemberId) -> bool {
         self.hard_state.vote.is_none_or(|given| given == candidate)
+            || self.planted.has(Defect::VotesTwice)
     }
 
     /// Asks the others whether they would vote for this member; nothing changes by it.
@@ -201,7 +203,7 @@ impl Raft {
 
     /// What rests on the present term and vote leaves when they are durable.
     fn promise(&mut self, to: MemberId, body: Body, outputs: &mut Vec<Output>) {
-        if self.vote_is_durable() {
+        if self.vote_is_durable() || self.planted.has(Defect::VoteBeforeSync) {
             self.send(to, body, outputs);
             return;
         }

@@ -264,6 +264,9 @@ impl Shard {
         {
             return self.physical.push((i64::MIN, waiter));
         }
+        if self.settings.planted.has(Defect::FailedCompareUnconfirmed) {
+            return self.waiters.push(waiter);
+        }
         let round = self.raft.read();
         self.waiters.push_unlogged(round, waiter);
     }

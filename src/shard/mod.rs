@@ -415,7 +415,7 @@ impl Shard {
     fn upkeep(&mut self, now: Instant, steps: &mut Steps, effects: &mut Effects) {
         self.raft.flush(now, &mut self.outputs);
         self.follow_raft(VecDeque::new());
-        self.reads.settle(self.keyspace.committed_index());
+        self.settle_reads();
         let for_reclaim = steps.part(share(self.reclaiming, SLICE_RECLAIM_STEPS));
         let for_reads = steps.part(share(self.reads.has_work(), SLICE_READS_STEPS));
         self.raise_corrupt();
@@ -424,7 +424,7 @@ impl Shard {
         // What was appended leaves in this turn, and what was evaluated without an entry asks for its round.
         self.raft.flush(now, &mut self.outputs);
         self.follow_raft(VecDeque::new());
-        self.reads.settle(self.keyspace.committed_index());
+        self.settle_reads();
         steps.put_back(for_reads);
         self.run_reads(steps);
         steps.put_back(for_reclaim);
@@ -433,6 +433,16 @@ impl Shard {
         self.drive_log(effects);
         self.release();
         self.deliver(effects);
+    }
+
+    /// Reads whose round has ended, and whose index is committed here, may start.
+    fn settle_reads(&mut self) {
+        let committed = if self.settings.planted.has(Defect::ReadBeforeCaughtUp) {
+            Index(u64::MAX)
+        } else {
+            self.keyspace.committed_index()
+        };
+        self.reads.settle(committed);
     }
 
     /// What is acknowledged after damage would be gone after a restart, so writes end with the CORRUPT

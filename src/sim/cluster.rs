@@ -65,7 +65,11 @@ pub(super) enum Next {
     Deliver(Box<Delivery>),
     /// The first member's connection to the second is a new one.
     Disconnected(usize, usize),
+    /// The same, when nobody can tell that the link does not work: what sits between them has closed it.
+    Broken(usize, usize),
     Known(usize, u32, Box<KnownMembers>),
+    /// What lay in a paused member's sockets.
+    Request(usize, u32, Box<ClientRequest>),
     LogRead(usize, u32, Box<LogRead>),
     Mend,
     Unwipe(usize),
@@ -204,8 +208,14 @@ impl Cluster {
 
     fn happen(&mut self, next: Next) -> Verdict {
         if let Some(member) = self.paused(&next) {
+            // Requests are seen before what else happened meanwhile, or after it.
+            let later = match next {
+                Next::Request(..) => 2 * self.dice.below(2),
+                _ => 1,
+            };
             let until = self.members[member].paused_until;
-            self.schedule.plan(until, next);
+            self.schedule
+                .plan(until.after(Duration::from_micros(later)), next);
             return Ok(());
         }
         match next {
@@ -234,8 +244,9 @@ impl Cluster {
                 self.hand_in(member, Event::Continue)
             }
             Next::Deliver(delivery) => self.deliver(*delivery),
-            Next::Disconnected(member, peer) => {
-                if self.network.is_cut(member, peer) || self.members[member].process.is_none() {
+            Next::Disconnected(member, peer) | Next::Broken(member, peer) => {
+                let told = matches!(next, Next::Broken(..)) || !self.network.is_cut(member, peer);
+                if !told || self.members[member].process.is_none() {
                     return Ok(());
                 }
                 self.line(member, What::Disconnected { from: peer });
@@ -258,6 +269,12 @@ impl Cluster {
                 self.line(member, What::LogRead { index });
                 let bytes = self.members[member].read_log(&read);
                 self.hand_in(member, Event::LogRead { read: *read, bytes })
+            }
+            Next::Request(member, life, request) => {
+                if self.process(member, life).is_none() {
+                    return Ok(());
+                }
+                self.hand_in(member, Event::Requests(&mut vec![*request]))
             }
             Next::Mend => {
                 self.mend();
@@ -301,6 +318,8 @@ impl Cluster {
         | Next::Seal(member, _)
         | Next::Turn(member, _)
         | Next::Disconnected(member, _)
+        | Next::Broken(member, _)
+        | Next::Request(member, ..)
         | Next::Known(member, ..)
         | Next::LogRead(member, ..)) = *next
         else {
@@ -751,8 +770,8 @@ impl Cluster {
         must_succeed: bool,
     ) -> Verdict {
         let member = &self.members[number];
-        // Nobody answers at a member that is down, and a paused one does not even listen.
-        if member.process.is_none() || member.paused_until > self.now {
+        // Nobody answers at a member that is down.
+        if member.process.is_none() {
             return Ok(());
         }
         let operation = self.history.next_operation();
@@ -771,12 +790,18 @@ impl Cluster {
             generation: 0,
             request: operation,
         };
-        let mut batch = vec![ClientRequest {
+        let request = ClientRequest {
             ticket,
             deadline,
             request,
-        }];
-        self.hand_in(number, Event::Requests(&mut batch))
+        };
+        if self.members[number].paused_until > self.now {
+            let life = self.members[number].life;
+            let request = Next::Request(number, life, Box::new(request));
+            self.schedule.plan(self.now, request);
+            return Ok(());
+        }
+        self.hand_in(number, Event::Requests(&mut vec![request]))
     }
 
     fn answered(&mut self, number: usize, answer: &Answer) -> Verdict {

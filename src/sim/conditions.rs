@@ -50,16 +50,16 @@ pub enum FaultKind {
 
 /// The faults with the range of their weights. A weight is chosen per seed; often it is zero.
 const WEIGHTS: &[(FaultKind, u64)] = &[
-    (FaultKind::Kill, 3),
-    (FaultKind::PowerCut, 3),
-    (FaultKind::TrapKill, 4),
-    (FaultKind::TrapPowerCut, 4),
+    (FaultKind::Kill, 2),
+    (FaultKind::PowerCut, 2),
+    (FaultKind::TrapKill, 3),
+    (FaultKind::TrapPowerCut, 3),
     (FaultKind::Pause, 20),
     (FaultKind::SlowDisk, 30),
     (FaultKind::SyncFailure, 2),
     (FaultKind::FullDisk, 3),
     (FaultKind::ReadError, 2),
-    (FaultKind::Spoil, 8),
+    (FaultKind::Spoil, 4),
     (FaultKind::Drift, 30),
     (FaultKind::Blackout, 2),
 ];
@@ -70,7 +70,7 @@ const PEER_WEIGHTS: &[(FaultKind, u64)] = &[
     (FaultKind::CutOff, 15),
     (FaultKind::Partition, 15),
     (FaultKind::Storm, 15),
-    (FaultKind::Wipe, 3),
+    (FaultKind::Wipe, 1),
 ];
 
 /// What one run is like.
@@ -132,8 +132,8 @@ impl Conditions {
         let value_long_max = Geometry::new(segment_size_bytes).entry_size_bytes_max() / 5;
         Conditions {
             faults,
-            fault_interval: dice.time(millis(300), millis(800)),
-            burst_interval: dice.time(millis(40), millis(90)),
+            fault_interval: dice.time(millis(450), millis(850)),
+            burst_interval: dice.time(millis(40), millis(80)),
             burst_max: dice.between(2, 6),
             patience: dice.time(millis(500), millis(7_000)),
             keys: dice.between(3, 40),

@@ -154,6 +154,15 @@ impl Cluster {
             .map(|member| usize::from(group & (1 << member) != 0))
             .collect();
         self.network.partition(&groups);
+        // Sometimes what lies between them closes the connections: then nobody waits for a timeout.
+        if self.dice.below(3) == 0 {
+            for (one, of_one) in groups.iter().enumerate() {
+                for (other, _) in groups.iter().enumerate().filter(|(_, of)| *of != of_one) {
+                    let noticed = self.dice.around(Duration::from_millis(2));
+                    self.plan_in(noticed, Next::Broken(one, other));
+                }
+            }
+        }
         let mask = (1 << self.members.len()) - 1;
         self.line(
             number,

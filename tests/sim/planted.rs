@@ -16,6 +16,7 @@ fn every_defect_is_found() {
     for &defect in Defect::ALL {
         let finds = |seed: &u64| {
             let options = Options {
+                members: if defect.needs_peers() { 3 } else { 1 },
                 planted: Planted::one(defect),
                 ..Options::of_seed(*seed)
             };
