@@ -7,8 +7,8 @@
 //!             runtime                   pinned cores, mailboxes, mapped files, clock      async
 //!                               sim     the same shard; simulated network, disk and clock
 //! ======== below this line: no I/O, no clock, no randomness, no async, no threads ========
-//!             shard                     one replica: raft + wal + keyspace
-//! raft        wal                       consensus | bytes of the log
+//!             shard                     one replica: raft + wal + checkpoint + keyspace
+//! raft        wal         checkpoint    consensus | bytes of the log | the state as a file
 //!             keyspace                  MVCC: versions, history, transactions, compaction
 //!             frame                     record header, checksum, archived body
 //!             base                      limits, time values, ids, prng, checksum
@@ -31,6 +31,7 @@ pub mod sim;
 // Below the line: functions of their arguments.
 pub mod shard;
 
+pub mod checkpoint;
 pub mod raft;
 pub mod wal;
 

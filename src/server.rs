@@ -16,9 +16,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::base::limits::{
-    CONNECTION_DRAIN_SECONDS_MAX, DESCRIPTORS_RESERVED, DISK_ANSWERS_MAX, EDGE_CONNECTIONS_DEFAULT,
-    EDGE_CORE_HELD_BYTES_DEFAULT, EDGE_STREAMS_DEFAULT, MAILBOX_BATCHES_MAX,
-    RECENT_ENTRIES_BYTES_MAX, SEGMENT_SIZE_BYTES,
+    CHECKPOINT_BLOCKS_WAITING_MAX, CONNECTION_DRAIN_SECONDS_MAX, DESCRIPTORS_RESERVED,
+    DISK_ANSWERS_MAX, EDGE_CONNECTIONS_DEFAULT, EDGE_CORE_HELD_BYTES_DEFAULT, EDGE_STREAMS_DEFAULT,
+    MAILBOX_BATCHES_MAX, RECENT_ENTRIES_BYTES_MAX, SEGMENT_SIZE_BYTES,
 };
 use crate::base::planted::Planted;
 use crate::base::{CoreId, Incarnation, ShardId};
@@ -27,6 +27,7 @@ use crate::raft::Windows;
 use crate::rpc::{self, Allowed, CoreClock, Edge, EdgeConfig, EdgeReading};
 use crate::runtime::clock::Clock;
 use crate::runtime::core::{Mail, ShardCore, Turns, open_active};
+use crate::runtime::disk::checkpoint::CheckpointThread;
 use crate::runtime::disk::device::DeviceReport;
 use crate::runtime::disk::directory::{DataDirectory, DirectoryError, files_in};
 use crate::runtime::disk::identity::{self, Identity, IdentityError};
@@ -38,11 +39,12 @@ use crate::runtime::mailbox::{Receiver, Sender, mailbox};
 use crate::runtime::net::{self, ListenError, Listener, Sharing};
 use crate::runtime::placement::{self, Core, CoreRequest, PlacementError, Ready, StartError};
 use crate::runtime::preflight::{self, PreflightError};
-use crate::runtime::recovery::{self, RecoveryError, recover};
+use crate::runtime::recovery::{self, Places, RecoveryError, recover};
 use crate::runtime::router::{Doorbell, Outbound, Router};
 use crate::runtime::scrub::{self, Scrubbed};
 use crate::runtime::signals::{self, Signal};
 use crate::runtime::{beside, fatal, mmap};
+use crate::shard::checkpoints::CheckpointLimits;
 use crate::shard::event::{self, ClientRequest, KnownMembers, Member};
 use crate::shard::{Settings, Shard};
 use crate::wal::{Geometry, LogIdentity, SegmentSequence};
@@ -127,6 +129,7 @@ pub fn run(config: Config) -> Result<(), ServerError> {
         .map(DataDirectory::open)
         .transpose()?;
     let log_directory = apart.as_ref().unwrap_or(&directory).log_directory(SHARD)?;
+    let checkpoints = directory.checkpoint_directory(SHARD)?;
     let identity = found_or_load(&config, &directory, &log_directory)?;
     mmap::install_sigbus_handler(&log_directory).map_err(|source| ServerError::System {
         action: "handle SIGBUS",
@@ -150,7 +153,10 @@ pub fn run(config: Config) -> Result<(), ServerError> {
             incarnation: identity.incarnation,
             shard: SHARD,
         },
-        log_directory,
+        places: Places {
+            log: log_directory,
+            checkpoints,
+        },
         mode: match config.placement.wal_write {
             WalWrite::Mapped => WriteMode::Mapped,
             WalWrite::Written => WriteMode::Written,
@@ -363,6 +369,10 @@ fn settings(config: &Config, identity: &Identity, seed: u64) -> Settings {
         pre_vote: true,
         windows: Windows::default(),
         recent_bytes_max: RECENT_ENTRIES_BYTES_MAX,
+        checkpoints: CheckpointLimits {
+            payload_bytes_min: config.placement.checkpoint_payload_bytes,
+            log_bytes_max: config.placement.checkpoint_log_bytes,
+        },
         seed,
         planted: Planted::NOTHING,
     }
@@ -420,7 +430,7 @@ struct Shared {
     settings: Settings,
     edge: EdgeConfig,
     log_identity: LogIdentity,
-    log_directory: PathBuf,
+    places: Places,
     mode: WriteMode,
     /// Cores whose connections have not all ended.
     open_edges: Arc<AtomicUsize>,
@@ -542,12 +552,15 @@ async fn start_shard(
     local: (Rc<Outbound>, Rc<Router>, Rc<Cell<bool>>),
 ) -> Result<Turns, Failure> {
     let geometry = Geometry::new(SEGMENT_SIZE_BYTES);
-    let directory = &shared.log_directory;
+    let Places {
+        log: directory,
+        checkpoints,
+    } = &shared.places;
     let turns = recovery::Turns {
         clock: shared.clock,
         stats: &core.stats,
     };
-    let log = match recover(directory, geometry, shared.log_identity, &turns).await {
+    let log = match recover(&shared.places, geometry, shared.log_identity, &turns).await {
         Ok(log) => log,
         Err(error @ RecoveryError::Corrupt { .. }) => {
             tracing::error!("{error}");
@@ -558,6 +571,7 @@ async fn start_shard(
     tracing::info!(
         entries = log.entry_count,
         bytes = log.size_bytes,
+        checkpoint_bytes = log.checkpoint_bytes,
         revision = log.replayed.keyspace.committed_revision(),
         torn_at = ?log.torn_at,
         "log recovered"
@@ -572,6 +586,8 @@ async fn start_shard(
         },
         answers,
     )?;
+    let (answers, checkpoint_answers) = mailbox(CHECKPOINT_BLOCKS_WAITING_MAX);
+    let checkpoints = CheckpointThread::start(checkpoints.clone(), answers)?;
     let writer = LogWriter::start(shared.mode);
     if let Some(sequence) = log.active {
         let path = directory.join(sequence.file_name());
@@ -596,6 +612,8 @@ async fn start_shard(
         writer,
         disk,
         disk_answers,
+        checkpoints,
+        checkpoint_answers,
         log_directory: directory.clone(),
         doorbell: mail.doorbell,
         local: outbound,

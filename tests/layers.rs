@@ -12,10 +12,22 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("keyspace", &["frame", "base"]),
     ("wal", &["frame", "base"]),
     ("raft", &["frame", "base"]),
-    ("shard", &["raft", "wal", "keyspace", "frame", "base"]),
+    ("checkpoint", &["keyspace", "frame", "base"]),
+    (
+        "shard",
+        &["raft", "wal", "checkpoint", "keyspace", "frame", "base"],
+    ),
     (
         "runtime",
-        &["shard", "raft", "wal", "keyspace", "frame", "base"],
+        &[
+            "shard",
+            "raft",
+            "wal",
+            "checkpoint",
+            "keyspace",
+            "frame",
+            "base",
+        ],
     ),
     (
         "sim",
@@ -24,27 +36,59 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "rpc",
         &[
-            "runtime", "shard", "raft", "wal", "keyspace", "frame", "base",
+            "runtime",
+            "shard",
+            "raft",
+            "wal",
+            "checkpoint",
+            "keyspace",
+            "frame",
+            "base",
         ],
     ),
     (
         "config",
         &[
-            "runtime", "shard", "raft", "wal", "keyspace", "frame", "base",
+            "runtime",
+            "shard",
+            "raft",
+            "wal",
+            "checkpoint",
+            "keyspace",
+            "frame",
+            "base",
         ],
     ),
     ("logging", &["config", "base"]),
     (
         "server",
         &[
-            "logging", "config", "rpc", "runtime", "shard", "raft", "wal", "keyspace", "frame",
+            "logging",
+            "config",
+            "rpc",
+            "runtime",
+            "shard",
+            "raft",
+            "wal",
+            "checkpoint",
+            "keyspace",
+            "frame",
             "base",
         ],
     ),
 ];
 
 /// Layers that are functions of their arguments.
-const PURE: &[&str] = &["base", "frame", "keyspace", "wal", "raft", "shard", "sim"];
+const PURE: &[&str] = &[
+    "base",
+    "frame",
+    "keyspace",
+    "wal",
+    "checkpoint",
+    "raft",
+    "shard",
+    "sim",
+];
 
 /// What the pure layers never say, and why.
 const BANNED_BELOW: &[(&str, &str)] = &[

@@ -239,6 +239,31 @@ pub const RAFT_MEMBERS_MAX: usize = 64;
 const _: () = assert!(RAFT_SIZE_STRIDE_BYTES * 4 <= RAFT_APPEND_BYTES_MAX);
 const _: () = assert!(RAFT_APPEND_BYTES_MAX <= RAFT_INFLIGHT_BYTES_MAX);
 
+// Checkpoints.
+
+/// One block of a checkpoint, its header included: what is checked, handed on and written as one.
+pub const CHECKPOINT_BLOCK_BYTES: usize = 64 * KIB as usize;
+/// Bytes of entries since the last checkpoint, at least, before the next one is taken.
+pub const CHECKPOINT_PAYLOAD_BYTES_MIN: u64 = 256 * MIB;
+/// Bytes of the log on disk from which on a checkpoint is due however few entries are in them.
+pub const LOG_BYTES_MAX: u64 = 2 * 1_024 * MIB;
+/// Between a checkpoint that could not be written and the next attempt.
+pub const CHECKPOINT_RETRY_SECONDS: u64 = 10;
+/// Blocks of a checkpoint that wait for the disk.
+pub const CHECKPOINT_BLOCKS_WAITING_MAX: usize = 16;
+/// Bytes of a checkpoint that are written between two syncs of its file.
+pub const CHECKPOINT_SYNC_BYTES: u64 = 4 * MIB;
+/// One row of a table without versions, in a checkpoint: what fits into an entry fits into a row.
+pub const CHECKPOINT_ROW_BYTES_MAX: usize = (ENTRY_SIZE_BYTES_MAX + KIB / 2) as usize;
+/// All such rows of one checkpoint.
+pub const CHECKPOINT_ROWS_BYTES_MAX: usize = 256 * MIB as usize;
+/// What writes and reads leave of a turn to a checkpoint that is being taken.
+pub const SLICE_CHECKPOINT_STEPS: usize = SLICE_STEPS_MAX / 8;
+
+const _: () = assert!(LOG_BYTES_MAX >= 4 * SEGMENT_SIZE_BYTES);
+const _: () =
+    assert!(SLICE_READS_STEPS + SLICE_RECLAIM_STEPS + SLICE_CHECKPOINT_STEPS < SLICE_STEPS_MAX);
+
 // The simulator.
 
 /// Lines of a trace that are kept when not all are asked for.

@@ -437,6 +437,8 @@ pub const FLAGS: &[Flag] = &[
     works("cores", Text, "all", Kontiki, "Cores to run on: all, how many, or which (0,2-3; 2-2 for one)."),
     works("shards", Uint32, "1", Kontiki, "Shards of the keyspace. Only 1 is accepted yet."),
     works("wal-write", Text, "mapped", Kontiki, "How the log is written: mapped (memory map and fdatasync) or written (O_DSYNC writes)."),
+    works("checkpoint-payload-bytes", Uint, "268435456", Kontiki, "Log entries, in bytes, after which the state is written to a checkpoint and the log before it given up; at least the last checkpoint's size."),
+    works("checkpoint-log-bytes", Uint, "2147483648", Kontiki, "Log files, in bytes, from which on a checkpoint is taken however few entries are in them."),
     works("memory-budget-bytes", Uint, "0", Kontiki, "Memory above which writes get NOSPACE; 0: a safe share of the machine's or container's."),
 
     older("experimental-initial-corrupt-check", Bool),

@@ -60,7 +60,7 @@ pub struct Config {
     pub log: LogSettings,
     /// A unary request that is answered later than this is worth a warning; `None`: never.
     pub slow_request: Option<Duration>,
-    /// Cores, shards and the way to write the log.
+    /// Cores, shards and the way to write the log and to shorten it.
     pub placement: Placement,
     /// Bytes of memory above which writes get NOSPACE; `None`: see [`default_budget`].
     pub memory_budget_bytes: Option<u64>,
@@ -194,6 +194,10 @@ pub struct Placement {
     pub shard_count: u32,
     /// How the log is written.
     pub wal_write: WalWrite,
+    /// Bytes of log entries after which a checkpoint is taken.
+    pub checkpoint_payload_bytes: u64,
+    /// Bytes of log files from which on a checkpoint is taken.
+    pub checkpoint_log_bytes: u64,
 }
 
 /// How the log is written.

@@ -10,7 +10,7 @@ use super::{
     LogFormat, LogLevel, LogOutput, LogSettings, Notice, Placement, RaftSettings, Url, Urls,
     WalWrite, identity,
 };
-use crate::base::limits::{ENTRY_SIZE_BYTES_MAX, MIB, QUOTA_BYTES_DEFAULT};
+use crate::base::limits::{ENTRY_SIZE_BYTES_MAX, MIB, QUOTA_BYTES_DEFAULT, SEGMENT_SIZE_BYTES};
 
 /// etcd's bound for `--election-timeout`, in milliseconds.
 const ELECTION_TIMEOUT_MS_MAX: u64 = 50_000;
@@ -302,7 +302,18 @@ fn placement(settings: &Settings) -> Result<Placement, ConfigError> {
             remedy: "several shards are not built; leave it at 1",
         });
     }
+    let at_least = |flag, bytes_min: u64| match settings.uint(flag) {
+        bytes if bytes < bytes_min => Err(ConfigError::OutOfRange {
+            flag,
+            value: bytes.to_string(),
+            bounds: format!("{bytes_min} or more"),
+        }),
+        bytes => Ok(bytes),
+    };
     Ok(Placement {
+        checkpoint_payload_bytes: at_least("checkpoint-payload-bytes", MIB)?,
+        // The active segment, the one before it, and one on each side.
+        checkpoint_log_bytes: at_least("checkpoint-log-bytes", 4 * SEGMENT_SIZE_BYTES)?,
         cores: choose(
             settings,
             "cores",

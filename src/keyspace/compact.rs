@@ -75,13 +75,20 @@ pub(super) struct Reclaim {
     through: i64,
 }
 
+impl Reclaim {
+    /// Nothing is left to free below `floor`; the history begins at `place`.
+    pub(super) fn done(floor: i64, place: u64) -> Reclaim {
+        Reclaim {
+            place,
+            target: floor,
+            through: floor,
+        }
+    }
+}
+
 impl Default for Reclaim {
     fn default() -> Reclaim {
-        Reclaim {
-            place: 0,
-            target: FLOOR_NONE,
-            through: FLOOR_NONE,
-        }
+        Reclaim::done(FLOOR_NONE, 0)
     }
 }
 

@@ -30,6 +30,7 @@ mod answer;
 pub mod compact;
 pub mod digest;
 pub mod events;
+pub mod state;
 
 use std::collections::VecDeque;
 

@@ -183,6 +183,24 @@ impl Record {
         Record::new(&stamp, &[])
     }
 
+    /// A version as it was once: `(create, version)` is the main revision of its creation and its count of puts, zeros
+    /// in a tombstone.
+    pub(super) fn restored(
+        at: Revision,
+        (create, version): (i64, i64),
+        lease: LeaseId,
+        value: &[u8],
+    ) -> Record {
+        let stamp = Stamp {
+            main: at.main,
+            create,
+            version,
+            lease: lease.0,
+            sub: at.sub,
+        };
+        Record::new(&stamp, value)
+    }
+
     fn new(stamp: &Stamp, value: &[u8]) -> Record {
         match Packed::of(stamp) {
             Some(packed) if stamp.lease == 0 => {

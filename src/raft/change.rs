@@ -2,7 +2,7 @@
 //! (dissertation, chapter 4).
 
 use super::Raft;
-use super::membership::{Change, ChangeRefusal};
+use super::membership::{Change, ChangeRefusal, Membership};
 use super::message::Body;
 use super::types::{Output, Role, StepDown};
 use crate::base::{Incarnation, Index, MemberId, Term};
@@ -25,12 +25,11 @@ impl Raft {
         if self.change_is_under_way() {
             return Err(ChangeRefusal::UnderWay);
         }
-        let next = self.membership().after(change)?;
+        self.membership().after(change)?;
         match *change {
             Change::Promote(learner) if !self.is_in_sync(learner) => {
                 Err(ChangeRefusal::LearnerNotReady)
             }
-            _ if next.voters.is_empty() => Err(ChangeRefusal::LastVoter),
             _ => Ok(()),
         }
     }
@@ -61,41 +60,41 @@ impl Raft {
         outputs: &mut Vec<Output>,
     ) -> (Term, Index) {
         if let Err(refusal) = self.check_change(change) {
-            panic!("{change:?} was appended although {refusal}");
+            panic!("{change:?} is appended although {refusal}");
         }
+        let next = self.membership().after(change);
+        let next = next.expect("the check has tried it");
         let (term, index) = self.append(size_bytes);
-        self.put_in_force(index, change, outputs);
+        self.put_in_force(index, next, outputs);
         if let Change::Remove(member) = *change {
             self.leading.leaving = Some((index, member));
         }
         (term, index)
     }
 
-    /// The entry at `index`, which [`Output::AppendEntries`] asked for, changes the membership.
-    ///
-    /// # Panics
-    /// When the change does not fit the membership: its leader has checked that.
-    pub fn change_appended(&mut self, index: Index, change: &Change, outputs: &mut Vec<Output>) {
+    /// The entry at `index`, which [`Output::AppendEntries`] asked for, changed the membership to this one.
+    pub fn membership_appended(
+        &mut self,
+        index: Index,
+        membership: Membership,
+        outputs: &mut Vec<Output>,
+    ) {
         assert!(
             index <= self.terms.last_index(),
             "a membership at {index} beyond the end of the log {}",
             self.terms.last_index()
         );
-        self.put_in_force(index, change, outputs);
+        self.put_in_force(index, membership, outputs);
         if index <= self.hard_state.commit {
             self.membership_committed(outputs);
             self.memberships.settle(self.hard_state.commit);
         }
     }
 
-    fn put_in_force(&mut self, index: Index, change: &Change, outputs: &mut Vec<Output>) {
-        let next = match self.membership().after(change) {
-            Ok(next) => next,
-            Err(refusal) => panic!("{change:?} at {index} although {refusal}"),
-        };
-        self.memberships.append(index, next);
+    fn put_in_force(&mut self, index: Index, membership: Membership, outputs: &mut Vec<Output>) {
+        self.memberships.append(index, membership.clone());
         self.align_progress();
-        outputs.push(Output::MembershipChanged(self.membership().clone()));
+        outputs.push(Output::MembershipChanged(membership));
     }
 
     /// The log was cut: what was changed by what is gone never was.

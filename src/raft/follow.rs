@@ -216,9 +216,6 @@ impl Raft {
             standing: self.standing(),
         };
         self.send(from, Body::HeartbeatResponse(response), outputs);
-        if heartbeat.context.is_none() {
-            self.ask_again(from, outputs);
-        }
     }
 
     /// Whether a checkpoint at `base`, offered by the leader of `term`, would bring this member forward.

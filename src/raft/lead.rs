@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use super::Raft;
 use super::message::{
-    Append, AppendResponse, AppendResult, Body, Heartbeat, HeartbeatResponse, Matched, Standing,
+    Append, AppendResponse, AppendResult, Body, Entries, Heartbeat, HeartbeatResponse, Matched,
+    Standing,
 };
 use super::progress::{Flow, Progress};
 use super::quorum::majority_value;
@@ -148,16 +149,23 @@ impl Raft {
             let silent =
                 progress.flow == Flow::Pipeline && progress.is_waiting() && !progress.moved;
             progress.moved = false;
-            let prev = Index(progress.next.0 - 1);
-            if silent && let Some(term) = self.terms.term_at(prev) {
-                let append = Append {
-                    prev: Position { term, index: prev },
-                    entries: Default::default(),
-                    commit: self.hard_state.commit,
-                    probe: true,
-                };
-                self.send(to, Body::Append(append), outputs);
+            if !silent {
+                continue;
             }
+            let prev = Index(progress.next.0 - 1);
+            let Some(term) = self.terms.term_at(prev) else {
+                // What it may lack was released meanwhile: ask from where the log begins now.
+                let first = self.terms.base().index.next();
+                self.progress_of(to).probe_from(first);
+                continue;
+            };
+            let append = Append {
+                prev: Position { term, index: prev },
+                entries: Entries::default(),
+                commit: self.hard_state.commit,
+                probe: true,
+            };
+            self.send(to, Body::Append(append), outputs);
         }
     }
 

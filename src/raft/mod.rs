@@ -295,6 +295,7 @@ impl Raft {
         if self.role == Role::Leader {
             self.tick_leader(outputs);
         } else {
+            self.ask_again(outputs);
             self.tick_election(outputs);
         }
     }

@@ -36,6 +36,8 @@ pub(super) struct Reads {
     under_way: Option<UnderWay>,
     /// What followers ask for: one question each, and the round that answers it.
     asked: BTreeMap<MemberId, (ReadContext, Round)>,
+    /// When a follower asks its leader again.
+    ask_due: Instant,
 }
 
 #[derive(Debug)]
@@ -84,8 +86,9 @@ impl Raft {
                 self.lead_round(outputs);
             }
         } else if let Some(leader) = self.leader {
-            let round = self.open_round(BTreeSet::new());
-            self.send(leader, Body::ReadRequest(round), outputs);
+            let context = self.open_round(BTreeSet::new());
+            self.reads.ask_due = self.now + self.heartbeat_interval;
+            self.send(leader, Body::ReadRequest(context), outputs);
         }
     }
 
@@ -221,10 +224,13 @@ impl Raft {
         }
     }
 
-    /// The question or its answer may be lost: ask again with each heartbeat that belongs to no round. Those
-    /// of a round may be the consequence of the question.
-    pub(super) fn ask_again(&self, leader: MemberId, outputs: &mut Vec<Output>) {
-        if let Some(context) = self.reads.context() {
+    /// The question or its answer may be lost: ask again after a while.
+    pub(super) fn ask_again(&mut self, outputs: &mut Vec<Output>) {
+        if let Some(leader) = self.leader
+            && let Some(context) = self.reads.context()
+            && self.reads.ask_due <= self.now
+        {
+            self.reads.ask_due = self.now + self.heartbeat_interval;
             self.send(leader, Body::ReadRequest(context), outputs);
         }
     }

@@ -123,9 +123,9 @@ impl Raft {
         }
     }
 
-    /// A leader that leaves the group lets somebody else begin at once, told all that is committed.
+    /// A leader that leaves the group lets somebody else begin at once. Who learns that its removal is
+    /// committed hears it no more, so this comes first.
     pub(super) fn leave_to_successor(&mut self, outputs: &mut Vec<Output>) {
-        self.send_appends(outputs);
         if let Some(to) = self.best_successor() {
             self.ask_to_campaign(to, outputs);
         }

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use super::membership::ReadMode;
 use super::message::{Body, VoteRequest, VoteResponse};
-use super::quorum::majority_size;
 use super::types::{Output, Role};
 use super::{Leading, Raft};
 use crate::base::planted::Defect;
@@ -44,7 +43,7 @@ impl Raft {
             self.election.deadline = None;
             return;
         }
-        if majority_size(self.membership().voters.len()) == 1 {
+        if self.is_only_voter() {
             if self.role == Role::Follower {
                 self.campaign(false, outputs);
             }
@@ -89,11 +88,18 @@ impl Raft {
         }
     }
 
-    /// Whether this member may ask for votes at all.
+    /// Whether this member may ask for votes at all. One whose removal is not committed may be the only one
+    /// that can be elected: nobody else has the entry that removes it (dissertation, section 4.2.2).
     fn may_campaign(&self) -> bool {
-        self.membership().voters.contains(&self.id)
-            && self.may_vote()
-            && !self.waits_after_restart()
+        let committed = self.memberships.committed(self.hard_state.commit);
+        let voter =
+            self.membership().voters.contains(&self.id) || committed.voters.contains(&self.id);
+        voter && self.may_vote() && !self.waits_after_restart()
+    }
+
+    fn is_only_voter(&self) -> bool {
+        let voters = &self.membership().voters;
+        voters.len() == 1 && voters.contains(&self.id)
     }
 
     /// Whether this member's vote is worth anything: it must remember every vote and every
@@ -104,10 +110,9 @@ impl Raft {
 
     /// Under leases a restarted voter may have promised, a moment ago, to vote for nobody.
     fn waits_after_restart(&self) -> bool {
-        let alone = majority_size(self.membership().voters.len()) == 1;
         let since_start = self.started.map_or(Duration::ZERO, |at| self.now.since(at));
         self.membership().read_mode == ReadMode::Lease
-            && !alone
+            && !self.is_only_voter()
             && since_start < self.election_timeout
     }
 

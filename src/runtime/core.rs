@@ -17,6 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::clock::Clock;
+use super::disk::checkpoint::{CheckpointAnswer, CheckpointThread};
 use super::disk::identity::random_u64;
 use super::disk::log::{LogDone, LogJob, LogWriter};
 use super::disk::segments::{DiskAnswer, DiskThread, PreparedSegment};
@@ -30,7 +31,7 @@ use crate::base::limits::{SEAL_IDLE_MICROS, SLICE_STEPS_MAX, TICK_MILLIS};
 use crate::base::{CoreId, Instant};
 use crate::keyspace::steps::Steps;
 use crate::shard::Shard;
-use crate::shard::event::{Answer, ClientRequest, Effects, Event, LogEffect};
+use crate::shard::event::{Answer, CheckpointEffect, ClientRequest, Effects, Event, LogEffect};
 use crate::wal::{self, Commit, SegmentOpening, SegmentSequence};
 
 /// What a shard with work left waits for its next turn, at least.
@@ -61,6 +62,10 @@ pub struct ShardCore {
     pub disk: DiskThread,
     /// What the disk thread answers.
     pub disk_answers: Receiver<DiskAnswer>,
+    /// Writes checkpoints.
+    pub checkpoints: CheckpointThread,
+    /// What its thread answers.
+    pub checkpoint_answers: Receiver<CheckpointAnswer>,
     /// Where the segments lie.
     pub log_directory: PathBuf,
     /// Rung by whoever leaves something for the shard.
@@ -107,6 +112,7 @@ struct Gathered {
     requests: Vec<ClientRequest>,
     done: VecDeque<LogDone<LogBytes>>,
     prepared: VecDeque<DiskAnswer>,
+    checkpoint: VecDeque<CheckpointAnswer>,
     tick: bool,
     sealing: bool,
     more: bool,
@@ -119,6 +125,8 @@ pub struct Turns {
     effects: Effects,
     /// The file of the spare that the shard knows of.
     spare: Option<PreparedSegment>,
+    /// Segments the log needs no more that the disk thread has not taken yet, oldest first.
+    needless: VecDeque<PathBuf>,
     tick: Timer,
     /// Set while a seal may become due, and never cancelled: re-armed at most once a millisecond.
     seal: Option<Timer>,
@@ -142,6 +150,7 @@ impl Turns {
             },
             effects: Effects::default(),
             spare: None,
+            needless: VecDeque::new(),
             tick: Box::pin(sleep(Duration::from_millis(TICK_MILLIS))),
             seal: None,
             last_write: Instant::default(),
@@ -186,6 +195,10 @@ impl Turns {
         }
         while let Poll::Ready(Some(answer)) = core.disk_answers.poll_receive(cx) {
             gathered.prepared.push_back(answer);
+            ready = true;
+        }
+        while let Poll::Ready(Some(answer)) = core.checkpoint_answers.poll_receive(cx) {
+            gathered.checkpoint.push_back(answer);
             ready = true;
         }
         if self.tick.as_mut().poll(cx).is_ready() {
@@ -246,6 +259,14 @@ impl Turns {
         while let Some(answer) = self.gathered.prepared.pop_front() {
             self.segment_prepared(answer, now, steps);
         }
+        while let Some(answer) = self.gathered.checkpoint.pop_front() {
+            let event = match answer {
+                CheckpointAnswer::Written => Event::CheckpointBlock,
+                CheckpointAnswer::Durable(id) => Event::CheckpointDurable(id),
+                CheckpointAnswer::Failed => Event::CheckpointFailed,
+            };
+            self.hand_in(event, now, steps);
+        }
         if std::mem::take(&mut self.gathered.tick) {
             let memory_used_bytes = (self.core.memory_used_bytes)();
             self.hand_in(Event::Tick { memory_used_bytes }, now, steps);
@@ -267,6 +288,7 @@ impl Turns {
         if std::mem::take(&mut self.gathered.more) {
             self.hand_in(Event::Continue, now, steps);
         }
+        self.give_up_segments();
         self.mail_answers();
         if self.seal.is_none() && self.core.shard.needs_seal() {
             self.seal = Some(Box::pin(sleep(Duration::from_micros(SEAL_IDLE_MICROS))));
@@ -350,6 +372,22 @@ impl Turns {
                         fatal("the disk thread has ended");
                     }
                 }
+                LogEffect::Recycle(sequence) => {
+                    let path = self.core.log_directory.join(sequence.file_name());
+                    self.needless.push_back(path);
+                }
+            }
+        }
+        for effect in std::mem::take(&mut self.effects.checkpoint) {
+            let thread = &self.core.checkpoints;
+            let taken = match effect {
+                CheckpointEffect::Begin(id) => thread.begin(id),
+                CheckpointEffect::Block(block) => thread.write(block),
+                CheckpointEffect::Finish(id) => thread.finish(id),
+                CheckpointEffect::RemoveBefore(index) => thread.remove_before(index),
+            };
+            if let Err(error) = taken {
+                fatal(format_args!("{error}"));
             }
         }
         let own = self.core.core.0;
@@ -368,6 +406,24 @@ impl Turns {
         }
         self.core.router.deliver(answers.drain(..));
         self.effects.answers = answers;
+    }
+
+    /// Hands over what the log needs no more, oldest first; what the disk thread has no room for waits.
+    fn give_up_segments(&mut self) {
+        if self.needless.is_empty() {
+            return;
+        }
+        // First, so that the scrub knows before a file changes.
+        self.core
+            .scrubbed
+            .sealed
+            .replace(self.core.shard.log().sealed_segments());
+        while let Some(path) = self.needless.front() {
+            if self.core.disk.recycle(path.clone()).is_err() {
+                return;
+            }
+            self.needless.pop_front();
+        }
     }
 
     fn submit(&self, job: LogJob<LogBytes>) {

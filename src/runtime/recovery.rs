@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::beside::spawn_beside;
 use super::clock::Clock;
+use super::disk::checkpoint::{Loaded, Unusable, load_newest};
 use super::disk::directory::{DirectoryError, files_in};
 use super::disk::read::{ReadError, read_file, sync_files};
 use super::executor::sleep;
@@ -23,7 +24,9 @@ use crate::base::limits::{
     PAGE_SIZE_BYTES, RECOVERY_BATCH_PIECES_MAX, RECOVERY_BATCHES_MAX, SLICE_STEPS_MAX,
 };
 use crate::keyspace::steps::Steps;
+use crate::shard::checkpoints::UnknownRow;
 use crate::shard::replay::{Piece, Replayed, Replayer};
+use crate::wal::damage::RefusalReason;
 use crate::wal::{
     Appender, Damage, Geometry, LogIdentity, Outcome, Recovered, Recovery, Refusal, SegmentFile,
     SegmentSequence,
@@ -44,6 +47,8 @@ pub struct RecoveredLog {
     pub entry_count: u64,
     /// Bytes of the files that were read.
     pub size_bytes: u64,
+    /// Bytes of the checkpoint that was loaded, zero for none.
+    pub checkpoint_bytes: u64,
     /// Where a torn tail was cut.
     pub torn_at: Option<(SegmentSequence, u64)>,
 }
@@ -85,6 +90,25 @@ pub enum RecoveryError {
         /// What is damaged.
         damage: Box<Damage>,
     },
+    /// A checkpoint is damaged, and the log does not reach back far enough to do without it.
+    #[error(
+        "{checkpoint}. The log cannot replace it: {reason}. This member is the only voter, so no other \
+         member can restore it: it stops. Restore the directory from a backup"
+    )]
+    CheckpointLost {
+        /// The newest file that cannot be used.
+        checkpoint: Box<Unusable>,
+        /// What the log lacks.
+        reason: String,
+    },
+    /// A checkpoint holds what this program does not know.
+    #[error("{}: {source}", directory.display())]
+    CheckpointUnknown {
+        /// Where the checkpoints lie.
+        directory: PathBuf,
+        /// What it is.
+        source: UnknownRow,
+    },
     /// The walking thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -118,29 +142,64 @@ enum Walk {
     Repaired(Result<(), RecoveryError>),
 }
 
-/// Reads, checks, folds, repairs and syncs the log in `directory`; counts its slices as turns.
+/// Where a shard's state is kept.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The segments of its log.
+    pub log: PathBuf,
+    /// Its checkpoints.
+    pub checkpoints: PathBuf,
+}
+
+/// Loads the newest checkpoint, then reads, checks, folds, repairs and syncs the log after it; counts its
+/// slices as turns. Where a checkpoint is damaged, an older one or none does as well, if the log reaches
+/// back that far.
 ///
 /// # Errors
 /// [`RecoveryError`] names the file, the offset and the cause. Nothing was changed then.
 pub async fn recover(
-    directory: &Path,
+    places: &Places,
     geometry: Geometry,
     identity: LogIdentity,
     turns: &Turns<'_>,
 ) -> Result<RecoveredLog, RecoveryError> {
+    let directory = places.log.as_path();
     let refused = |source| RecoveryError::Refused {
         directory: directory.to_path_buf(),
         source: Box::new(source),
     };
     let files = segment_files(directory)?;
-    let mut recovery = Recovery::new(geometry, identity, Index(0), &files).map_err(refused)?;
+    let Loaded {
+        restored,
+        mut unusable,
+    } = load_checkpoint(&places.checkpoints, identity).await?;
+    for file in &unusable {
+        tracing::warn!("{file}");
+    }
+    let checkpoint_bytes = restored.as_ref().map_or(0, |restored| restored.size_bytes);
+    let mut start = Index(0);
     let mut replayer = Replayer::default();
+    if let Some(restored) = restored {
+        start = restored.origin.mark.index;
+        let base = Replayed::from_checkpoint(restored).map_err(|source| {
+            let directory = places.checkpoints.clone();
+            RecoveryError::CheckpointUnknown { directory, source }
+        })?;
+        replayer = Replayer::after(base);
+    }
+    let newest = unusable.drain(..).next();
+    let mut recovery = Recovery::new(geometry, identity, start, &files).map_err(refused)?;
     let mut bytes = Vec::new();
     while let Some(sequence) = recovery.next_file() {
         read_file(&directory.join(sequence.file_name()), &mut bytes).await?;
         let result;
         (recovery, bytes, result) = walk(recovery, bytes, &mut replayer, turns).await?;
-        result.map_err(refused)?;
+        if let Err(refusal) = result {
+            return Err(match newest {
+                Some(checkpoint) if begins_late(&refusal) => lost(checkpoint, refusal.to_string()),
+                _ => refused(refusal),
+            });
+        }
     }
     let recovered = recovery.finish();
     if let Outcome::Corrupt(damage) = recovered.outcome {
@@ -149,6 +208,11 @@ pub async fn recover(
             directory,
             damage: Box::new(damage),
         });
+    }
+    // A checkpoint gets its name when the log is durable up to its index.
+    if let Some(checkpoint) = newest.filter(|newest| recovered.last_index < newest.index) {
+        let last = recovered.last_index;
+        return Err(lost(checkpoint, format!("it ends at index {last}")));
     }
     repair(directory, &recovered).await?;
     let paths: Vec<PathBuf> = files
@@ -164,10 +228,36 @@ pub async fn recover(
         replayed: replayer.finish(recovered.hard_state),
         active: recovered.active_segment(),
         entry_count: recovered.entry_count,
+        checkpoint_bytes,
         size_bytes: files.iter().map(|file| file.size_bytes).sum(),
         torn_at,
         appender: Appender::resume(geometry, identity, recovered),
     })
+}
+
+fn begins_late(refusal: &Refusal) -> bool {
+    matches!(refusal.reason, RefusalReason::BeginsLate { .. })
+}
+
+fn lost(checkpoint: Unusable, reason: String) -> RecoveryError {
+    RecoveryError::CheckpointLost {
+        checkpoint: Box::new(checkpoint),
+        reason,
+    }
+}
+
+/// Reads and builds the state on a thread: it is handed over whole, so the core never waits for a slice.
+async fn load_checkpoint(directory: &Path, identity: LogIdentity) -> Result<Loaded, RecoveryError> {
+    let (sender, mut receiver) = mailbox(1);
+    let directory = directory.to_path_buf();
+    beside(move || {
+        sender.send_waiting(load_newest(&directory, identity.cluster, identity.shard));
+    })?;
+    let loaded = receiver
+        .receive()
+        .await
+        .expect("the thread reports before it ends");
+    Ok(loaded?)
 }
 
 /// The files whose names are segments', in ascending order.

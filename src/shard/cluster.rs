@@ -126,7 +126,7 @@ impl Copy {
 
 impl ClusterChange {
     /// Whether this changes who belongs to the group, or what is agreed about that.
-    fn is_membership(&self) -> bool {
+    pub(super) fn is_membership(&self) -> bool {
         match self {
             ClusterChange::MemberAdded(_) => true,
             other => other.raft_change().is_some(),
@@ -161,6 +161,8 @@ pub struct ClusterState {
     committed: Copy,
     /// Folded and not yet committed, in the order of the log.
     pending: VecDeque<(Index, ClusterChange)>,
+    /// Where the committed copy last changed.
+    changed_at: Index,
 }
 
 impl ClusterState {
@@ -175,6 +177,7 @@ impl ClusterState {
         while self.pending.front().is_some_and(|&(at, _)| at <= index) {
             let (at, change) = self.pending.pop_front().expect("the front was just seen");
             self.committed.apply(at, &change);
+            self.changed_at = at;
         }
     }
 
@@ -185,6 +188,54 @@ impl ClusterState {
         for (at, change) in &self.pending {
             self.head.apply(*at, change);
         }
+    }
+
+    /// The index of the last committed change.
+    #[must_use]
+    pub fn changed_at(&self) -> Index {
+        self.changed_at
+    }
+
+    /// The changes that make the committed state of nothing, always the same for the same state.
+    #[must_use]
+    pub fn committed_changes(&self) -> Vec<ClusterChange> {
+        let Copy {
+            members,
+            alarms,
+            version,
+            removed,
+            incarnations,
+            read_mode,
+            membership_index: _,
+        } = &self.committed;
+        let mut changes: Vec<_> = removed
+            .iter()
+            .copied()
+            .map(ClusterChange::MemberRemoved)
+            .collect();
+        for member in members.values() {
+            changes.push(ClusterChange::MemberAdded(Member {
+                name: String::new(),
+                client_urls: Vec::new(),
+                ..member.clone()
+            }));
+            if !member.name.is_empty() || !member.client_urls.is_empty() {
+                changes.push(ClusterChange::MemberAttributes {
+                    id: member.id,
+                    name: member.name.clone(),
+                    client_urls: member.client_urls.clone(),
+                });
+            }
+        }
+        for (&id, &incarnation) in incarnations {
+            changes.push(ClusterChange::MemberIncarnation { id, incarnation });
+        }
+        if *read_mode != ReadMode::default() {
+            changes.push(ClusterChange::ReadMode(*read_mode));
+        }
+        changes.extend(version.map(|(major, minor)| ClusterChange::Version { major, minor }));
+        changes.extend(alarms.iter().copied().map(ClusterChange::AlarmRaised));
+        changes
     }
 
     /// The committed members, by id.
@@ -211,6 +262,12 @@ impl ClusterState {
             }
         }
         memberships
+    }
+
+    /// Who belongs to the group, at the head.
+    #[must_use]
+    pub fn membership_at_head(&self) -> Membership {
+        self.head.membership()
     }
 
     /// A member at the head.

@@ -207,11 +207,14 @@ impl Shard {
                 .stage_record(&parsed)
                 .expect("there was room when the message came in");
             self.recent.push(next, &record);
+            let changes_membership = entry.changes.iter().any(ClusterChange::is_membership);
             for change in entry.changes {
-                if let Some(change) = change.raft_change() {
-                    self.raft.change_appended(next, &change, &mut self.outputs);
-                }
                 self.cluster.fold(next, change);
+            }
+            if changes_membership {
+                let membership = self.cluster.membership_at_head();
+                self.raft
+                    .membership_appended(next, membership, &mut self.outputs);
             }
             self.folder.push(next, entry.body);
             next = next.next();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::{ClusterId, Incarnation, Index, Instant, MemberId, Term};
+use crate::checkpoint::{Block, CheckpointId};
 use crate::keyspace::request::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
     Refusal as KeyspaceRefusal, TxnRequest, TxnResponse,
@@ -58,6 +59,13 @@ pub enum Event<'a> {
     /// A sealed segment does not hold any more what was written: the state could not be restored from
     /// this log.
     LogDamaged,
+    /// The oldest [`CheckpointEffect::Block`] that was not reported is written; durable later.
+    CheckpointBlock,
+    /// What [`CheckpointEffect::Finish`] asked for is done.
+    CheckpointDurable(CheckpointId),
+    /// The checkpoint that was begun cannot be written, for want of space or because the disk fails. The
+    /// driver has given it up, and reports nothing further about it.
+    CheckpointFailed,
     /// The shard said that it has work left ([`crate::shard::Shard::has_work`]).
     Continue,
     /// The member stops: nothing new is taken, what was taken is finished.
@@ -69,6 +77,8 @@ pub enum Event<'a> {
 pub struct Effects {
     /// For the log, in this order.
     pub log: Vec<LogEffect>,
+    /// For the files of checkpoints, in this order. Nothing of the other effects waits for them.
+    pub checkpoint: Vec<CheckpointEffect>,
     /// For clients, in any order between connections and in this order on one connection. None of
     /// them promises anything that is not yet durable.
     pub answers: Vec<Answer>,
@@ -165,6 +175,22 @@ pub enum LogEffect {
     OpenSegment(SegmentOpening),
     /// Have this segment ready as a file written in full, then [`Event::SegmentPrepared`].
     PrepareSegment(SegmentSequence),
+    /// Nothing needs this segment any more: it may be used again. They come oldest first, and are given
+    /// up in this order, so that what is left has no gap.
+    Recycle(SegmentSequence),
+}
+
+/// Something to do with the files of checkpoints. One is written at a time.
+#[derive(Debug)]
+pub enum CheckpointEffect {
+    /// Begin a file that is no checkpoint yet.
+    Begin(CheckpointId),
+    /// Write this at its offset, then [`Event::CheckpointBlock`].
+    Block(Block),
+    /// Make the file and its name durable, then [`Event::CheckpointDurable`].
+    Finish(CheckpointId),
+    /// Checkpoints below this index are not needed any more.
+    RemoveBefore(Index),
 }
 
 /// Where an answer goes: opaque to the shard, returned as it came.

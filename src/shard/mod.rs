@@ -11,6 +11,7 @@
 //! ```
 
 mod asker;
+pub mod checkpoints;
 pub mod cluster;
 mod consensus;
 mod entry;
@@ -28,6 +29,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use self::asker::{Ask, Asker, Reply};
+use self::checkpoints::{CheckpointLimits, Checkpoints};
 use self::cluster::{ClusterChange, ClusterState};
 use self::consensus::has_others;
 use self::entry::{ClusterEffect, EntryBody};
@@ -43,7 +45,9 @@ use self::reads::Reads;
 use self::recent::Recent;
 use self::replay::Replayed;
 use self::waiters::{Waiter, Waiters};
-use crate::base::limits::{SHARD_QUEUE_REQUESTS_MAX, SLICE_READS_STEPS, SLICE_RECLAIM_STEPS};
+use crate::base::limits::{
+    SHARD_QUEUE_REQUESTS_MAX, SLICE_CHECKPOINT_STEPS, SLICE_READS_STEPS, SLICE_RECLAIM_STEPS,
+};
 use crate::base::planted::{Defect, Planted};
 use crate::base::{Incarnation, Index, Instant, MemberId, ShardId, Term};
 use crate::keyspace::Keyspace;
@@ -82,6 +86,8 @@ pub struct Settings {
     pub windows: Windows,
     /// Bytes of the newest entries that are kept in memory for followers.
     pub recent_bytes_max: usize,
+    /// When a checkpoint is taken.
+    pub checkpoints: CheckpointLimits,
     /// Decides every random choice.
     pub seed: u64,
     /// What is wrong on purpose: nothing in a build that serves.
@@ -123,6 +129,7 @@ pub struct Shard {
     job: Option<WriteJob>,
     reads: Reads,
     waiters: Waiters,
+    checkpoints: Checkpoints,
     /// Compactions whose answers wait for the space: the revision, and the answer.
     physical: Vec<(i64, Waiter)>,
     /// The segment that is ready to follow the active one.
@@ -151,6 +158,7 @@ impl Shard {
             mut cluster,
             mut terms,
             hard_state,
+            checkpoint,
         } = replayed;
         let durable = terms.last_index();
         let mut log = log;
@@ -217,6 +225,7 @@ impl Shard {
             messages: Vec::new(),
             compare: None,
             end: None,
+            checkpoints: Checkpoints::new(settings.checkpoints, checkpoint),
             settings,
             outputs: Vec::new(),
             log,
@@ -279,6 +288,7 @@ impl Shard {
             Event::LogRead { read, bytes } => self.log_read(&read, &bytes),
             Event::Tick { memory_used_bytes } => {
                 self.memory_used_bytes = memory_used_bytes;
+                self.checkpoints.tick(now);
                 self.raft.tick(now, &mut self.outputs);
                 self.tick_membership();
                 self.expire(now);
@@ -289,6 +299,9 @@ impl Shard {
                 }
             }
             Event::LogDamaged => self.log_damaged = true,
+            Event::CheckpointBlock => self.checkpoints.block_written(),
+            Event::CheckpointDurable(id) => self.checkpoints.durable(id),
+            Event::CheckpointFailed => self.checkpoints.failed(now),
             Event::Continue => {}
             Event::Stop => self.stopping = true,
         }
@@ -303,6 +316,7 @@ impl Shard {
             || (!self.writes.is_empty() && self.may_evaluate())
             || self.reads.has_work()
             || self.reclaiming
+            || self.checkpoints.has_work()
     }
 
     /// Whether the last commit is durable and nothing on disk says so yet: a seal is due after about a
@@ -411,12 +425,13 @@ impl Shard {
     /// What follows every event: consensus says what is decided, the head moves on, the log gets its
     /// next commit, and answers that have become true leave.
     ///
-    /// Writes, reads and reclaim share the turn: none of them stops the others for longer than it.
+    /// Writes, reads, reclaim and checkpoints share the turn: none of them stops the others for longer than it.
     fn upkeep(&mut self, now: Instant, steps: &mut Steps, effects: &mut Effects) {
         self.raft.flush(now, &mut self.outputs);
         self.follow_raft(VecDeque::new());
         self.settle_reads();
         let for_reclaim = steps.part(share(self.reclaiming, SLICE_RECLAIM_STEPS));
+        let for_checkpoint = steps.part(share(self.checkpoints.has_work(), SLICE_CHECKPOINT_STEPS));
         let for_reads = steps.part(share(self.reads.has_work(), SLICE_READS_STEPS));
         self.raise_corrupt();
         self.evaluate_writes(steps);
@@ -429,6 +444,9 @@ impl Shard {
         self.run_reads(steps);
         steps.put_back(for_reclaim);
         self.reclaiming = self.keyspace.reclaim(steps);
+        steps.put_back(for_checkpoint);
+        self.write_checkpoint(steps, effects);
+        self.release_log(effects);
         self.compare_digest();
         self.drive_log(effects);
         self.release();

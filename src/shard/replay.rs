@@ -3,6 +3,7 @@
 //! Recovery hands on what the log holds, one record at a time; a record is checked when it comes and
 //! folded when there is time, so a restart never works longer than a slice at once.
 
+use super::checkpoints::CheckpointSummary;
 use super::cluster::{ClusterChange, ClusterState};
 use super::entry::{ArchivedEntryBody, EntryBody};
 use super::folder::Folder;
@@ -26,6 +27,8 @@ pub struct Replayed {
     pub terms: LogTerms,
     /// Term, vote and commit index.
     pub hard_state: HardState,
+    /// The checkpoint that the replay began with.
+    pub checkpoint: Option<CheckpointSummary>,
 }
 
 /// A piece of a log, checked and on its own: it may cross to another core.
@@ -113,6 +116,15 @@ impl Replayer {
         self.state.keyspace.plant(planted);
     }
 
+    /// A replay of the log after a checkpoint.
+    #[must_use]
+    pub fn after(checkpoint: Replayed) -> Replayer {
+        Replayer {
+            state: checkpoint,
+            ..Replayer::default()
+        }
+    }
+
     /// Takes pieces, in the order of the log.
     ///
     /// # Panics
@@ -169,6 +181,11 @@ impl Replayer {
     pub fn finish(self, hard_state: HardState) -> Replayed {
         assert!(!self.folder.has_work(), "replay everything first");
         let mut state = self.state;
+        // The log's own commit index may lag behind a checkpoint, which holds only what is committed.
+        let hard_state = HardState {
+            commit: hard_state.commit.max(state.keyspace.committed_index()),
+            ..hard_state
+        };
         state.keyspace.commit(hard_state.commit);
         state.cluster.commit(hard_state.commit);
         state.hard_state = hard_state;

@@ -595,6 +595,9 @@ impl Cluster {
                 self.line(number, What::Open { segment });
                 Job::Opening(opening)
             }
+            LogEffect::Recycle(segment) => {
+                unreachable!("no checkpoint is taken, so segment {segment} is needed")
+            }
             LogEffect::PrepareSegment(segment) => {
                 self.line(number, What::Prepare { segment: segment.0 });
                 let life = self.members[number].life;

@@ -14,6 +14,7 @@ use crate::base::planted::{Defect, Planted};
 use crate::base::{ClusterId, Incarnation, Index, Instant, MemberId, ShardId};
 use crate::keyspace::steps::Steps;
 use crate::raft::Windows;
+use crate::shard::checkpoints::CheckpointLimits;
 use crate::shard::event::{Identity, KnownMembers, LogRead, Member as ShardMember};
 use crate::shard::replay::{Piece, Replayer};
 use crate::shard::{Settings, Shard};
@@ -213,6 +214,11 @@ impl Member {
             pre_vote: conditions.pre_vote,
             windows: Windows::default(),
             recent_bytes_max: conditions.recent_bytes_max,
+            // None is taken.
+            checkpoints: CheckpointLimits {
+                payload_bytes_min: u64::MAX,
+                log_bytes_max: u64::MAX,
+            },
             version: (3, 7),
             quota_bytes: None,
             memory_budget_bytes: u64::MAX,

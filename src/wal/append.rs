@@ -61,6 +61,8 @@ pub struct Appender {
     hard_state_durable: u8,
     /// Whether the last commit only vouches for the one before it, or there is none.
     sealed: bool,
+    /// Bytes of entries staged and recovered.
+    entry_bytes: u64,
     staging: Staging,
     flight: Flight,
     planted: Planted,
@@ -179,6 +181,7 @@ impl Appender {
             hard_state_placed: HARD_STATE_COPIES,
             hard_state_durable: HARD_STATE_COPIES,
             sealed: true,
+            entry_bytes: 0,
             staging: Staging::new(geometry),
             flight: Flight::Nothing,
             planted: Planted::NOTHING,
@@ -198,6 +201,7 @@ impl Appender {
             hard_state,
             last_index,
             end,
+            entry_bytes,
             ..
         } = recovered;
         assert!(
@@ -212,6 +216,7 @@ impl Appender {
         appender.next_segment = header.sequence.next();
         appender.active = Some(Active { header, offset });
         appender.catalog = end.catalog;
+        appender.entry_bytes = entry_bytes;
         appender.next_commit = end.next_commit;
         appender.chain = end.chain;
         appender.placed_index = last_index;
@@ -294,17 +299,23 @@ impl Appender {
         Ok(())
     }
 
-    /// Notes that the state up to `index`, whose entry had `term`, is in a durable checkpoint.
+    /// Notes that the state up to `index`, whose entry had `term`, is in a durable checkpoint. Returns the
+    /// commit that will say so.
     ///
     /// # Errors
     /// [`StageError::Full`]; nothing was staged.
-    pub fn stage_checkpoint(&mut self, term: Term, index: Index) -> Result<(), StageError> {
+    pub fn stage_checkpoint(
+        &mut self,
+        term: Term,
+        index: Index,
+    ) -> Result<CommitSequence, StageError> {
         assert!(
             index <= self.hard_state.commit,
             "a checkpoint at {index} above the commit index {}",
             self.hard_state.commit
         );
-        self.staging.checkpoint(term, index, self.last_index)
+        self.staging.checkpoint(term, index, self.last_index)?;
+        Ok(self.last_staged_commit())
     }
 
     /// Whether the last commit is durable and nothing on disk says so yet. The caller stages a seal when
@@ -563,6 +574,13 @@ impl Appender {
         self.hard_state_durable == HARD_STATE_COPIES
     }
 
+    /// Bytes of all entries that were staged, and of those recovered after the checkpoint: what a restart
+    /// would replay, if it only ever grew.
+    #[must_use]
+    pub fn entry_bytes(&self) -> u64 {
+        self.entry_bytes
+    }
+
     /// Bytes staged or in flight, at most about [`crate::base::limits::SHARD_STAGED_BYTES_MAX`].
     #[must_use]
     pub fn staged_bytes(&self) -> u64 {
@@ -664,11 +682,17 @@ impl Appender {
 
     fn staged(&mut self, index: Index, range: Range<usize>) -> Staged {
         self.last_index = index;
-        let batches_before = self.staging.batch_count() as u64 - 1;
+        self.entry_bytes += range.len() as u64;
         Staged {
-            commit: CommitSequence(self.next_commit.0 + batches_before),
+            commit: self.last_staged_commit(),
             range,
         }
+    }
+
+    /// The commit that what was staged last will be in.
+    fn last_staged_commit(&self) -> CommitSequence {
+        let batches_before = self.staging.batch_count() as u64 - 1;
+        CommitSequence(self.next_commit.0 + batches_before)
     }
 }
 

@@ -80,6 +80,7 @@ pub struct Recovery {
     hard_state_commit: CommitSequence,
     sealed: bool,
     entry_count: u64,
+    entry_bytes: u64,
     commit_count: u64,
     catalog: Catalog,
     spares: Vec<SegmentSequence>,
@@ -99,6 +100,8 @@ pub struct Recovered {
     pub last_index: Index,
     /// Entries that were handed on, those undone later included.
     pub entry_count: u64,
+    /// Bytes of their records.
+    pub entry_bytes: u64,
     /// Commits that hold.
     pub commit_count: u64,
     /// Files that hold nothing of the log and may be used for the segments they are named for.
@@ -209,6 +212,7 @@ impl Recovery {
             hard_state_commit: CommitSequence(0),
             sealed: true,
             entry_count: 0,
+            entry_bytes: 0,
             commit_count: 0,
             catalog: Catalog::new(geometry),
             spares: Vec::new(),
@@ -293,6 +297,7 @@ impl Recovery {
             hard_state: self.hard_state,
             last_index: self.last_index,
             entry_count: self.entry_count,
+            entry_bytes: self.entry_bytes,
             commit_count: self.commit_count,
             spares: self.spares,
             damaged_headers: self.damaged_headers,
@@ -547,7 +552,10 @@ impl Recovery {
             }
             match record.header.kind {
                 RecordKind::Entry => {
-                    self.entry_count += u64::from(index > self.start);
+                    if index > self.start {
+                        self.entry_count += 1;
+                        self.entry_bytes += record.bytes.len() as u64;
+                    }
                     self.last_index = index;
                 }
                 RecordKind::Truncate => self.last_index = index,

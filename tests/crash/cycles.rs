@@ -16,11 +16,14 @@ use rustix::process::Signal;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use crate::checkpoints::checkpoints;
 use crate::model::{Model, Operation, Outcome, Value, holds, key};
 use crate::{Scratch, program, report};
 
 /// Cycles when the environment does not say otherwise.
 const CYCLES_DEFAULT: usize = 200;
+/// The same for cycles with checkpoints.
+const CYCLES_AMID_CHECKPOINTS_DEFAULT: usize = 60;
 /// One cycle in this many is aimed at a change of segments.
 const AIMED_EVERY: usize = 25;
 /// Puts of one cycle, all in flight or acknowledged when the process dies.
@@ -66,6 +69,7 @@ struct Tally {
     killed_with_calls_open: usize,
     aimed: usize,
     segment_changes: usize,
+    checkpoints: usize,
     restart_max: Duration,
     restart_sum: Duration,
 }
@@ -75,13 +79,14 @@ impl fmt::Display for Tally {
         write!(
             f,
             "{} acknowledged, 0 lost; {} of unknown outcome there, {} not; {} kills with calls open; \
-             {} aimed at a segment change, {} changes in all; restart max {:.0?}, sum {:.1?}",
+             {} aimed at a segment change, {} changes in all; {} checkpoints; restart max {:.0?}, sum {:.1?}",
             self.acknowledged,
             self.unknown_there,
             self.unknown_gone,
             self.killed_with_calls_open,
             self.aimed,
             self.segment_changes,
+            self.checkpoints,
             self.restart_max,
             self.restart_sum,
         )
@@ -92,10 +97,7 @@ impl fmt::Display for Tally {
 /// revision, every transaction whole or absent, and the whole state what the model says.
 #[test]
 fn kill_nine_loses_nothing() {
-    let seed = environment("KONTIKI_CRASH_SEED").unwrap_or_else(|| fastrand::u64(..));
-    let cycles = environment("KONTIKI_CRASH_CYCLES").map_or(CYCLES_DEFAULT, |count| {
-        usize::try_from(count).expect("a count of cycles")
-    });
+    let (seed, cycles) = course(CYCLES_DEFAULT);
     report(&format!(
         "crash: {cycles} cycles, KONTIKI_CRASH_SEED={seed}"
     ));
@@ -103,7 +105,7 @@ fn kill_nine_loses_nothing() {
     let mut options = ServerOptions::new(&program(), scratch.path()).expect("free ports");
     // The log keeps everything and the fill values are many: no alarm before the end.
     options.extra = vec![format!("--quota-backend-bytes={}", 8_u64 << 30)];
-    let tally = block_on(run(&options, seed, cycles));
+    let tally = block_on(run(&options, seed, cycles, Aim::Segments));
     report(&format!("crash: {cycles} cycles: {tally}"));
     assert!(
         cycles < 2 * AIMED_EVERY || tally.segment_changes > 0,
@@ -111,15 +113,54 @@ fn kill_nine_loses_nothing() {
     );
 }
 
-async fn run(options: &ServerOptions, seed: u64, cycles: usize) -> Tally {
+/// Goal: the same while a checkpoint is begun every few cycles, so that kills fall on every step of one.
+#[test]
+fn kill_nine_amid_checkpoints() {
+    let (seed, cycles) = course(CYCLES_AMID_CHECKPOINTS_DEFAULT);
+    report(&format!(
+        "crash amid checkpoints: {cycles} cycles, KONTIKI_CRASH_SEED={seed}"
+    ));
+    let scratch = Scratch::new("crash-checkpoints");
+    let mut options = ServerOptions::new(&program(), scratch.path()).expect("free ports");
+    options.extra = vec![format!("--checkpoint-payload-bytes={}", 1 << 20)];
+    let tally = block_on(run(&options, seed, cycles, Aim::Checkpoints));
+    report(&format!("crash amid checkpoints: {cycles} cycles: {tally}"));
+    assert!(
+        tally.checkpoints * 10 >= cycles,
+        "{} checkpoints",
+        tally.checkpoints
+    );
+}
+
+/// The seed and the count of cycles of a run.
+fn course(cycles_default: usize) -> (u64, usize) {
+    let seed = environment("KONTIKI_CRASH_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let cycles = environment("KONTIKI_CRASH_CYCLES").map_or(cycles_default, |count| {
+        usize::try_from(count).expect("a count of cycles")
+    });
+    (seed, cycles)
+}
+
+/// What the kills of a run are meant to fall on, beside the requests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Aim {
+    /// Changes of segments, in some cycles.
+    Segments,
+    /// Checkpoints, which a small history keeps frequent.
+    Checkpoints,
+}
+
+async fn run(options: &ServerOptions, seed: u64, cycles: usize, aim: Aim) -> Tally {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut tally = Tally::default();
     let mut model = Model::new();
     let mut server = Server::start(options).expect("the first start");
     // How long a whole cycle takes undisturbed; learnt, so that random moments cover all of it.
     let mut whole = Duration::from_millis(200);
+    let mut checkpoint = None;
+    let mut compacted = 0;
     for cycle in 0..cycles {
-        let aimed = cycle % AIMED_EVERY == AIMED_EVERY - 1;
+        let aimed = aim == Aim::Segments && cycle % AIMED_EVERY == AIMED_EVERY - 1;
         tally.aimed += usize::from(aimed);
         if aimed {
             fill(options, &mut model, &mut random).await;
@@ -154,7 +195,12 @@ async fn run(options: &ServerOptions, seed: u64, cycles: usize) -> Tally {
         check_history(&client, &model, &mut random, cycle).await;
         let after = log_end(&options.data_dir).expect("the log is readable");
         tally.segment_changes += after.segments.saturating_sub(before.segments);
-        if aimed {
+        let newest = checkpoints(&options.data_dir).pop();
+        tally.checkpoints += usize::from(newest != checkpoint);
+        checkpoint = newest;
+        // A cycle that was killed at once wrote nothing, and a revision is compacted once.
+        if aimed || aim == Aim::Checkpoints && model.revision > compacted {
+            compacted = model.revision;
             compact(&client, &mut model).await;
         }
     }

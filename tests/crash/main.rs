@@ -8,6 +8,7 @@
     reason = "real clocks, sockets and processes are what these tests are about"
 )]
 
+mod checkpoints;
 mod cycles;
 mod disk_full;
 mod life;

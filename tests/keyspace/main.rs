@@ -1,5 +1,6 @@
-//! The keyspace from outside: against a slow obvious model, and with a million keys.
+//! The keyspace from outside: against a slow obvious model, through checkpoints, and with a million keys.
 
+mod checkpoints;
 mod million;
 mod model;
 mod rig;

@@ -10,7 +10,8 @@ use kontiki::keyspace::steps::Steps;
 use kontiki::keyspace::txn::PlanJob;
 use proptest::prelude::*;
 
-use super::model::{Model, inside};
+use super::checkpoints::Checkpointed;
+use super::model::{Model, State, inside};
 use super::rig::{Rig, Write};
 
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ enum Op {
     Release,
     ReadTxn(TxnRequest),
     Events(i64, KeyRange),
+    /// Begins a checkpoint of what is committed, or works on for so many steps, and reads it when it is whole.
+    Checkpoint(usize),
 }
 
 fn key() -> impl Strategy<Value = Bytes> {
@@ -248,6 +251,7 @@ fn op() -> impl Strategy<Value = Op> {
             Op::ReadTxn(TxnRequest { compare, success, failure: vec![] })
         }),
         2 => (-2i64..14, interval()).prop_map(|(from, range)| Op::Events(from, range)),
+        6 => (1usize..24).prop_map(Op::Checkpoint),
     ]
 }
 
@@ -257,11 +261,20 @@ struct Held {
     expected: RangeResponse,
 }
 
+/// A checkpoint of each rig that is being written, and what it must say.
+struct Taken {
+    writers: Vec<Checkpointed>,
+    expected: State,
+}
+
 struct Scenario {
     model: Model,
     /// Slices of one step; unlimited; replay only.
     rigs: [Rig; 3],
     held: Vec<Held>,
+    taken: Option<Taken>,
+    /// What a log would hold: the entry of each index, counted from one.
+    entries: Vec<Vec<u8>>,
 }
 
 impl Scenario {
@@ -271,6 +284,8 @@ impl Scenario {
             model: Model::new(),
             rigs,
             held: vec![],
+            taken: None,
+            entries: vec![],
         }
     }
 
@@ -289,6 +304,8 @@ impl Scenario {
                 let keep = (self.model.committed + ahead).min(self.model.states.len() - 1);
                 self.model.states.truncate(keep + 1);
                 let after = Index(self.model.head().index);
+                self.entries
+                    .truncate(usize::try_from(after.0).expect("small"));
                 self.rigs.iter_mut().for_each(|rig| rig.truncate(after));
             }
             Op::Reclaim(steps) => self.rigs.iter_mut().for_each(|rig| {
@@ -326,6 +343,7 @@ impl Scenario {
             Op::Release => self.release(),
             Op::ReadTxn(txn) => self.read_txn(&txn),
             Op::Events(from, range) => self.events(from, &range),
+            Op::Checkpoint(steps) => self.checkpoint(steps),
         }
         self.check();
     }
@@ -359,6 +377,7 @@ impl Scenario {
             );
             next.index += 1;
             self.model.states.push(next);
+            self.entries.push(entry);
         }
     }
 
@@ -402,6 +421,64 @@ impl Scenario {
         }
     }
 
+    fn checkpoint(&mut self, steps: usize) {
+        let rigs = &mut self.rigs;
+        let taken = self.taken.get_or_insert_with(|| Taken {
+            writers: rigs.iter_mut().map(Checkpointed::begin).collect(),
+            expected: self.model.visible().clone(),
+        });
+        let mut done = true;
+        for (writer, rig) in taken.writers.iter_mut().zip(&self.rigs) {
+            done &= writer.run(rig, steps);
+        }
+        if done {
+            let taken = self.taken.take().expect("it is under way");
+            self.restore(&taken);
+        }
+    }
+
+    /// What was read back is the state that was committed when the checkpoint began, whoever wrote it; a
+    /// member that goes on from it with the log after it is like the others.
+    fn restore(&mut self, taken: &Taken) {
+        let [first, others @ ..] = taken.writers.as_slice() else {
+            panic!("three rigs");
+        };
+        for other in others {
+            assert_eq!(first.blocks, other.blocks, "the same state, other bytes");
+        }
+        let mut rig = Rig::new(3);
+        rig.keyspace = first.read();
+        let expected = &taken.expected;
+        assert_eq!(rig.keyspace.committed_index(), Index(expected.index));
+        assert_eq!(rig.keyspace.committed_revision(), expected.main);
+        assert_eq!(rig.keyspace.compacted_revision(), expected.floor);
+        assert_eq!(
+            rig.keyspace.size_bytes(),
+            expected.reclaimed_size(expected.floor)
+        );
+        let everything = everything();
+        for revision in expected.floor.max(1)..=expected.main {
+            let request = RangeRequest {
+                range: everything.clone(),
+                revision,
+                ..RangeRequest::default()
+            };
+            let answer = rig.range(request.clone()).expect("readable");
+            assert_eq!(answer.response, expected.range(&request, revision));
+        }
+        assert_eq!(
+            rig.events(expected.floor, &everything).expect("readable"),
+            expected.events(expected.floor, &everything)
+        );
+        for entry in &self.entries[usize::try_from(expected.index).expect("small")..] {
+            rig.replay(entry);
+        }
+        rig.keyspace.commit(Index(self.model.visible().index));
+        if self.held.is_empty() {
+            self.rigs[2] = rig;
+        }
+    }
+
     fn release(&mut self) {
         for held in self.held.drain(..) {
             for (mut job, rig) in held.jobs.into_iter().zip(&self.rigs) {
@@ -439,6 +516,9 @@ impl Scenario {
     /// With nothing held, reclaim leaves exactly what etcd would keep, and every readable revision and
     /// event is still there.
     fn finish(&mut self) {
+        while self.taken.is_some() {
+            self.checkpoint(1_000);
+        }
         // What is held must survive this.
         for rig in &mut self.rigs {
             rig.reclaim_all();
@@ -455,10 +535,7 @@ impl Scenario {
                 head.reclaimed_size(visible.floor)
             );
         }
-        let everything = KeyRange {
-            key: Bytes::from_static(b"\0"),
-            range_end: Bytes::from_static(b"\0"),
-        };
+        let everything = everything();
         for revision in visible.floor.max(1)..=visible.main {
             let request = RangeRequest {
                 range: everything.clone(),
@@ -470,6 +547,13 @@ impl Scenario {
         let floor = self.model.visible().floor;
         self.events(floor, &everything);
         self.events(floor + 2, &everything);
+    }
+}
+
+fn everything() -> KeyRange {
+    KeyRange {
+        key: Bytes::from_static(b"\0"),
+        range_end: Bytes::from_static(b"\0"),
     }
 }
 

@@ -7,14 +7,16 @@ use bytes::Bytes;
 use kontiki::base::limits::SLICE_STEPS_MAX;
 use kontiki::base::planted::Planted;
 use kontiki::base::{ClusterId, Incarnation, Index, Instant, MemberId, ShardId};
+use kontiki::checkpoint::{Block, Reader};
 use kontiki::keyspace::request::{KeyRange, PutRequest, RangeRequest};
 use kontiki::keyspace::steps::Steps;
 use kontiki::raft::Windows;
+use kontiki::shard::checkpoints::CheckpointLimits;
 use kontiki::shard::event::{
-    Answer, ClientRequest, Effects, Event, Identity, KnownMembers, LogEffect, Member, PeerMessage,
-    Refusal, Request, Response, Ticket,
+    Answer, CheckpointEffect, ClientRequest, Effects, Event, Identity, KnownMembers, LogEffect,
+    Member, PeerMessage, Refusal, Request, Response, Ticket,
 };
-use kontiki::shard::replay::{Piece, Replayer};
+use kontiki::shard::replay::{Piece, Replayed, Replayer};
 use kontiki::shard::{Settings, Shard};
 use kontiki::wal::{
     Appender, Geometry, LogIdentity, Outcome, PreparedSegment, Recovery, SegmentFile,
@@ -23,13 +25,19 @@ use kontiki::wal::{
 
 const CLUSTER: ClusterId = ClusterId(11);
 const MEMBER: MemberId = MemberId(7);
-const SEGMENT_SIZE_BYTES: u64 = 256 * 1024;
+pub(crate) const SEGMENT_SIZE_BYTES: u64 = 256 * 1024;
 /// How long every request of these tests may take, on the driver's clock.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(7);
 
 /// Files as a disk keeps them: what is synced survives a crash.
 #[derive(Clone, Default)]
-pub(crate) struct Disk(BTreeMap<SegmentSequence, Vec<u8>>, KnownMembers);
+pub(crate) struct Disk {
+    segments: BTreeMap<SegmentSequence, Vec<u8>>,
+    /// What is stored beside the log about directories.
+    known: KnownMembers,
+    /// Blocks of the checkpoints that have their name.
+    pub(crate) checkpoints: BTreeMap<Index, Vec<Block>>,
+}
 
 /// One shard, its disk and its clients.
 pub(crate) struct Driver {
@@ -45,6 +53,10 @@ pub(crate) struct Driver {
     /// What was said to other members and not delivered.
     pub(crate) messages: Vec<(MemberId, PeerMessage)>,
     effects: Effects,
+    /// The checkpoint that has no name yet; gone with a crash.
+    unfinished: Vec<Block>,
+    /// Whether the disk has room for checkpoints.
+    pub(crate) checkpoint_space: bool,
     salt: u64,
     requests: u32,
 }
@@ -78,6 +90,7 @@ pub(crate) fn settings() -> Settings {
         pre_vote: true,
         windows: Windows::default(),
         recent_bytes_max: 0,
+        checkpoints: CheckpointLimits::default(),
         seed: 1,
         planted: Planted::NOTHING,
     }
@@ -109,17 +122,29 @@ impl Driver {
             sequence,
             size_bytes: bytes.len() as u64,
         };
-        let files: Vec<SegmentFile> = disk.0.iter().map(file).collect();
-        let mut recovery =
-            Recovery::new(geometry, identity, Index(0), &files).expect("the files are in order");
+        let files: Vec<SegmentFile> = disk.segments.iter().map(file).collect();
+        let mut start = Index(0);
         let mut replayer = Replayer::default();
+        if let Some((&index, blocks)) = disk.checkpoints.last_key_value() {
+            start = index;
+            let mut reader = Reader::new(CLUSTER, ShardId(0));
+            for block in blocks {
+                reader.push(&block.bytes).expect("a block that was written");
+            }
+            let restored = reader.finish().expect("a checkpoint that has its name");
+            assert_eq!(restored.origin.id().index, index);
+            let base = Replayed::from_checkpoint(restored).expect("rows of this build");
+            replayer = Replayer::after(base);
+        }
+        let mut recovery =
+            Recovery::new(geometry, identity, start, &files).expect("the files are in order");
         while let Some(sequence) = recovery.next_file() {
             let mut visit = |recovered: kontiki::wal::Replayed<'_>| {
                 replayer.take(Piece::new(recovered)?);
                 Ok(())
             };
             recovery
-                .segment(&disk.0[&sequence], &mut visit)
+                .segment(&disk.segments[&sequence], &mut visit)
                 .expect("the file is a segment");
         }
         while !replayer.run(&mut Steps::new(SLICE_STEPS_MAX)) {}
@@ -136,14 +161,16 @@ impl Driver {
                 Settings {
                     known: match settings.initial_members.len() {
                         1 => settings.known.clone(),
-                        _ => disk.1.clone(),
+                        _ => disk.known.clone(),
                     },
                     ..settings.clone()
                 },
                 appender,
                 replayed,
             ),
-            salt: disk.0.len() as u64,
+            salt: disk.salts(),
+            unfinished: Vec::new(),
+            checkpoint_space: true,
             disk,
             now: Instant::default(),
             settings,
@@ -198,15 +225,42 @@ impl Driver {
         assert_eq!(self.effects.end, None);
     }
 
+    /// Performs the oldest effect on a checkpoint and reports it. False when there is none.
+    pub(crate) fn perform_checkpoint(&mut self) -> bool {
+        if self.effects.checkpoint.is_empty() {
+            return false;
+        }
+        match self.effects.checkpoint.remove(0) {
+            CheckpointEffect::Begin(_) => self.unfinished.clear(),
+            CheckpointEffect::Block(_) if !self.checkpoint_space => {
+                self.effects.checkpoint.clear();
+                self.hand_in(Event::CheckpointFailed);
+            }
+            CheckpointEffect::Block(block) => {
+                self.unfinished.push(block);
+                self.hand_in(Event::CheckpointBlock);
+            }
+            CheckpointEffect::Finish(id) => {
+                let blocks = std::mem::take(&mut self.unfinished);
+                self.disk.checkpoints.insert(id.index, blocks);
+                self.hand_in(Event::CheckpointDurable(id));
+            }
+            CheckpointEffect::RemoveBefore(index) => {
+                self.disk.checkpoints.retain(|&of, _| of >= index);
+            }
+        }
+        true
+    }
+
     /// Performs the oldest effect on the log and reports it. False when there is none.
     pub(crate) fn perform_one(&mut self) -> bool {
         if let Some(known) = self.effects.known_members.take() {
-            self.disk.1 = known.clone();
+            self.disk.known = known.clone();
             self.hand_in(Event::KnownMembersStored(known));
             return true;
         }
         if let Some(read) = self.effects.log_reads.pop() {
-            let file = &self.disk.0[&read.location.segment];
+            let file = &self.disk.segments[&read.location.segment];
             let from = usize::try_from(read.location.offset).expect("small");
             let size = usize::try_from(read.size_bytes).expect("small");
             let bytes = file[from..file.len().min(from + size)].to_vec();
@@ -230,10 +284,17 @@ impl Driver {
             }
             LogEffect::PrepareSegment(sequence) if self.space => {
                 let size = usize::try_from(SEGMENT_SIZE_BYTES).expect("small");
-                self.disk.0.entry(sequence).or_insert_with(|| vec![0; size]);
+                self.disk
+                    .segments
+                    .entry(sequence)
+                    .or_insert_with(|| vec![0; size]);
                 self.salt += 1;
                 let salt = 0x5a17_0000 + self.salt;
                 self.hand_in(Event::SegmentPrepared(PreparedSegment { sequence, salt }));
+            }
+            LogEffect::Recycle(sequence) => {
+                let first = self.disk.segments.pop_first();
+                assert_eq!(first.map(|(oldest, _)| oldest), Some(sequence));
             }
             refused @ LogEffect::PrepareSegment(_) => {
                 self.hand_in(Event::SegmentRefused);
@@ -248,7 +309,7 @@ impl Driver {
     pub(crate) fn settle(&mut self) {
         loop {
             let mut idle = true;
-            while self.perform_one() {
+            while self.perform_one() || self.perform_checkpoint() {
                 idle = false;
             }
             if self.shard.has_work() {
@@ -294,9 +355,19 @@ impl Driver {
 }
 
 impl Disk {
+    /// Bytes of the log's files.
+    pub(crate) fn log_size_bytes(&self) -> u64 {
+        self.segments.len() as u64 * SEGMENT_SIZE_BYTES
+    }
+
+    /// Higher than any salt that was used.
+    fn salts(&self) -> u64 {
+        self.segments.last_key_value().map_or(0, |(last, _)| last.0)
+    }
+
     fn write(&mut self, segment: SegmentSequence, offset: u64, bytes: &[u8]) {
         let file = self
-            .0
+            .segments
             .get_mut(&segment)
             .expect("a segment is prepared before it is written");
         let offset = usize::try_from(offset).expect("small");

@@ -1,6 +1,7 @@
 //! The shard as a state machine: what is answered when, what survives, what is refused. No file, no
 //! clock, no thread: a driver performs the effects one at a time.
 
+mod checkpoints;
 mod driver;
 mod group;
 

@@ -110,13 +110,25 @@ impl DataDirectory {
     /// # Errors
     /// [`DirectoryError`] with the path and the cause.
     pub fn log_directory(&self, shard: ShardId) -> Result<PathBuf, DirectoryError> {
+        self.part_of_shard(shard, "wal")
+    }
+
+    /// The directory of one shard's checkpoints, made durably if it is missing.
+    ///
+    /// # Errors
+    /// [`DirectoryError`] with the path and the cause.
+    pub fn checkpoint_directory(&self, shard: ShardId) -> Result<PathBuf, DirectoryError> {
+        self.part_of_shard(shard, "checkpoints")
+    }
+
+    fn part_of_shard(&self, shard: ShardId, name: &str) -> Result<PathBuf, DirectoryError> {
         let shard_path = self.path.join(format!("shard-{shard}"));
-        let log_path = shard_path.join("wal");
+        let part_path = shard_path.join(name);
         make_directory(&shard_path)?;
-        make_directory(&log_path)?;
+        make_directory(&part_path)?;
         sync_directory(&self.path)?;
         sync_directory(&shard_path)?;
-        Ok(log_path)
+        Ok(part_path)
     }
 }
 

@@ -9,8 +9,10 @@
 //!   lock                 held with flock while the member runs
 //!   identity             whose directory this is; written once, never changed
 //!   shard-0/wal/         the segments of one shard's log
+//!   shard-0/checkpoints/ its state as files, the newest and for a moment the one before
 //! ```
 
+pub mod checkpoint;
 pub mod device;
 pub mod directory;
 pub mod identity;

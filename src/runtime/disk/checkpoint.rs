@@ -1,0 +1,528 @@
+//! The files of checkpoints: written and removed on a thread of their own, read at start.
+//!
+//! A file has the name of a checkpoint only when all of it is durable: it is written under another name,
+//! synced, renamed, and the directory synced. Every few megabytes are synced on their own and leave the page
+//! cache, so that the log's syncs never wait behind a whole checkpoint. Must never run on a core. A
+//! failure here loses nothing, because the log still has everything; it is reported, and tried again.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use rustix::fs::{Advice, fadvise};
+
+use super::directory::{DirectoryError, files_in, sync_directory};
+use crate::base::limits::{
+    CHECKPOINT_BLOCK_BYTES, CHECKPOINT_BLOCKS_WAITING_MAX, CHECKPOINT_SYNC_BYTES,
+};
+use crate::base::{ClusterId, Index, ShardId};
+use crate::checkpoint::{Block, CheckpointError, CheckpointId, Reader, Restored};
+use crate::runtime::beside::spawn_beside;
+use crate::runtime::mailbox;
+
+/// A checkpoint that is being written; never the name of one.
+const UNFINISHED: &str = "unfinished.tmp";
+/// Requests that wait for the thread: the blocks, and what stands around them.
+const REQUESTS_MAX: usize = 2 * CHECKPOINT_BLOCKS_WAITING_MAX;
+/// Blocks of one read.
+const READ_BLOCKS: usize = 16;
+
+/// What the thread answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckpointAnswer {
+    /// The oldest block that was not reported is written.
+    Written,
+    /// The checkpoint has its name, and both are durable.
+    Durable(CheckpointId),
+    /// The checkpoint that was begun cannot be written; what else was sent of it is dropped.
+    Failed,
+}
+
+enum Request {
+    Begin(CheckpointId),
+    Block(Block),
+    Finish(CheckpointId),
+    RemoveBefore(Index),
+}
+
+/// The thread does not take requests: it has ended, or the caller does not wait for its answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the checkpoint thread does not take requests")]
+pub struct NotTaken;
+
+/// The handle of the thread. Dropping it ends the thread after the request at hand.
+#[derive(Debug)]
+pub struct CheckpointThread {
+    requests: Option<Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl CheckpointThread {
+    /// Starts the thread for the checkpoints in `directory`; what an earlier run left unfinished goes.
+    ///
+    /// # Errors
+    /// No thread can be made.
+    pub fn start(
+        directory: PathBuf,
+        answers: mailbox::Sender<CheckpointAnswer>,
+    ) -> io::Result<CheckpointThread> {
+        let (requests, received) = bounded(REQUESTS_MAX);
+        let worker = Worker {
+            directory,
+            answers,
+            writing: None,
+        };
+        let thread = spawn_beside("checkpoint", move || worker.run(&received))?;
+        Ok(CheckpointThread {
+            requests: Some(requests),
+            thread: Some(thread),
+        })
+    }
+
+    /// Begins a checkpoint. One that was begun before and not finished is given up.
+    ///
+    /// # Errors
+    /// [`NotTaken`].
+    pub fn begin(&self, id: CheckpointId) -> Result<(), NotTaken> {
+        self.request(Request::Begin(id))
+    }
+
+    /// Writes a block of it.
+    ///
+    /// # Errors
+    /// [`NotTaken`].
+    pub fn write(&self, block: Block) -> Result<(), NotTaken> {
+        self.request(Request::Block(block))
+    }
+
+    /// Makes it durable and gives it its name.
+    ///
+    /// # Errors
+    /// [`NotTaken`].
+    pub fn finish(&self, id: CheckpointId) -> Result<(), NotTaken> {
+        self.request(Request::Finish(id))
+    }
+
+    /// Removes the checkpoints below `index`.
+    ///
+    /// # Errors
+    /// [`NotTaken`].
+    pub fn remove_before(&self, index: Index) -> Result<(), NotTaken> {
+        self.request(Request::RemoveBefore(index))
+    }
+
+    fn request(&self, request: Request) -> Result<(), NotTaken> {
+        let requests = self.requests.as_ref().expect("open until dropped");
+        requests.try_send(request).map_err(|_| NotTaken)
+    }
+}
+
+impl Drop for CheckpointThread {
+    fn drop(&mut self) {
+        // The sender first: the thread ends when it is gone.
+        self.requests = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been printed by the hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Worker {
+    directory: PathBuf,
+    answers: mailbox::Sender<CheckpointAnswer>,
+    writing: Option<Unfinished>,
+}
+
+struct Unfinished {
+    file: File,
+    unsynced_bytes: u64,
+}
+
+impl Worker {
+    fn run(mut self, requests: &Receiver<Request>) {
+        let _ = std::fs::remove_file(self.unfinished());
+        for request in requests {
+            let answer = match request {
+                Request::Begin(id) => self.begin(id),
+                Request::Block(block) => self.write(&block),
+                Request::Finish(id) => self.finish(id),
+                Request::RemoveBefore(index) => {
+                    self.remove_before(index);
+                    None
+                }
+            };
+            if let Some(answer) = answer
+                && !self.answers.send_waiting(answer)
+            {
+                return;
+            }
+        }
+        if self.writing.take().is_some() {
+            let _ = std::fs::remove_file(self.unfinished());
+        }
+    }
+
+    fn unfinished(&self) -> PathBuf {
+        self.directory.join(UNFINISHED)
+    }
+
+    fn begin(&mut self, id: CheckpointId) -> Option<CheckpointAnswer> {
+        match File::create(self.unfinished()) {
+            Ok(file) => {
+                self.writing = Some(Unfinished {
+                    file,
+                    unsynced_bytes: 0,
+                });
+                tracing::debug!(index = %id.index, "checkpoint begun");
+                None
+            }
+            Err(error) => Some(self.fail(&error)),
+        }
+    }
+
+    fn write(&mut self, block: &Block) -> Option<CheckpointAnswer> {
+        // What was sent before the failure was known is dropped.
+        let writing = self.writing.as_mut()?;
+        match writing.write(block) {
+            Ok(()) => Some(CheckpointAnswer::Written),
+            Err(error) => Some(self.fail(&error)),
+        }
+    }
+
+    fn finish(&mut self, id: CheckpointId) -> Option<CheckpointAnswer> {
+        let mut writing = self.writing.take()?;
+        let path = self.directory.join(CheckpointId::file_name(id.index));
+        let named = writing
+            .sync()
+            .and_then(|()| std::fs::rename(self.unfinished(), &path))
+            .and_then(|()| File::open(&self.directory)?.sync_all());
+        match named {
+            Ok(()) => {
+                tracing::info!(index = %id.index, term = %id.term, "checkpoint taken");
+                Some(CheckpointAnswer::Durable(id))
+            }
+            Err(error) => Some(self.fail(&error)),
+        }
+    }
+
+    fn fail(&mut self, error: &io::Error) -> CheckpointAnswer {
+        let directory = self.directory.display();
+        tracing::warn!(%error, "{directory}: cannot write a checkpoint; the log grows until it is possible");
+        self.writing = None;
+        // Space for others.
+        let _ = std::fs::remove_file(self.unfinished());
+        CheckpointAnswer::Failed
+    }
+
+    /// What cannot be removed costs space, nothing else: the next checkpoint tries again.
+    fn remove_before(&self, index: Index) {
+        let remove = || -> Result<(), DirectoryError> {
+            for (found, path) in checkpoints_in(&self.directory)? {
+                if found < index
+                    && let Err(error) = std::fs::remove_file(&path)
+                {
+                    tracing::warn!(path = %path.display(), %error, "cannot remove an old checkpoint");
+                }
+            }
+            sync_directory(&self.directory)
+        };
+        if let Err(error) = remove() {
+            tracing::warn!(%error, "cannot remove old checkpoints");
+        }
+    }
+}
+
+impl Unfinished {
+    fn write(&mut self, block: &Block) -> io::Result<()> {
+        self.file.write_all_at(&block.bytes, block.offset())?;
+        self.unsynced_bytes += block.bytes.len() as u64;
+        if self.unsynced_bytes >= CHECKPOINT_SYNC_BYTES {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.unsynced_bytes = 0;
+        self.file.sync_data()?;
+        // Nobody reads it before the next start.
+        Ok(fadvise(&self.file, 0, None, Advice::DontNeed)?)
+    }
+}
+
+/// The checkpoints of a directory by index, the newest first.
+fn checkpoints_in(directory: &Path) -> Result<Vec<(Index, PathBuf)>, DirectoryError> {
+    let named = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?;
+        Some((CheckpointId::from_file_name(name)?, path))
+    };
+    let mut found: Vec<_> = files_in(directory)?.into_iter().filter_map(named).collect();
+    found.sort_by_key(|&(index, _)| std::cmp::Reverse(index));
+    Ok(found)
+}
+
+/// Why a file is not a checkpoint that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("cannot read the checkpoint: {0}")]
+    Io(#[from] io::Error),
+    /// What is in it does not hold.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// It holds another index than its name says.
+    #[error("it is the checkpoint of index {found}, under another's name")]
+    Renamed {
+        /// What is in it.
+        found: Index,
+    },
+}
+
+/// A checkpoint that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", path.display())]
+pub struct Unusable {
+    /// The file.
+    pub path: PathBuf,
+    /// The index that its name says.
+    pub index: Index,
+    /// Why.
+    pub source: FileError,
+}
+
+/// What was found in a directory of checkpoints.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// The newest that holds.
+    pub restored: Option<Restored>,
+    /// Newer ones that do not, the newest first.
+    pub unusable: Vec<Unusable>,
+}
+
+/// Reads the newest checkpoint that holds. Takes as long as reading the files takes: for a thread.
+///
+/// # Errors
+/// The directory cannot be listed.
+pub fn load_newest(
+    directory: &Path,
+    cluster: ClusterId,
+    shard: ShardId,
+) -> Result<Loaded, DirectoryError> {
+    let mut loaded = Loaded::default();
+    for (index, path) in checkpoints_in(directory)? {
+        match load(&path, index, cluster, shard) {
+            Ok(restored) => {
+                loaded.restored = Some(restored);
+                break;
+            }
+            Err(source) => loaded.unusable.push(Unusable {
+                path,
+                index,
+                source,
+            }),
+        }
+    }
+    Ok(loaded)
+}
+
+fn load(
+    path: &Path,
+    index: Index,
+    cluster: ClusterId,
+    shard: ShardId,
+) -> Result<Restored, FileError> {
+    let mut file = File::open(path)?;
+    // What the disk holds counts, not what the cache of an earlier life says.
+    fadvise(&file, 0, None, Advice::DontNeed).map_err(io::Error::from)?;
+    fadvise(&file, 0, None, Advice::Sequential).map_err(io::Error::from)?;
+    let mut reader = Reader::new(cluster, shard);
+    let mut buffer = vec![0; READ_BLOCKS * CHECKPOINT_BLOCK_BYTES];
+    loop {
+        let length = fill(&mut file, &mut buffer)?;
+        for block in buffer[..length].chunks(CHECKPOINT_BLOCK_BYTES) {
+            reader.push(block)?;
+        }
+        if length < buffer.len() {
+            break;
+        }
+    }
+    // It stays in memory in another form.
+    let _ = fadvise(&file, 0, None, Advice::DontNeed);
+    let restored = reader.finish()?;
+    let found = restored.origin.mark.index;
+    if found != index {
+        return Err(FileError::Renamed { found });
+    }
+    Ok(restored)
+}
+
+/// Reads until the buffer is full or the file ends.
+fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match file.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Term;
+    use crate::checkpoint::{Origin, Writer};
+    use crate::keyspace::Keyspace;
+    use crate::keyspace::fold::FoldJob;
+    use crate::keyspace::state::StateWalk;
+    use crate::keyspace::steps::Steps;
+    use crate::runtime::executor;
+
+    const CLUSTER: ClusterId = ClusterId(3);
+    const SHARD: ShardId = ShardId(0);
+
+    fn id(index: u64) -> CheckpointId {
+        CheckpointId {
+            index: Index(index),
+            term: Term(2),
+        }
+    }
+
+    /// The blocks of an empty keyspace that stands at an index.
+    fn blocks(index: u64) -> Vec<Block> {
+        let mut keyspace = Keyspace::new();
+        for index in 1..=index {
+            let folded = FoldJob::replay(&mut keyspace, Index(index)).run(
+                &mut keyspace,
+                &[],
+                &mut Steps::new(1),
+            );
+            assert!(folded.is_some());
+        }
+        keyspace.commit(Index(index));
+        let walk = StateWalk::new(&mut keyspace);
+        let origin = Origin {
+            cluster: CLUSTER,
+            shard: SHARD,
+            term: Term(2),
+            mark: walk.mark(),
+        };
+        let mut writer = Writer::new(origin, walk, &[]);
+        let mut blocks = Vec::new();
+        while !writer.is_done() {
+            blocks.extend(writer.next_block(&keyspace, &mut Steps::new(10)));
+        }
+        blocks
+    }
+
+    fn start(directory: &Path) -> (CheckpointThread, mailbox::Receiver<CheckpointAnswer>) {
+        let (answers, received) = mailbox::mailbox(1);
+        let thread = CheckpointThread::start(directory.to_owned(), answers);
+        (thread.expect("a thread"), received)
+    }
+
+    fn take(thread: &CheckpointThread, index: u64) {
+        thread.begin(id(index)).expect("room");
+        for block in blocks(index) {
+            thread.write(block).expect("room");
+        }
+        thread.finish(id(index)).expect("room");
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let name = |path: PathBuf| path.file_name().expect("a name").to_string_lossy().into();
+        let files = files_in(directory).expect("listed");
+        files.into_iter().map(name).collect()
+    }
+
+    fn load_index(directory: &Path) -> (Option<Index>, usize) {
+        let loaded = load_newest(directory, CLUSTER, SHARD).expect("listed");
+        let index = loaded.restored.map(|restored| restored.origin.mark.index);
+        (index, loaded.unusable.len())
+    }
+
+    /// Goal: a file gets its name last; older ones go when told to; leftovers of a crash go.
+    #[test]
+    fn taken_and_removed() {
+        let root = tempfile::tempdir().expect("a directory");
+        let path = root.path().to_owned();
+        std::thread::spawn(move || {
+            executor::run(async move {
+                std::fs::write(path.join(UNFINISHED), b"of an earlier life").expect("written");
+                let (thread, mut answers) = start(&path);
+                for index in [3, 9] {
+                    take(&thread, index);
+                    assert_eq!(answers.receive().await, Some(CheckpointAnswer::Written));
+                    let durable = CheckpointAnswer::Durable(id(index));
+                    assert_eq!(answers.receive().await, Some(durable));
+                }
+                let both = [Index(3), Index(9)].map(CheckpointId::file_name);
+                assert_eq!(names(&path), both);
+                assert_eq!(load_index(&path), (Some(Index(9)), 0));
+                thread.remove_before(Index(9)).expect("room");
+                drop(thread);
+                assert_eq!(names(&path), both[1..]);
+            })
+            .expect("a ring");
+        })
+        .join()
+        .expect("the test passes");
+    }
+
+    /// Goal: a checkpoint that cannot be written is reported once, what else was sent of it is dropped, and
+    /// the next one is taken.
+    #[test]
+    fn failure_is_reported() {
+        let root = tempfile::tempdir().expect("a directory");
+        let path = root.path().join("later");
+        std::thread::spawn(move || {
+            executor::run(async move {
+                let (thread, mut answers) = start(&path);
+                take(&thread, 3);
+                assert_eq!(answers.receive().await, Some(CheckpointAnswer::Failed));
+                std::fs::create_dir(&path).expect("made");
+                take(&thread, 4);
+                assert_eq!(answers.receive().await, Some(CheckpointAnswer::Written));
+                let durable = CheckpointAnswer::Durable(id(4));
+                assert_eq!(answers.receive().await, Some(durable));
+            })
+            .expect("a ring");
+        })
+        .join()
+        .expect("the test passes");
+    }
+
+    /// Goal: damaged, cut, renamed and foreign files are named and passed over; the next older one counts.
+    #[test]
+    fn unusable_files() {
+        let root = tempfile::tempdir().expect("a directory");
+        let path = root.path();
+        let write = |name: Index, bytes: &[u8]| {
+            let name = CheckpointId::file_name(name);
+            std::fs::write(path.join(name), bytes).expect("written");
+        };
+        assert_eq!(load_index(path), (None, 0));
+        let good = blocks(5)[0].bytes.to_vec();
+        write(Index(5), &good);
+        write(Index(6), &good);
+        write(Index(7), &blocks(7)[0].bytes[1..]);
+        write(Index(8), &[]);
+        let mut bad = blocks(9)[0].bytes.to_vec();
+        bad[40] ^= 1;
+        write(Index(9), &bad);
+        let loaded = load_newest(path, CLUSTER, SHARD).expect("listed");
+        let indexes: Vec<Index> = loaded.unusable.iter().map(|file| file.index).collect();
+        assert_eq!(indexes, [9, 8, 7, 6].map(Index));
+        assert_eq!(load_index(path), (Some(Index(5)), 4));
+        let foreign = load_newest(path, ClusterId(4), SHARD).expect("listed");
+        assert!(foreign.restored.is_none());
+        assert_eq!(foreign.unusable.len(), 5);
+    }
+}

@@ -1,0 +1,353 @@
+//! When a checkpoint is taken, what it holds beside the keys, and which part of the log it makes needless.
+//!
+//! One at a time, in slices of what writes and reads leave of a turn. The order of the steps is what
+//! makes a crash between any two of them harmless:
+//!
+//! ```text
+//! due -> Begin, Block... -> Finish -> durable under its name -> a mark in the log -> the mark is durable
+//!                            |                                                       |
+//!                            only when the log itself is durable up to the index     older checkpoints go,
+//!                                                                                    then older segments
+//! ```
+//!
+//! Before the mark is durable, everything that was there before still is; after it, the checkpoint and
+//! the log behind it say all.
+
+use std::time::Duration;
+
+use super::Shard;
+use super::cluster::{ClusterChange, ClusterState};
+use super::entry::{ArchivedEntryBody, ClusterEffect, EntryBody};
+use super::event::{CheckpointEffect, Effects, LogEffect};
+use super::replay::Replayed;
+use crate::base::limits::{
+    CHECKPOINT_BLOCKS_WAITING_MAX, CHECKPOINT_PAYLOAD_BYTES_MIN, CHECKPOINT_RETRY_SECONDS,
+    ENTRY_SIZE_BYTES_MAX, LOG_BYTES_MAX,
+};
+use crate::base::{Index, Instant};
+use crate::checkpoint::{CheckpointId, Origin, Restored, Row, Writer};
+use crate::frame::{self, Encoder, PageBuffer, Record};
+use crate::keyspace::state::StateWalk;
+use crate::keyspace::steps::Steps;
+use crate::raft::{LogTerms, Position};
+use crate::wal::{CommitSequence, SegmentSequence};
+
+/// The table of the cluster's state: each row is an entry, as a log record, whose changes together give it.
+const TABLE_CLUSTER: u16 = 1;
+
+/// When a checkpoint is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointLimits {
+    /// Bytes of entries since the last checkpoint, at least; and at least as many as that one's size, so
+    /// that writing checkpoints never costs more than writing the log.
+    pub payload_bytes_min: u64,
+    /// Bytes of the log's segments, from which on a checkpoint is due however few entries are in them.
+    pub log_bytes_max: u64,
+}
+
+impl Default for CheckpointLimits {
+    fn default() -> CheckpointLimits {
+        CheckpointLimits {
+            payload_bytes_min: CHECKPOINT_PAYLOAD_BYTES_MIN,
+            log_bytes_max: LOG_BYTES_MAX,
+        }
+    }
+}
+
+/// A checkpoint that is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointSummary {
+    /// Which.
+    pub id: CheckpointId,
+    /// Bytes of its file.
+    pub size_bytes: u64,
+}
+
+/// What a shard knows of its checkpoints.
+pub(super) struct Checkpoints {
+    limits: CheckpointLimits,
+    /// The newest that is durable.
+    last: Option<CheckpointSummary>,
+    /// Where the log stood when that one began.
+    last_began: LogPosition,
+    writing: Option<Writing>,
+    /// The last one is durable, and the log does not say so yet.
+    to_mark: bool,
+    /// The commit that will say so.
+    mark: Option<CommitSequence>,
+    /// The log says durably that there is a checkpoint here: what is before is needless.
+    marked: Option<Index>,
+    /// Writing failed; when it may be tried again.
+    retry_at: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct LogPosition {
+    /// Bytes of entries so far, from [`crate::wal::Appender::entry_bytes`].
+    entry_bytes: u64,
+    /// The segment that is opened next.
+    next_segment: SegmentSequence,
+}
+
+struct Writing {
+    writer: Writer,
+    began: LogPosition,
+    /// Blocks handed out and not written.
+    blocks_waiting: usize,
+    /// Whether the driver was told to give it its name.
+    finishing: bool,
+}
+
+impl Checkpoints {
+    pub(super) fn new(limits: CheckpointLimits, last: Option<CheckpointSummary>) -> Checkpoints {
+        Checkpoints {
+            limits,
+            last,
+            last_began: LogPosition::default(),
+            writing: None,
+            to_mark: false,
+            mark: None,
+            marked: None,
+            retry_at: None,
+        }
+    }
+
+    /// Whether the next slice would write something.
+    pub(super) fn has_work(&self) -> bool {
+        self.writing.as_ref().is_some_and(|writing| {
+            !writing.writer.is_done() && writing.blocks_waiting < CHECKPOINT_BLOCKS_WAITING_MAX
+        })
+    }
+
+    /// The oldest block handed out is written.
+    pub(super) fn block_written(&mut self) {
+        if let Some(writing) = &mut self.writing {
+            assert!(writing.blocks_waiting > 0, "no block is being written");
+            writing.blocks_waiting -= 1;
+        }
+    }
+
+    /// The checkpoint has its name, durably.
+    pub(super) fn durable(&mut self, id: CheckpointId) {
+        let writing = self.writing.take().expect("a checkpoint is being written");
+        assert!(writing.finishing, "a checkpoint that is not finished");
+        assert_eq!(writing.writer.origin().id(), id, "another checkpoint");
+        self.last = Some(CheckpointSummary {
+            id,
+            size_bytes: writing.writer.size_bytes(),
+        });
+        self.last_began = writing.began;
+        self.to_mark = true;
+    }
+
+    /// The file could not be written; it is given up, and nothing was lost.
+    pub(super) fn failed(&mut self, now: Instant) {
+        self.writing = None;
+        self.retry_at = Some(now + Duration::from_secs(CHECKPOINT_RETRY_SECONDS));
+    }
+
+    pub(super) fn tick(&mut self, now: Instant) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+        }
+    }
+}
+
+impl Shard {
+    /// The newest checkpoint that is durable.
+    #[must_use]
+    pub fn last_checkpoint(&self) -> Option<CheckpointSummary> {
+        self.checkpoints.last
+    }
+
+    /// Begins a checkpoint when one is due, and writes on at the one that was begun.
+    pub(super) fn write_checkpoint(&mut self, steps: &mut Steps, effects: &mut Effects) {
+        if self.checkpoint_is_due() {
+            self.begin_checkpoint(effects);
+        }
+        let Some(writing) = &mut self.checkpoints.writing else {
+            return;
+        };
+        while !writing.writer.is_done() && writing.blocks_waiting < CHECKPOINT_BLOCKS_WAITING_MAX {
+            let Some(block) = writing.writer.next_block(&self.keyspace, steps) else {
+                break;
+            };
+            writing.blocks_waiting += 1;
+            effects.checkpoint.push(CheckpointEffect::Block(block));
+        }
+        let id = writing.writer.origin().id();
+        // A checkpoint beyond the durable log would leave a gap behind it after a crash.
+        if writing.writer.is_done() && !writing.finishing && self.log.durable_index() >= id.index {
+            writing.finishing = true;
+            effects.checkpoint.push(CheckpointEffect::Finish(id));
+        }
+    }
+
+    fn checkpoint_is_due(&self) -> bool {
+        let Checkpoints {
+            limits,
+            last,
+            last_began,
+            ..
+        } = &self.checkpoints;
+        let idle = self.checkpoints.writing.is_none()
+            && !self.checkpoints.to_mark
+            && self.checkpoints.mark.is_none()
+            && self.checkpoints.retry_at.is_none()
+            && !self.stopping
+            // Followers can be sent entries only: theirs must stay readable.
+            && !self.has_peers;
+        let index = self.keyspace.committed_index();
+        if !idle || index <= last.map_or(Index(0), |last| last.id.index) {
+            return false;
+        }
+        let payload = self.log.entry_bytes() - last_began.entry_bytes;
+        let payload_min = limits
+            .payload_bytes_min
+            .max(last.map_or(0, |last| last.size_bytes));
+        // Without a segment more than at the last one, another would free nothing.
+        let log_is_long = self.log.log_size_bytes() >= limits.log_bytes_max
+            && self.log.next_segment() > last_began.next_segment;
+        // The fold may lag behind the commit; then the cluster's state is one of a later index.
+        let together = self.cluster.changed_at() <= index;
+        (payload >= payload_min || log_is_long) && together
+    }
+
+    fn begin_checkpoint(&mut self, effects: &mut Effects) {
+        let walk = StateWalk::new(&mut self.keyspace);
+        let mark = walk.mark();
+        let term = self
+            .raft
+            .log()
+            .term_at(mark.index)
+            .expect("a committed entry after the last checkpoint is in the log");
+        let origin = Origin {
+            cluster: self.settings.identity.cluster,
+            shard: self.settings.shard,
+            term,
+            mark,
+        };
+        let rows = cluster_rows(&self.cluster, &origin);
+        self.checkpoints.writing = Some(Writing {
+            writer: Writer::new(origin, walk, &rows),
+            began: LogPosition {
+                entry_bytes: self.log.entry_bytes(),
+                next_segment: self.log.next_segment(),
+            },
+            blocks_waiting: 0,
+            finishing: false,
+        });
+        effects
+            .checkpoint
+            .push(CheckpointEffect::Begin(origin.id()));
+    }
+
+    /// Says in the log that there is a durable checkpoint, and, when that is durable itself, gives up what
+    /// came before it.
+    pub(super) fn release_log(&mut self, effects: &mut Effects) {
+        let Checkpoints {
+            last,
+            to_mark,
+            mark,
+            marked,
+            ..
+        } = &mut self.checkpoints;
+        if *to_mark && let Some(last) = last {
+            // Without room it is said with the next event.
+            if let Ok(commit) = self.log.stage_checkpoint(last.id.term, last.id.index) {
+                *to_mark = false;
+                *mark = Some(commit);
+            }
+        }
+        if mark.is_some_and(|commit| commit <= self.log.durable_commit()) {
+            let last = last.expect("what was marked");
+            *mark = None;
+            *marked = Some(last.id.index);
+            effects
+                .checkpoint
+                .push(CheckpointEffect::RemoveBefore(last.id.index));
+        }
+        if let Some(index) = *marked {
+            for sequence in self.log.recyclable(index) {
+                self.log.recycled(sequence);
+                effects.log.push(LogEffect::Recycle(sequence));
+            }
+        }
+    }
+}
+
+/// The committed cluster state as rows.
+fn cluster_rows(cluster: &ClusterState, origin: &Origin) -> Vec<Row> {
+    let mut encoder = Encoder::new(ENTRY_SIZE_BYTES_MAX);
+    let row = |change: ClusterChange| {
+        let mut buffer = PageBuffer::new();
+        let body = EntryBody::Cluster(vec![ClusterEffect::from(&change)]);
+        encoder
+            .entry(origin.term, origin.mark.index, &body, &mut buffer)
+            .expect("a change that fitted into an entry of the log fits again");
+        Row {
+            table: TABLE_CLUSTER,
+            bytes: buffer.to_vec(),
+        }
+    };
+    cluster.committed_changes().into_iter().map(row).collect()
+}
+
+/// A row that this build cannot read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("row {row} of the checkpoint, in table {table}, says nothing this program knows")]
+pub struct UnknownRow {
+    /// Counted from zero.
+    pub row: usize,
+    /// The table.
+    pub table: u16,
+}
+
+impl Replayed {
+    /// The state of a checkpoint: what a replay of the log after it begins with.
+    ///
+    /// # Errors
+    /// [`UnknownRow`]: another version of the program wrote it.
+    pub fn from_checkpoint(restored: Restored) -> Result<Replayed, UnknownRow> {
+        let Restored {
+            origin,
+            rows,
+            keyspace,
+            size_bytes,
+        } = restored;
+        let id = origin.id();
+        let mut cluster = ClusterState::default();
+        for (at, row) in rows.iter().enumerate() {
+            let changes = cluster_changes(row).ok_or(UnknownRow {
+                row: at,
+                table: row.table,
+            })?;
+            for change in changes {
+                cluster.fold(id.index, change);
+            }
+        }
+        cluster.commit(id.index);
+        Ok(Replayed {
+            keyspace,
+            cluster,
+            terms: LogTerms::after(Position {
+                term: id.term,
+                index: id.index,
+            }),
+            checkpoint: Some(CheckpointSummary { id, size_bytes }),
+            ..Replayed::default()
+        })
+    }
+}
+
+fn cluster_changes(row: &Row) -> Option<Vec<ClusterChange>> {
+    let (record, _) = Record::parse(&row.bytes).ok()?;
+    let known = row.table == TABLE_CLUSTER;
+    match frame::access::<EntryBody>(record.body).ok()? {
+        ArchivedEntryBody::Cluster(effects) if known => {
+            let changes = effects.iter().map(ClusterChange::try_from);
+            changes.collect::<Result<_, _>>().ok()
+        }
+        _ => None,
+    }
+}

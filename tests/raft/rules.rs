@@ -1,0 +1,156 @@
+//! What operators are promised: how many members may fail, and what a returning one does.
+
+use std::time::Duration;
+
+use kontiki::base::{Index, MemberId, Term};
+use kontiki::raft::{Membership, Role};
+
+use crate::cluster::{Cluster, known_disk};
+use crate::member::{Entry, Options, Payload};
+
+const LONG: Duration = Duration::from_secs(10);
+
+/// Whether a write proposed by whoever leads is committed within ten seconds.
+fn writes(cluster: &mut Cluster, value: u64) -> bool {
+    cluster.run(LONG);
+    let Some(leader) = cluster.leader() else {
+        return false;
+    };
+    cluster.propose(leader, Payload::Data(value));
+    cluster.run(LONG);
+    let wanted = Payload::Data(value);
+    cluster
+        .checker
+        .committed
+        .iter()
+        .any(|entry| entry.payload == wanted)
+}
+
+/// Goal: one to seven members go on with every number of failures that etcd's table allows, and with
+/// none more.
+#[test]
+fn quorum_and_tolerated_faults() {
+    for (members, tolerated) in [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2), (6, 2), (7, 3)] {
+        for failed in 0..members {
+            let mut cluster = Cluster::of_voters(members, members * 10 + failed);
+            for id in 1..=failed {
+                cluster.crash(MemberId(id), false);
+            }
+            let expected = failed <= tolerated;
+            assert_eq!(
+                writes(&mut cluster, 7),
+                expected,
+                "{failed} of {members} failed"
+            );
+        }
+    }
+}
+
+/// Goal: six members split three and three: neither side writes, and both do again afterwards.
+#[test]
+fn six_split_in_halves() {
+    let mut cluster = Cluster::of_voters(6, 1);
+    assert!(writes(&mut cluster, 1));
+    cluster.split(&[&[1, 2, 3], &[4, 5, 6]]);
+    assert!(!writes(&mut cluster, 2));
+    let leading = cluster
+        .members
+        .values()
+        .filter(|member| member.raft.role() == Role::Leader);
+    assert_eq!(leading.count(), 0, "nobody leads without a majority");
+    cluster.cuts.clear();
+    assert!(writes(&mut cluster, 3));
+}
+
+/// Goal: seven members split four and three: the four write, the three follow when they are back.
+#[test]
+fn seven_split_four_and_three() {
+    let mut cluster = Cluster::of_voters(7, 2);
+    assert!(writes(&mut cluster, 1));
+    cluster.split(&[&[1, 2, 3, 4], &[5, 6, 7]]);
+    assert!(writes(&mut cluster, 2));
+    let ahead = cluster.commit(1);
+    assert!(cluster.commit(5) < ahead, "the three have heard nothing");
+    cluster.cuts.clear();
+    cluster.run(LONG);
+    for id in 1..=7 {
+        assert!(cluster.commit(id) >= ahead, "{id} is behind");
+    }
+}
+
+/// Goal: a leader that was cut off follows when it is back, and what it had appended alone is gone.
+#[test]
+fn returned_old_leader_follows() {
+    let mut cluster = Cluster::of_voters(3, 3);
+    assert!(writes(&mut cluster, 1));
+    let old = cluster.leader().expect("somebody leads");
+    let rest: Vec<u64> = (1..=3).filter(|&id| id != old.0).collect();
+    cluster.split(&[&[old.0], &rest]);
+    cluster.propose(old, Payload::Data(99));
+    assert!(writes(&mut cluster, 2));
+    cluster.cuts.clear();
+    cluster.run(LONG);
+    let leader = cluster.leader().expect("somebody leads");
+    assert_ne!(leader, old);
+    let returned = &cluster.members[&old];
+    assert_eq!(
+        (returned.raft.role(), returned.raft.leader()),
+        (Role::Follower, Some(leader))
+    );
+    assert!(
+        !returned
+            .log
+            .entries
+            .iter()
+            .any(|entry| entry.payload == Payload::Data(99))
+    );
+    assert_eq!(returned.log.entries, cluster.members[&leader].log.entries);
+}
+
+/// Goal: a member whose log is shorter loses the vote, even when it asks first; by length within a term,
+/// and by term before length (Raft paper, section 5.4.1).
+#[test]
+fn shorter_log_loses_the_vote() {
+    for (short, long) in [(vec![1, 1], vec![1, 1, 1]), (vec![1, 1, 1, 1], vec![1, 2])] {
+        let mut cluster = Cluster::empty(
+            Options {
+                pre_vote: false,
+                ..Options::default()
+            },
+            4,
+        );
+        let ids: Vec<_> = (1..=3).map(MemberId).collect();
+        for &id in &ids {
+            let mut disk = known_disk(id, Membership::of_voters(ids.iter().copied()), &ids);
+            let log = if id == MemberId(1) { &short } else { &long };
+            disk.log.entries = log
+                .iter()
+                .map(|&term| Entry {
+                    term: Term(term),
+                    payload: Payload::Data(term),
+                })
+                .collect();
+            disk.hard_state.term = Term(2);
+            cluster.start(id, disk);
+        }
+        for _ in 0..5 {
+            cluster.now = cluster.now + Duration::from_secs(2);
+            cluster.tick(MemberId(1));
+            cluster.settle();
+            assert_ne!(
+                cluster.leader(),
+                Some(MemberId(1)),
+                "{short:?} beats {long:?}"
+            );
+        }
+        cluster.run(LONG);
+        assert!(cluster.leader().is_some_and(|leader| leader != MemberId(1)));
+        assert_eq!(
+            cluster.members[&MemberId(1)]
+                .log
+                .at(Index(2))
+                .map(|entry| entry.term.0),
+            Some(long[1])
+        );
+    }
+}

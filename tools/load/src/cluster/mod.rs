@@ -1,0 +1,1 @@
+//! Members of ours or of etcd as real processes on this machine.

@@ -1,0 +1,1 @@
+//! Ours beside etcd in one run, pair by pair.

@@ -1,0 +1,528 @@
+//! The calls of one thread: what was asked, when, and what came of it.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::hash::BuildHasher as _;
+
+use foldhash::fast::FixedState;
+
+use crate::measure::Tally;
+use crate::wire::{End, Event};
+use crate::workload::messages::{WatchAnswer, watch_answer};
+use crate::workload::{Asked, Author, Kind, stamped_start_ns};
+
+use super::record::{Came, Scribe};
+
+/// Nanoseconds of a second.
+pub(super) const SECOND_NS: u64 = 1_000_000_000;
+/// Codes of errors that are not gRPC's.
+pub(super) const WRONG_ANSWER: &str = "wrong answer";
+const TIMEOUT: &str = "timeout";
+const NOT_TAKEN: &str = "not taken";
+const BROKEN: &str = "connection broken";
+
+/// A token with this bit names a watch stream.
+const WATCH_TOKEN: u64 = 1 << 63;
+/// A token with this bit names the stream of renewals of a connection.
+const RENEW_TOKEN: u64 = 1 << 62;
+
+/// The part of a run in which operations count: those that were to start in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Window {
+    pub(super) from_ns: u64,
+    pub(super) until_ns: u64,
+}
+
+impl Window {
+    pub(super) fn holds(&self, start_ns: u64) -> bool {
+        (self.from_ns..self.until_ns).contains(&start_ns)
+    }
+
+    /// Which second of it `now_ns` is, as far as it goes.
+    pub(super) fn second(&self, now_ns: u64) -> u32 {
+        let last_ns = self.until_ns.saturating_sub(1).max(self.from_ns);
+        (now_ns
+            .clamp(self.from_ns, last_ns)
+            .saturating_sub(self.from_ns)
+            / SECOND_NS) as u32
+    }
+}
+
+#[derive(Debug)]
+struct Call {
+    asked: Asked,
+    link: usize,
+    stream: u32,
+    start_ns: u64,
+    /// When the patience with it ends.
+    expires_ns: u64,
+    /// Distinguishes calls that used the same place one after the other.
+    generation: u32,
+    open: bool,
+    /// What the answer's message was worth.
+    verdict: Option<Result<(), String>>,
+    /// Recording: what was asked, and what was answered.
+    request: Vec<u8>,
+    answer: Option<Vec<u8>>,
+}
+
+/// The renewals on their way over one connection, in order.
+#[derive(Debug, Default)]
+pub(super) struct Renewals {
+    pub(super) stream: Option<u32>,
+    waiting: VecDeque<u64>,
+}
+
+/// One stream of watchers.
+#[derive(Debug)]
+struct WatchStream {
+    link: usize,
+    /// For each watcher, by its number in the stream: the revision it saw last, and the hash of the key.
+    seen: Vec<(i64, u64)>,
+    created: usize,
+    wanted: usize,
+    /// It ended; its watchers are to be made again.
+    lost: bool,
+    /// Recording: what was asked for, in order.
+    asked: Vec<Vec<u8>>,
+}
+
+/// The calls of one thread.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) author: Author,
+    pub(super) tally: Tally,
+    pub(super) window: Window,
+    calls: Vec<Call>,
+    free: Vec<u32>,
+    generation: u32,
+    /// Calls without an end.
+    pub(super) open_count: usize,
+    /// The same by connection.
+    pub(super) busy: Vec<usize>,
+    pub(super) renewals: Vec<Renewals>,
+    watches: Vec<WatchStream>,
+    /// Events that arrived, of all time.
+    pub(super) events: u64,
+    /// Filling: the first failure ends the run, and nothing is counted.
+    pub(super) filling: bool,
+    pub(super) fill_failure: Option<String>,
+    /// Successful operations, of all time.
+    pub(super) succeeded: u64,
+    /// When an operation last succeeded.
+    pub(super) last_success_ns: u64,
+    /// Writes everything down, if that is wanted.
+    scribe: Option<Scribe>,
+}
+
+impl Desk {
+    pub(super) fn new(author: Author, links: usize, scribe: Option<Scribe>) -> Desk {
+        let mut renewals = Vec::new();
+        renewals.resize_with(links, Renewals::default);
+        Desk {
+            author,
+            tally: Tally::new(),
+            window: Window::default(),
+            calls: Vec::new(),
+            free: Vec::new(),
+            generation: 0,
+            open_count: 0,
+            busy: vec![0; links],
+            renewals,
+            watches: Vec::new(),
+            events: 0,
+            filling: false,
+            fill_failure: None,
+            succeeded: 0,
+            last_success_ns: 0,
+            scribe,
+        }
+    }
+
+    /// A place for a call that is about to start; gives its token.
+    pub(super) fn open(
+        &mut self,
+        asked: Asked,
+        request: &[u8],
+        link: usize,
+        start_ns: u64,
+        expires_ns: u64,
+    ) -> u64 {
+        self.generation = (self.generation + 1) & 0x3fff_ffff;
+        let call = Call {
+            asked,
+            link,
+            stream: 0,
+            start_ns,
+            expires_ns,
+            generation: self.generation,
+            open: true,
+            verdict: None,
+            request: match self.scribe {
+                Some(_) => request.to_vec(),
+                None => Vec::new(),
+            },
+            answer: None,
+        };
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.calls[place as usize] = call;
+                place
+            }
+            None => {
+                self.calls.push(call);
+                (self.calls.len() - 1) as u32
+            }
+        };
+        self.open_count += 1;
+        self.busy[link] += 1;
+        u64::from(self.generation) << 32 | u64::from(place)
+    }
+
+    /// The call was sent on `stream`.
+    pub(super) fn sent(&mut self, token: u64, stream: u32) {
+        if let Some(call) = self.call(token) {
+            call.stream = stream;
+        }
+    }
+
+    /// A renewal was sent on its connection's stream.
+    pub(super) fn renewal_sent(&mut self, link: usize, token: u64) {
+        self.renewals[link].waiting.push_back(token);
+    }
+
+    /// The token of the stream of renewals of a connection.
+    pub(super) fn renewal_token(link: usize) -> u64 {
+        RENEW_TOKEN | link as u64
+    }
+
+    /// A place for a stream of `wanted` watchers; gives its token.
+    pub(super) fn open_watch(&mut self, link: usize, wanted: usize) -> u64 {
+        self.watches.push(WatchStream {
+            link,
+            seen: Vec::new(),
+            created: 0,
+            wanted,
+            lost: false,
+            asked: Vec::new(),
+        });
+        WATCH_TOKEN | (self.watches.len() - 1) as u64
+    }
+
+    /// A watcher was asked for on the stream of `token`.
+    pub(super) fn watch_asked(&mut self, token: u64, request: &[u8]) {
+        if self.scribe.is_some() {
+            let watch = &mut self.watches[(token & !WATCH_TOKEN) as usize];
+            watch.asked.push(request.to_vec());
+        }
+    }
+
+    /// Whether every watcher is there.
+    pub(super) fn all_watch(&self) -> bool {
+        self.watches
+            .iter()
+            .all(|watch| watch.created >= watch.wanted)
+    }
+
+    /// The connections that have lost watchers and can have them again; they are told once.
+    pub(super) fn take_lost_watches(&mut self, is_up: impl Fn(usize) -> bool) -> BTreeSet<usize> {
+        let lost = self
+            .watches
+            .iter_mut()
+            .filter(|watch| watch.lost && is_up(watch.link));
+        lost.map(|watch| {
+            watch.lost = false;
+            watch.link
+        })
+        .collect()
+    }
+
+    fn call(&mut self, token: u64) -> Option<&mut Call> {
+        let call = self.calls.get_mut((token & 0xffff_ffff) as usize)?;
+        (call.open && u64::from(call.generation) == token >> 32).then_some(call)
+    }
+
+    /// What arrived on a connection at `now_ns`.
+    pub(super) fn handle(&mut self, link: usize, event: Event<'_>, now_ns: u64) {
+        match event {
+            Event::Ready => {}
+            Event::Message(token, message) if token & WATCH_TOKEN != 0 => {
+                self.watch_message(token, message, now_ns);
+            }
+            Event::Message(token, message) if token & RENEW_TOKEN != 0 => {
+                if let Some(token) = self.renewals[link].waiting.pop_front() {
+                    self.message(token, message, now_ns);
+                    self.ended(token, End::Ok, now_ns);
+                }
+            }
+            Event::Message(token, message) => self.message(token, message, now_ns),
+            Event::Ended(token, end) if token & WATCH_TOKEN != 0 => {
+                let place = (token & !WATCH_TOKEN) as usize;
+                let watch = &mut self.watches[place];
+                (watch.wanted, watch.lost) = (0, true);
+                if let Some(scribe) = &mut self.scribe {
+                    scribe.watch_ended(place, watch.created, now_ns);
+                }
+                let (code, text) = failure(&end);
+                self.tally.failed(Kind::Event, &code, &text);
+            }
+            Event::Ended(token, end) if token & RENEW_TOKEN != 0 => {
+                let renewals = std::mem::take(&mut self.renewals[link]);
+                // A stream may end well, its renewals then have no answer all the same.
+                let end = match end {
+                    End::Ok => End::Broken("the stream of renewals ended".into()),
+                    end => end,
+                };
+                for token in renewals.waiting {
+                    self.ended(token, end.clone(), now_ns);
+                }
+            }
+            Event::Ended(token, end) => self.ended(token, end, now_ns),
+        }
+    }
+
+    fn message(&mut self, token: u64, message: &[u8], now_ns: u64) {
+        let Some(asked) = self.call(token).map(|call| call.asked) else {
+            return;
+        };
+        let verdict = self.author.judge(&asked, message, now_ns);
+        let recorded = self.scribe.is_some();
+        if let Some(call) = self.call(token) {
+            call.verdict = Some(verdict);
+            call.answer = recorded.then(|| message.to_vec());
+        }
+    }
+
+    fn ended(&mut self, token: u64, end: End, now_ns: u64) {
+        let Some(call) = self.call(token) else {
+            return;
+        };
+        call.open = false;
+        let (kind, link, start_ns) = (call.asked.kind, call.link, call.start_ns);
+        let verdict = call.verdict.take();
+        self.write_down((token & 0xffff_ffff) as usize, Some(&end), now_ns);
+        self.free.push((token & 0xffff_ffff) as u32);
+        self.open_count -= 1;
+        self.busy[link] -= 1;
+        match (end, verdict) {
+            (End::Ok, Some(Ok(()))) => {
+                self.succeeded += 1;
+                self.last_success_ns = now_ns;
+                if self.window.holds(start_ns) {
+                    self.tally.done(kind, now_ns.saturating_sub(start_ns));
+                }
+            }
+            (End::Ok, Some(Err(why))) => self.failed(kind, start_ns, WRONG_ANSWER, &why),
+            (End::Ok, None) => {
+                self.failed(kind, start_ns, WRONG_ANSWER, "an OK without a message");
+            }
+            (end, _) => {
+                let (code, text) = failure(&end);
+                self.failed(kind, start_ns, &code, &text);
+            }
+        }
+    }
+
+    /// Whether keys are still there whose leases were to end within the window.
+    pub(super) fn awaits_ends(&self) -> bool {
+        self.author.overdue(self.window.until_ns).next().is_some()
+    }
+
+    /// Ends what is still open, because the run is over.
+    pub(super) fn give_up(&mut self, now_ns: u64) {
+        self.end_watches(now_ns);
+        for end_ns in self.author.overdue(self.window.until_ns) {
+            if self.window.holds(end_ns) {
+                self.tally
+                    .failed(Kind::Expiry, TIMEOUT, "the key is still there");
+            }
+        }
+        for place in 0..self.calls.len() {
+            if std::mem::take(&mut self.calls[place].open) {
+                self.write_down(place, None, now_ns);
+            }
+        }
+    }
+
+    /// The run is over: nothing more is heard of the watchers.
+    fn end_watches(&mut self, now_ns: u64) {
+        let Some(scribe) = &mut self.scribe else {
+            return;
+        };
+        for (stream, watch) in self.watches.iter().enumerate() {
+            // Those that ended before have said so.
+            if watch.wanted > 0 {
+                scribe.watch_ended(stream, watch.created, now_ns);
+            }
+        }
+    }
+
+    /// Records the call at `place`, which ended so or not at all.
+    fn write_down(&mut self, place: usize, end: Option<&End>, now_ns: u64) {
+        let Some(scribe) = &mut self.scribe else {
+            return;
+        };
+        let call = &self.calls[place];
+        let came = match (end, &call.answer) {
+            (Some(End::Ok), Some(message)) => Came::Answer(message),
+            (Some(end), _) => Came::End(end),
+            (None, _) => Came::Nothing,
+        };
+        let times = (call.start_ns, now_ns);
+        scribe.over(call.link, call.asked.method, &call.request, times, &came);
+    }
+
+    fn failed(&mut self, kind: Kind, start_ns: u64, code: &str, why: &str) {
+        if self.filling {
+            self.fill_failure
+                .get_or_insert_with(|| format!("{code}: {why}"));
+        } else if self.window.holds(start_ns) || code == WRONG_ANSWER {
+            // A wrong answer counts whenever it comes.
+            self.tally.failed(kind, code, why);
+        }
+    }
+
+    /// An operation that was due and never got onto a connection.
+    pub(super) fn never_sent(&mut self, kind: Kind, start_ns: u64, why: &str) {
+        self.failed(kind, start_ns, "not sent", why);
+    }
+
+    /// Ends the calls whose time is up; `cancel` is told their connection and stream.
+    pub(super) fn expire(
+        &mut self,
+        now_ns: u64,
+        timeout_ms: u128,
+        cancel: &mut impl FnMut(usize, u32),
+    ) {
+        for place in 0..self.calls.len() {
+            let call = &mut self.calls[place];
+            if !call.open || call.expires_ns > now_ns {
+                continue;
+            }
+            call.open = false;
+            let (kind, link, start_ns, stream) =
+                (call.asked.kind, call.link, call.start_ns, call.stream);
+            self.write_down(place, None, now_ns);
+            // Renewals share a stream, which goes on; their answers will find nobody.
+            if kind != Kind::Renew {
+                cancel(link, stream);
+            }
+            self.free.push(place as u32);
+            self.open_count -= 1;
+            self.busy[link] -= 1;
+            self.failed(
+                kind,
+                start_ns,
+                TIMEOUT,
+                &format!("no answer within {timeout_ms} ms"),
+            );
+        }
+    }
+
+    fn watch_message(&mut self, token: u64, message: &[u8], now_ns: u64) {
+        let Some(WatchAnswer {
+            watcher,
+            created,
+            cancelled,
+            events,
+            ..
+        }) = watch_answer(message)
+        else {
+            self.tally
+                .failed(Kind::Event, WRONG_ANSWER, "the watch answer cannot be read");
+            return;
+        };
+        let stream = (token & !WATCH_TOKEN) as usize;
+        let watch = &mut self.watches[stream];
+        if let Some(scribe) = &mut self.scribe {
+            // Servers create the watchers of a stream in the order in which they were asked for.
+            let asked = watch.asked.get(watch.created).map(Vec::as_slice);
+            scribe.watch_message(stream, asked, message, now_ns);
+        }
+        if let Some(reason) = cancelled {
+            let why = String::from_utf8_lossy(reason).into_owned();
+            self.tally.failed(Kind::Event, "watch cancelled", &why);
+            return;
+        }
+        let Ok(place) = usize::try_from(watcher) else {
+            return;
+        };
+        if created {
+            watch.created += 1;
+        }
+        // Servers number the watchers of a stream from zero.
+        if place >= watch.seen.len() {
+            watch
+                .seen
+                .resize(watch.wanted.max(place.min(watch.wanted) + 1), (0, 0));
+        }
+        let Some(seen) = watch.seen.get_mut(place) else {
+            self.tally.failed(
+                Kind::Event,
+                WRONG_ANSWER,
+                "an event for a watcher that nobody made",
+            );
+            return;
+        };
+        for event in events {
+            // A revision may change several keys, but each of them once.
+            let now_seen = (event.modified, FixedState::default().hash_one(event.key));
+            if event.modified < seen.0 || now_seen == *seen {
+                let why = format!(
+                    "an event of revision {} after one of {}",
+                    event.modified, seen.0
+                );
+                self.tally.failed(Kind::Event, WRONG_ANSWER, &why);
+            }
+            *seen = now_seen;
+            self.events += 1;
+            if event.deleted {
+                let end_ns = self.author.ended(event.key);
+                if let Some(end_ns) = end_ns.filter(|end_ns| self.window.holds(*end_ns)) {
+                    self.tally.done(Kind::Expiry, now_ns.saturating_sub(end_ns));
+                }
+                continue;
+            }
+            let start_ns = stamped_start_ns(event.value).unwrap_or(u64::MAX);
+            if self.window.holds(start_ns) && now_ns >= start_ns {
+                self.tally.done(Kind::Event, now_ns - start_ns);
+            }
+        }
+    }
+}
+
+/// The name and the text of an end that is no success.
+fn failure(end: &End) -> (String, String) {
+    match end {
+        End::Ok => ("OK".into(), String::new()),
+        End::Status(code, text) => (code_name(*code), text.clone()),
+        End::NotTaken(text) => (NOT_TAKEN.into(), text.clone()),
+        End::Broken(text) => (BROKEN.into(), text.clone()),
+    }
+}
+
+/// gRPC's name of a code.
+fn code_name(code: u32) -> String {
+    const NAMES: [&str; 17] = [
+        "OK",
+        "Canceled",
+        "Unknown",
+        "InvalidArgument",
+        "DeadlineExceeded",
+        "NotFound",
+        "AlreadyExists",
+        "PermissionDenied",
+        "ResourceExhausted",
+        "FailedPrecondition",
+        "Aborted",
+        "OutOfRange",
+        "Unimplemented",
+        "Internal",
+        "Unavailable",
+        "DataLoss",
+        "Unauthenticated",
+    ];
+    match NAMES.get(code as usize) {
+        Some(name) => (*name).to_owned(),
+        None => format!("code {code}"),
+    }
+}

@@ -1,0 +1,405 @@
+//! The checkers of recorded histories: no false alarm on valid ones, every planted violation found.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "sessions with real servers are timed by a real clock"
+)]
+
+mod model;
+mod plant;
+mod server;
+mod unanswered;
+mod wire;
+
+use std::path::Path;
+
+use bytes::Bytes;
+use kontiki_load::history::{
+    Answer, Base, Checker, Close, Entry, Header, Kv, Operation, Outcome, Put, PutAnswer,
+    RecordReader, RecordWriter, Report, Request, Rule, Unjudgeable, ValueHash, Violation,
+    WatchNotice,
+};
+use model::Shape;
+
+const HEADER: Header = Header {
+    clock: [7; 16],
+    exclusive: true,
+};
+
+fn check(entries: &[Entry]) -> Report {
+    let mut checker = Checker::new();
+    let source = checker.source(&HEADER);
+    for entry in entries {
+        checker.add(source, entry.clone());
+    }
+    checker.close(Close::Closed);
+    checker.check().expect("it has one base")
+}
+
+/// Shapes from easy to foggy.
+fn shapes() -> Vec<Shape> {
+    let plain = Shape {
+        operations: 120,
+        clients: 4,
+        keys: 6,
+        unknown_percent: 0,
+        leases: false,
+        watches: false,
+    };
+    vec![
+        plain,
+        Shape {
+            watches: true,
+            ..plain
+        },
+        Shape {
+            unknown_percent: 10,
+            ..plain
+        },
+        Shape {
+            unknown_percent: 50,
+            watches: true,
+            keys: 3,
+            ..plain
+        },
+        Shape {
+            unknown_percent: 15,
+            leases: true,
+            watches: true,
+            keys: 10,
+            clients: 8,
+            ..plain
+        },
+    ]
+}
+
+/// Valid histories of every shape give no alarm, answered or not, with leases and watches.
+#[test]
+fn a_valid_history_gives_no_alarm() {
+    for shape in shapes() {
+        for seed in 0..400 {
+            let entries = model::history(seed, shape);
+            let report = check(&entries);
+            assert!(
+                report.is_clean(),
+                "seed {seed}, {shape:?}: {} of {} operations:\n{}",
+                report.violation_count,
+                report.operations,
+                report.violations[0]
+            );
+        }
+    }
+}
+
+/// Plants every kind into the history at several places, and says where one was not told as expected.
+fn plant_all(entries: &[Entry], watches: bool, planted: &mut [usize]) -> Vec<String> {
+    let mut missed = Vec::new();
+    for (plant, count) in plant::PLANTS.iter().zip(planted) {
+        if plant.watch && !watches {
+            continue;
+        }
+        for from in [0, entries.len() / 4, entries.len() / 2] {
+            let mut edited = entries.to_vec();
+            if !(plant.edit)(&mut edited, from) {
+                continue;
+            }
+            *count += 1;
+            let report = check(&edited);
+            let told = |violation: &Violation| plant.rules.contains(&violation.rule);
+            if !report.violations.iter().any(told) {
+                let (name, rules) = (plant.name, plant.rules);
+                let found: Vec<Rule> = report.violations.iter().map(|each| each.rule).collect();
+                missed.push(format!("{name}, from {from}: {found:?} and not {rules:?}"));
+            }
+        }
+    }
+    missed
+}
+
+/// Every planted violation of a valid history is found by the rule that it breaks.
+#[test]
+fn every_planted_violation_is_found() {
+    let mut planted = vec![0; plant::PLANTS.len()];
+    let shape = shapes()[1];
+    for seed in 0..60 {
+        let entries = model::history(seed, shape);
+        let missed = plant_all(&entries, true, &mut planted);
+        assert!(missed.is_empty(), "seed {seed}: {}", missed.join("\n"));
+    }
+    for (plant, count) in plant::PLANTS.iter().zip(planted) {
+        assert!(count >= 10, "{} was planted only {count} times", plant.name);
+    }
+}
+
+/// A session with a real etcd: every call of KV but compaction, two watches, bookmarks.
+const ETCD_RECORD: &[u8] = include_bytes!("etcd-3.5.30.record");
+
+fn read(record: &[u8]) -> Vec<Entry> {
+    let mut reader = RecordReader::new(record).expect("a record");
+    let mut entries = Vec::new();
+    while let Some(entry) = reader.read().expect("an entry") {
+        entries.push(entry);
+    }
+    assert_eq!(reader.close(), Some(Close::Closed));
+    entries
+}
+
+fn check_record(record: &[u8], watches: bool) {
+    let entries = read(record);
+    let report = check(&entries);
+    assert!(report.is_clean(), "{}", report.violations[0]);
+    assert_eq!((report.unjudged, report.revisions_unsettled), (0, 0));
+    assert!(
+        report.writes > 200 && (report.watch_events > 200) == watches,
+        "{report:?}"
+    );
+    let mut planted = vec![0; plant::PLANTS.len()];
+    let missed = plant_all(&entries, watches, &mut planted);
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+    let kinds = planted.iter().filter(|count| **count > 0).count();
+    assert!(
+        kinds >= if watches { 30 } else { 18 },
+        "only {kinds} kinds were planted"
+    );
+}
+
+/// What etcd did is right, and every violation planted into it is found.
+#[test]
+fn a_record_of_etcd_is_right_and_every_edit_of_it_is_found() {
+    check_record(ETCD_RECORD, true);
+}
+
+/// The same with a fresh record of a real etcd; with KONTIKI_RECORD it is kept there.
+#[test]
+#[ignore = "needs ETCD_BIN: a real etcd"]
+fn a_fresh_record_of_etcd_is_right() {
+    let program = std::env::var_os("ETCD_BIN").expect("ETCD_BIN names the binary");
+    let record = server::record(Path::new(&program), true);
+    if let Some(path) = std::env::var_os("KONTIKI_RECORD") {
+        std::fs::write(path, &record).expect("it can be written");
+    }
+    check_record(&record, true);
+}
+
+/// The same with a fresh record of kontiki.
+#[test]
+#[ignore = "needs KONTIKI_BIN: the server built before"]
+fn a_fresh_record_of_kontiki_is_right() {
+    let program = std::env::var_os("KONTIKI_BIN").expect("KONTIKI_BIN names the binary");
+    check_record(&server::record(Path::new(&program), false), false);
+}
+
+/// Every change of one shown number of a history without fog is found: what is accepted is exactly what the
+/// store would have answered.
+#[test]
+fn every_changed_number_is_found() {
+    let mut changed = 0;
+    for seed in 1_000..1_150 {
+        let entries = model::history(seed, shapes()[1]);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for _ in 0..20 {
+            let mut edited = entries.clone();
+            let at = rng.usize(1..edited.len());
+            let Some(what) = change_number(&mut edited[at], &mut rng) else {
+                continue;
+            };
+            changed += 1;
+            let report = check(&edited);
+            assert!(
+                !report.is_clean(),
+                "seed {seed}: {what} of {:?}",
+                entries[at]
+            );
+        }
+    }
+    assert!(changed > 500, "only {changed} edits");
+}
+
+/// Changes one number that an answer or event shows, if there is one that must be right.
+fn change_number(entry: &mut Entry, rng: &mut fastrand::Rng) -> Option<&'static str> {
+    let (kvs, revision): (Vec<&mut Kv>, Option<&mut i64>) = match entry {
+        Entry::Base(_) => return None,
+        Entry::Operation(operation) => {
+            let Outcome::Ok { revision, answer } = &mut operation.outcome else {
+                return None;
+            };
+            let (kvs, makes) = match answer {
+                Answer::Put(answer) => (answer.prev.iter_mut().collect(), true),
+                Answer::Range(answer) => (answer.kvs.iter_mut().collect(), false),
+                Answer::Delete(answer) => {
+                    let makes = answer.deleted > 0;
+                    (answer.prev_kvs.iter_mut().collect(), makes)
+                }
+                _ => return None,
+            };
+            // A read may have been answered from another revision where the state is the same.
+            (kvs, makes.then_some(revision))
+        }
+        Entry::Watch(watch) => match &mut watch.notice {
+            WatchNotice::Events { events, .. } => {
+                let puts = events.iter_mut().filter(|event| event.put);
+                (puts.map(|event| &mut event.kv).collect(), None)
+            }
+            _ => return None,
+        },
+    };
+    let count = kvs.len();
+    let by = if rng.bool() { 1 } else { -1 };
+    if let Some(revision) = revision
+        && rng.u8(..3) == 0
+    {
+        *revision += by;
+        return Some("the header's revision");
+    }
+    let kv = kvs.into_iter().nth(rng.usize(..count.max(1)))?;
+    Some(match rng.u8(..5) {
+        0 => {
+            kv.create_revision += by;
+            "a create revision"
+        }
+        1 => {
+            kv.mod_revision += by;
+            "a mod revision"
+        }
+        2 => {
+            kv.version += by;
+            "a version"
+        }
+        3 => {
+            kv.lease += by;
+            "a lease"
+        }
+        _ => {
+            kv.value = Some(ValueHash(0xbad));
+            "a value"
+        }
+    })
+}
+
+/// A record cut anywhere reads as what was whole before the cut, and as open; it never panics.
+#[test]
+fn a_cut_record_is_open() {
+    let whole = read(ETCD_RECORD);
+    for cut in (0..ETCD_RECORD.len()).step_by(97) {
+        let Ok(mut reader) = RecordReader::new(&ETCD_RECORD[..cut]) else {
+            assert!(cut < 64, "the header is short");
+            continue;
+        };
+        let mut count = 0;
+        while let Some(entry) = reader.read().expect("a cut is no damage") {
+            assert_eq!(entry, whole[count]);
+            count += 1;
+        }
+        assert_eq!(reader.close(), Some(Close::Open));
+    }
+}
+
+/// A record with a flipped bit is refused, or reads as before where the bit decides nothing; it never panics.
+#[test]
+fn a_damaged_record_is_refused() {
+    let mut refused = 0;
+    for at in (0..ETCD_RECORD.len()).step_by(61) {
+        let mut record = ETCD_RECORD.to_vec();
+        record[at] ^= 1 << (at % 8);
+        let Ok(mut reader) = RecordReader::new(&record[..]) else {
+            refused += 1;
+            continue;
+        };
+        let end = loop {
+            match reader.read() {
+                Ok(Some(_)) => {}
+                Ok(None) => break false,
+                Err(_) => break true,
+            }
+        };
+        refused += u32::from(end || reader.close() == Some(Close::Open));
+    }
+    assert!(refused > 1_000, "{refused}");
+}
+
+/// What a killed writer did not write is excused: an open record of a prefix gives no alarm.
+#[test]
+fn an_open_record_gives_no_alarm() {
+    for seed in 0..100 {
+        let mut entries = model::history(seed, shapes()[3]);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut lost = |entry: &Entry| matches!(entry, Entry::Operation(_)) && rng.u8(..8) == 0;
+        entries.retain(|entry| !lost(entry));
+        let mut checker = Checker::new();
+        let source = checker.source(&HEADER);
+        for entry in &entries {
+            checker.add(source, entry.clone());
+        }
+        checker.close(Close::Open);
+        let report = checker.check().expect("it has a base");
+        assert!(report.is_clean(), "seed {seed}: {}", report.violations[0]);
+    }
+}
+
+/// Records without a base, or with two, are not judged.
+#[test]
+fn a_history_needs_one_base() {
+    let judge = |revisions: &[i64]| {
+        let mut checker = Checker::new();
+        for revision in revisions {
+            let source = checker.source(&HEADER);
+            let base = Base {
+                revision: *revision,
+                kvs: vec![],
+            };
+            checker.add(source, Entry::Base(base));
+        }
+        checker.check().map(|report| report.is_clean())
+    };
+    assert_eq!(judge(&[]), Err(Unjudgeable::NoBase));
+    assert_eq!(judge(&[3, 4]), Err(Unjudgeable::TwoBases(3, 4)));
+    assert_eq!(judge(&[3, 3]), Ok(true));
+}
+
+/// How long ten million operations take to record and to judge; KONTIKI_OPERATIONS sets another number.
+#[test]
+#[ignore = "a measurement"]
+fn ten_million_operations() {
+    let count = std::env::var("KONTIKI_OPERATIONS")
+        .map_or(10_000_000, |count| count.parse::<u64>().expect("a number"));
+    let writer = RecordWriter::new(std::io::sink(), &HEADER).expect("a sink takes everything");
+    let mut recorder = writer.recorder();
+    let key = |number: u64| Bytes::from(format!("key/{:012}", number % 1_000_000));
+    let operation = |number: u64| Operation {
+        client: 0,
+        invoked: number * 1_000,
+        returned: number * 1_000 + 200_000,
+        request: Request::Put(Put {
+            key: key(number),
+            value: ValueHash(number),
+            lease: 0,
+            prev_kv: false,
+        }),
+        outcome: Outcome::Ok {
+            revision: 2 + i64::try_from(number).expect("few"),
+            answer: Answer::Put(PutAnswer::default()),
+        },
+    };
+    let operations: Vec<Operation> = (0..100_000).map(operation).collect();
+    let start = std::time::Instant::now();
+    for _ in 0..10 {
+        operations.iter().for_each(|each| recorder.operation(each));
+    }
+    println!("recorded at {:?} each", start.elapsed() / 1_000_000);
+    let mut checker = Checker::new();
+    let source = checker.source(&HEADER);
+    let base = Base {
+        revision: 1,
+        kvs: vec![],
+    };
+    checker.add(source, Entry::Base(base));
+    let start = std::time::Instant::now();
+    (0..count).for_each(|number| checker.add(source, Entry::Operation(operation(number))));
+    println!("added in {:?}", start.elapsed());
+    let report = checker.check().expect("it has a base");
+    println!("judged after {:?}: {report:?}", start.elapsed());
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let peak = status.lines().find(|line| line.starts_with("VmHWM"));
+    println!("{}", peak.expect("the kernel says"));
+    assert!(report.is_clean());
+}
