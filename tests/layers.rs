@@ -31,7 +31,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "sim",
-        &["shard", "raft", "wal", "keyspace", "frame", "base"],
+        &[
+            "shard",
+            "raft",
+            "wal",
+            "checkpoint",
+            "keyspace",
+            "frame",
+            "base",
+        ],
     ),
     (
         "rpc",

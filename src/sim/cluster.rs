@@ -24,13 +24,14 @@ use super::workload::Workload;
 use crate::base::limits::{SEAL_IDLE_MICROS, TICK_MILLIS};
 use crate::base::planted::Defect;
 use crate::base::{Index, Instant};
+use crate::checkpoint::CheckpointId;
 use crate::keyspace::events::{EventCursor, EventFilter};
 use crate::keyspace::request::KeyRange;
 use crate::keyspace::steps::Steps;
 use crate::raft::{Body, Role};
 use crate::shard::event::{
-    Answer, ClientRequest, Effects, EndReason, Event, KnownMembers, LogEffect, LogRead,
-    PeerMessage, Refusal, Request, Response, Ticket,
+    Answer, CheckpointEffect, ClientRequest, Effects, EndReason, Event, KnownMembers, LogEffect,
+    LogRead, PeerMessage, Refusal, Request, Response, Ticket,
 };
 use crate::wal::{PreparedSegment, SegmentSequence};
 
@@ -42,6 +43,8 @@ const PREPARE_TIME: Duration = Duration::from_millis(5);
 const CHECKER_STEPS: usize = 1 << 30;
 /// After the faults have ended, requests must succeed when this has passed.
 const CALM_GRACE: Duration = Duration::from_secs(10);
+/// How long a block of a checkpoint takes to be written.
+const BLOCK_TIME: Duration = Duration::from_millis(1);
 /// How long it takes to notice a closed connection, or to make one.
 const CONNECT_TIME: Duration = Duration::from_millis(1);
 /// How late a timer is: a clock is not exact, and nobody is called again and again within a moment.
@@ -71,6 +74,8 @@ pub(super) enum Next {
     /// What lay in a paused member's sockets.
     Request(usize, u32, Box<ClientRequest>),
     LogRead(usize, u32, Box<LogRead>),
+    CheckpointBlock(usize, u32),
+    CheckpointDurable(usize, u32, CheckpointId),
     Mend,
     Unwipe(usize),
     Burst,
@@ -111,7 +116,6 @@ pub(super) struct Cluster {
     workload: Workload,
     replicas: Replicas,
     history: History,
-    cursor: EventCursor,
     filter: EventFilter,
     /// Requests under way: at which member, and whether they must succeed.
     asked: BTreeMap<u32, Asked>,
@@ -160,7 +164,6 @@ impl Cluster {
             network: Network::new(options.members),
             network_dice: Dice::new(seed, 4),
             replicas: Replicas::default(),
-            cursor: EventCursor::at(history.model().revision() + 1),
             filter: EventFilter::new(&everything, false),
             history,
             asked: BTreeMap::new(),
@@ -276,6 +279,21 @@ impl Cluster {
                 }
                 self.hand_in(member, Event::Requests(&mut vec![*request]))
             }
+            Next::CheckpointBlock(member, life) => {
+                if self.process(member, life).is_none() {
+                    return Ok(());
+                }
+                self.hand_in(member, Event::CheckpointBlock)
+            }
+            Next::CheckpointDurable(member, life, id) => {
+                if self.process(member, life).is_none() {
+                    return Ok(());
+                }
+                self.members[member].disk.finish_checkpoint(id.index);
+                self.statistics.checkpoints += 1;
+                self.line(member, What::Checkpoint { index: id.index.0 });
+                self.hand_in(member, Event::CheckpointDurable(id))
+            }
             Next::Mend => {
                 self.mend();
                 Ok(())
@@ -320,6 +338,8 @@ impl Cluster {
         | Next::Disconnected(member, _)
         | Next::Broken(member, _)
         | Next::Request(member, ..)
+        | Next::CheckpointBlock(member, _)
+        | Next::CheckpointDurable(member, ..)
         | Next::Known(member, ..)
         | Next::LogRead(member, ..)) = *next
         else {
@@ -398,7 +418,6 @@ impl Cluster {
         let shard = &member.process.as_ref().expect("just started").shard;
         let last_index = shard.keyspace().folded_index();
         let commit = shard.keyspace().committed_index().0;
-        let last = held(shard, last_index);
         self.line(
             number,
             What::Started {
@@ -408,7 +427,7 @@ impl Cluster {
             },
         );
         if self.members.len() == 1 {
-            self.replicas.lone_restart(number, last)?;
+            self.replicas.lone_restart(number, last_index)?;
         }
         self.observe(number)?;
         self.plan_more(number);
@@ -467,6 +486,12 @@ impl Cluster {
             alive = alive && self.survives(number);
             if alive {
                 self.log_effect(number, effect);
+            }
+        }
+        for effect in effects.checkpoint.drain(..) {
+            alive = alive && self.survives(number);
+            if alive {
+                self.checkpoint_effect(number, effect);
             }
         }
         for (to, message) in effects.messages.drain(..) {
@@ -596,7 +621,8 @@ impl Cluster {
                 Job::Opening(opening)
             }
             LogEffect::Recycle(segment) => {
-                unreachable!("no checkpoint is taken, so segment {segment} is needed")
+                self.line(number, What::Recycle { segment: segment.0 });
+                return self.members[number].disk.recycle(segment);
             }
             LogEffect::PrepareSegment(segment) => {
                 self.line(number, What::Prepare { segment: segment.0 });
@@ -615,6 +641,24 @@ impl Cluster {
         if let Some(trap) = member_trap(&self.members[number]) {
             let within = self.dice.around(after / 2);
             self.plan_in(within, Next::Crash(number, life, trap.power));
+        }
+    }
+
+    fn checkpoint_effect(&mut self, number: usize, effect: CheckpointEffect) {
+        let life = self.members[number].life;
+        let disk = &mut self.members[number].disk;
+        match effect {
+            CheckpointEffect::Begin(_) => disk.begin_checkpoint(),
+            CheckpointEffect::Block(block) => {
+                disk.write_checkpoint(block.offset(), &block.bytes);
+                let after = self.dice.around(BLOCK_TIME);
+                self.plan_in(after, Next::CheckpointBlock(number, life));
+            }
+            CheckpointEffect::Finish(id) => {
+                let after = self.sync_time(number);
+                self.plan_in(after, Next::CheckpointDurable(number, life, id));
+            }
+            CheckpointEffect::RemoveBefore(index) => disk.remove_checkpoints_before(index),
         }
     }
 
@@ -911,10 +955,12 @@ impl Cluster {
             }
         }
         let mut events = Vec::new();
-        if keyspace.committed_revision() >= self.cursor.next().main {
+        let shown = self.history.model().revision();
+        if keyspace.committed_revision() > shown {
+            // Another one each time: a cursor remembers places of one member's memory.
+            let mut cursor = EventCursor::at(shown + 1);
             let mut steps = Steps::new(CHECKER_STEPS);
-            let read =
-                keyspace.read_events(&mut self.cursor, &self.filter, &mut steps, &mut events);
+            let read = keyspace.read_events(&mut cursor, &self.filter, &mut steps, &mut events);
             read.expect("clients compact only what was shown to them");
         }
         if !events.is_empty() {

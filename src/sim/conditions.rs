@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::dice::Dice;
 use super::network::Weather;
+use crate::shard::checkpoints::CheckpointLimits;
 use crate::wal::Geometry;
 
 /// A kind of fault.
@@ -106,6 +107,8 @@ pub struct Conditions {
     pub election_timeout: Duration,
     /// Bytes of the newest entries that a member keeps in memory for others.
     pub recent_bytes_max: usize,
+    /// When checkpoints are taken.
+    pub checkpoints: CheckpointLimits,
     /// Whether elections begin with a question.
     pub pre_vote: bool,
     /// What the links are like in a storm.
@@ -127,6 +130,18 @@ impl Conditions {
             faults.push((u32::try_from(weight).expect("small"), kind));
         }
         let millis = Duration::from_millis;
+        // A follower that lags needs the log from where it is: among several members none goes.
+        let checkpoints = if members > 1 {
+            CheckpointLimits {
+                payload_bytes_min: u64::MAX,
+                log_bytes_max: u64::MAX,
+            }
+        } else {
+            CheckpointLimits {
+                payload_bytes_min: dice.between(10_000, 400_000),
+                log_bytes_max: dice.between(1_000_000, 30_000_000),
+            }
+        };
         let segment_size_bytes = [64, 128, 256, 1_024][dice.place(4)] * 1_024;
         // A transaction has up to four values.
         let value_long_max = Geometry::new(segment_size_bytes).entry_size_bytes_max() / 5;
@@ -146,6 +161,7 @@ impl Conditions {
             network_fault_max: dice.time(millis(300), millis(8_000)),
             election_timeout: dice.time(millis(300), millis(1_500)),
             recent_bytes_max: [0, 4_096, 65_536, 1 << 24][dice.place(4)],
+            checkpoints,
             pre_vote: dice.below(4) != 0,
             storm: Weather {
                 lost_per_million: dice.below(200_000),

@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 
 use super::dice::Dice;
-use crate::base::Instant;
 use crate::base::limits::PAGE_SIZE_BYTES;
+use crate::base::{Index, Instant};
 use crate::wal::{Geometry, SegmentFile, SegmentSequence};
 
 /// What a disk writes as one.
@@ -28,6 +28,12 @@ pub struct Disk {
     placed: Vec<Placed>,
     /// What damage has replaced.
     damage: Vec<Write>,
+    /// Files of segments that were given up, as they were: the next segments are made of them.
+    recycled: Vec<Vec<u8>>,
+    /// Checkpoints that have their names.
+    checkpoints: BTreeMap<Index, Vec<u8>>,
+    /// The one that is being written. A crash leaves nothing of it that counts.
+    writing: Vec<u8>,
 }
 
 /// Some bytes and their place.
@@ -85,6 +91,9 @@ impl Disk {
             unsynced: Vec::new(),
             placed: Vec::new(),
             damage: Vec::new(),
+            recycled: Vec::new(),
+            checkpoints: BTreeMap::new(),
+            writing: Vec::new(),
         }
     }
 
@@ -113,10 +122,52 @@ impl Disk {
         &self.files[&segment]
     }
 
-    /// A file is made, written in full with zeros and synced. One that exists stays as it is.
+    /// A file is made and synced: of one that was given up, or of zeros. One that exists stays as it is.
     pub fn prepare(&mut self, segment: SegmentSequence) {
         let size = usize::try_from(self.geometry.segment_size_bytes()).expect("a segment fits");
-        self.files.entry(segment).or_insert_with(|| vec![0; size]);
+        let recycled = &mut self.recycled;
+        self.files
+            .entry(segment)
+            .or_insert_with(|| recycled.pop().unwrap_or_else(|| vec![0; size]));
+    }
+
+    /// Nothing needs a segment any more.
+    pub fn recycle(&mut self, segment: SegmentSequence) {
+        let bytes = self.files.remove(&segment);
+        self.recycled.extend(bytes);
+        self.placed.retain(|placed| placed.segment != segment);
+        self.damage.retain(|write| write.segment != segment);
+    }
+
+    /// Checkpoints, newest first.
+    pub fn checkpoints(&self) -> impl Iterator<Item = &[u8]> {
+        self.checkpoints.values().rev().map(Vec::as_slice)
+    }
+
+    /// The file of a checkpoint begins.
+    pub fn begin_checkpoint(&mut self) {
+        self.writing.clear();
+    }
+
+    /// A part of it is written.
+    pub fn write_checkpoint(&mut self, offset: u64, bytes: &[u8]) {
+        let from = usize::try_from(offset).expect("an offset fits in an address");
+        let to = from + bytes.len();
+        if self.writing.len() < to {
+            self.writing.resize(to, 0);
+        }
+        self.writing[from..to].copy_from_slice(bytes);
+    }
+
+    /// It is synced and has its name.
+    pub fn finish_checkpoint(&mut self, index: Index) {
+        let bytes = std::mem::take(&mut self.writing);
+        self.checkpoints.insert(index, bytes);
+    }
+
+    /// Older ones go.
+    pub fn remove_checkpoints_before(&mut self, index: Index) {
+        self.checkpoints = self.checkpoints.split_off(&index);
     }
 
     /// A write and its sync are complete.

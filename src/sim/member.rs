@@ -9,14 +9,14 @@ use super::conditions::Conditions;
 use super::dice::Dice;
 use super::disk::{Disk, Tear};
 use super::trace::StartFailure;
-use crate::base::limits::PAGE_SIZE_BYTES;
+use crate::base::limits::{CHECKPOINT_BLOCK_BYTES, PAGE_SIZE_BYTES};
 use crate::base::planted::{Defect, Planted};
 use crate::base::{ClusterId, Incarnation, Index, Instant, MemberId, ShardId};
+use crate::checkpoint::{CheckpointError, Reader, Restored};
 use crate::keyspace::steps::Steps;
 use crate::raft::Windows;
-use crate::shard::checkpoints::CheckpointLimits;
 use crate::shard::event::{Identity, KnownMembers, LogRead, Member as ShardMember};
-use crate::shard::replay::{Piece, Replayer};
+use crate::shard::replay::{Piece, Replayed, Replayer};
 use crate::shard::{Settings, Shard};
 use crate::wal::{
     Appender, Commit, Geometry, LogIdentity, Outcome, Recovered, Recovery, SegmentOpening,
@@ -214,11 +214,7 @@ impl Member {
             pre_vote: conditions.pre_vote,
             windows: Windows::default(),
             recent_bytes_max: conditions.recent_bytes_max,
-            // None is taken.
-            checkpoints: CheckpointLimits {
-                payload_bytes_min: u64::MAX,
-                log_bytes_max: u64::MAX,
-            },
+            checkpoints: conditions.checkpoints,
             version: (3, 7),
             quota_bytes: None,
             memory_budget_bytes: u64::MAX,
@@ -337,16 +333,33 @@ pub(super) fn drift_ppm(dice: &mut Dice) -> i64 {
     dice.between(0, 2 * most) as i64 - most as i64
 }
 
+fn restore(bytes: &[u8], identity: LogIdentity) -> Result<Restored, CheckpointError> {
+    let mut reader = Reader::new(identity.cluster, identity.shard);
+    for block in bytes.chunks(CHECKPOINT_BLOCK_BYTES) {
+        reader.push(block)?;
+    }
+    reader.finish()
+}
+
 fn recover(
     disk: &Disk,
     identity: LogIdentity,
     planted: Planted,
 ) -> Result<(Recovered, Replayer), (StartFailure, String)> {
     let refused = |refusal: crate::wal::Refusal| (StartFailure::Refused, refusal.to_string());
-    let mut recovery =
-        Recovery::new(disk.geometry(), identity, Index(0), &disk.listing()).map_err(refused)?;
-    recovery.plant(planted);
     let mut replayer = Replayer::default();
+    let mut start = Index(0);
+    if let Some(bytes) = disk.checkpoints().next() {
+        let restored =
+            restore(bytes, identity).map_err(|error| (StartFailure::Corrupt, error.to_string()))?;
+        start = restored.origin.mark.index;
+        let base = Replayed::from_checkpoint(restored)
+            .map_err(|error| (StartFailure::Corrupt, error.to_string()))?;
+        replayer = Replayer::after(base);
+    }
+    let mut recovery =
+        Recovery::new(disk.geometry(), identity, start, &disk.listing()).map_err(refused)?;
+    recovery.plant(planted);
     replayer.plant(planted);
     while let Some(segment) = recovery.next_file() {
         let mut pieces = Vec::new();

@@ -52,6 +52,8 @@ pub struct Statistics {
     pub torn_tails: u64,
     /// Damage that stopped a member.
     pub damage_found: u64,
+    /// Checkpoints that became durable.
+    pub checkpoints: u64,
     /// Checkpoints that a member was brought up with.
     pub checkpoint_installs: u64,
     /// Compactions that were acknowledged.
@@ -83,6 +85,7 @@ impl AddAssign<&Statistics> for Statistics {
             truncations,
             torn_tails,
             damage_found,
+            checkpoints,
             checkpoint_installs,
             compactions,
         } = other;
@@ -102,6 +105,7 @@ impl AddAssign<&Statistics> for Statistics {
         self.truncations += truncations;
         self.torn_tails += torn_tails;
         self.damage_found += damage_found;
+        self.checkpoints += checkpoints;
         self.checkpoint_installs += checkpoint_installs;
         self.compactions += compactions;
     }

@@ -72,6 +72,12 @@ pub enum What {
         segment: u64,
     },
     NoRoom,
+    Recycle {
+        segment: u64,
+    },
+    Checkpoint {
+        index: u64,
+    },
     Leads {
         term: u64,
     },

@@ -116,14 +116,12 @@ fn leader_without_the_committed() {
 #[test]
 fn lone_member_forgets() {
     let mut replicas = Replicas::default();
-    replicas.lone_restart(0, None).expect("nothing yet");
+    replicas.lone_restart(0, Index(0)).expect("nothing yet");
     replicas
         .commits(0, held(1, 1, 0xa), Term(1))
         .expect("first");
-    replicas
-        .lone_restart(0, Some(held(1, 1, 0xa)))
-        .expect("all");
-    breaks(Promise::NothingLost, replicas.lone_restart(0, None));
+    replicas.lone_restart(0, Index(1)).expect("all");
+    breaks(Promise::NothingLost, replicas.lone_restart(0, Index(0)));
 }
 
 // The clients' view.

@@ -48,6 +48,7 @@ fn one_member() {
     let all = counted(1, 1..9);
     assert!(all.crashes > 50 && all.leader_changes > 50, "{all:?}");
     assert!(all.torn_tails > 0 && all.damage_found > 0, "{all:?}");
+    assert!(all.checkpoints > 10, "{all:?}");
 }
 
 /// Goal: three members keep every promise, and their leaders, logs and links are disturbed.

@@ -164,14 +164,13 @@ impl Replicas {
         Index(self.committed.len() as u64)
     }
 
-    /// A member that is a majority by itself starts with a log that ends at `last`: nothing committed may
+    /// A member that is a majority by itself starts with a log that ends at `last_index`: nothing committed may
     /// be missing.
     ///
     /// # Errors
     /// Something is.
-    pub fn lone_restart(&self, member: usize, last: Option<Held>) -> Verdict {
+    pub fn lone_restart(&self, member: usize, last_index: Index) -> Verdict {
         let committed = self.committed_index();
-        let last_index = last.map_or(Index(0), |held| held.index);
         if last_index < committed {
             return Err(broken(
                 Promise::NothingLost,

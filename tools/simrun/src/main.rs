@@ -240,12 +240,13 @@ impl Findings {
             statistics.compactions,
         );
         println!(
-            "members: {} crashes, {} starts, {} leader changes, {} truncations, {} checkpoint installs, \
+            "members: {} crashes, {} starts, {} leader changes, {} truncations, {} checkpoints, {} installs, \
              {} torn tails, {} times damage found",
             statistics.crashes,
             statistics.starts,
             statistics.leader_changes,
             statistics.truncations,
+            statistics.checkpoints,
             statistics.checkpoint_installs,
             statistics.torn_tails,
             statistics.damage_found,
