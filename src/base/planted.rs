@@ -70,7 +70,10 @@ impl Defect {
         self >= Defect::OlderTermCommitted || self == Defect::RecoveredBeforeSync
     }
 
-    /// Every defect.
+    /// Those that take more seeds than a test has.
+    pub const RARE: &'static [Defect] = &[Defect::OlderTermCommitted];
+
+    /// Every other defect.
     pub const ALL: &'static [Defect] = &[
         Defect::AcknowledgedBeforeSync,
         Defect::FailedSyncRetried,
@@ -84,7 +87,6 @@ impl Defect {
         Defect::ReclaimedBeforeCommit,
         Defect::TimeoutAnsweredAsRefusal,
         Defect::CompactionNotReplayed,
-        Defect::OlderTermCommitted,
         Defect::CommittedByOne,
         Defect::VoteBeforeSync,
         Defect::VotesTwice,

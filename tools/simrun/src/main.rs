@@ -60,6 +60,7 @@ fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
 fn planted(name: &str) -> Result<Planted, String> {
     let defect = Defect::ALL
         .iter()
+        .chain(Defect::RARE)
         .copied()
         .find(|defect| format!("{defect:?}") == name);
     match defect {
