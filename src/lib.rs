@@ -5,6 +5,7 @@
 //! logging                               log lines as etcd writes them                 a thread
 //! config      rpc                       flags | clients (HTTP/2, gRPC, HTTP/1.1)           async
 //!             runtime                   pinned cores, mailboxes, mapped files, clock      async
+//!                               sim     the same shard; simulated network, disk and clock
 //! ======== below this line: no I/O, no clock, no randomness, no async, no threads ========
 //!             shard                     one replica: raft + wal + checkpoint + keyspace
 //! raft        wal         checkpoint    consensus | bytes of the log | the state as a file
@@ -23,6 +24,9 @@ pub mod logging;
 pub mod config;
 pub mod rpc;
 pub mod runtime;
+
+// The other driver of a shard: a world from one seed. Pure as well.
+pub mod sim;
 
 // Below the line: functions of their arguments.
 pub mod shard;

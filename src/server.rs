@@ -20,6 +20,7 @@ use crate::base::limits::{
     EDGE_CONNECTIONS_DEFAULT, EDGE_CORE_HELD_BYTES_DEFAULT, EDGE_STREAMS_DEFAULT,
     MAILBOX_BATCHES_MAX, RECENT_ENTRIES_BYTES_MAX, SEGMENT_SIZE_BYTES,
 };
+use crate::base::planted::Planted;
 use crate::base::{CoreId, Incarnation, ShardId};
 use crate::config::{self, AllowList, ClusterState, Config, Cores as CoresFlag, WalWrite};
 use crate::raft::Windows;
@@ -373,6 +374,7 @@ fn settings(config: &Config, identity: &Identity, seed: u64) -> Settings {
             log_bytes_max: config.placement.checkpoint_log_bytes,
         },
         seed,
+        planted: Planted::NOTHING,
     }
 }
 

@@ -30,6 +30,18 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "sim",
+        &[
+            "shard",
+            "raft",
+            "wal",
+            "checkpoint",
+            "keyspace",
+            "frame",
+            "base",
+        ],
+    ),
+    (
         "rpc",
         &[
             "runtime",
@@ -83,6 +95,7 @@ const PURE: &[&str] = &[
     "checkpoint",
     "raft",
     "shard",
+    "sim",
 ];
 
 /// What the pure layers never say, and why.

@@ -265,3 +265,8 @@ pub const SLICE_CHECKPOINT_STEPS: usize = SLICE_STEPS_MAX / 8;
 const _: () = assert!(LOG_BYTES_MAX >= 4 * SEGMENT_SIZE_BYTES);
 const _: () =
     assert!(SLICE_READS_STEPS + SLICE_RECLAIM_STEPS + SLICE_CHECKPOINT_STEPS < SLICE_STEPS_MAX);
+
+// The simulator.
+
+/// Lines of a trace that are kept when not all are asked for.
+pub const SIM_TRACE_LINES_KEPT: usize = 200;

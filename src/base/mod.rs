@@ -7,6 +7,7 @@ pub mod checksum;
 mod hard_state;
 pub mod ids;
 pub mod limits;
+pub mod planted;
 pub mod prng;
 pub mod time;
 

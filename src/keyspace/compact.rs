@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use super::Keyspace;
 use super::revision::{FLOOR_NONE, Revision};
 use super::steps::{RECLAIM_STEPS, Steps};
+use crate::base::planted::Defect;
 
 /// Keeps the versions that are visible at one revision from being reclaimed while it lives.
 #[derive(Debug)]
@@ -105,7 +106,11 @@ impl Keyspace {
     /// For each key the newest version at or below the floor stays if it is a value; a tombstone stays
     /// only when it lies exactly at the floor, so that a watch from there still sees the deletion.
     pub fn reclaim(&mut self, steps: &mut Steps) -> bool {
-        let floor = self.compacted_revision();
+        let floor = if self.planted.has(Defect::ReclaimedBeforeCommit) {
+            self.head().floor
+        } else {
+            self.compacted_revision()
+        };
         let target = self.pins.lowest().map_or(floor, |pinned| pinned.min(floor));
         if target > self.reclaim.target {
             // Changes exactly at the previous target are looked at again.

@@ -36,6 +36,7 @@ use std::collections::VecDeque;
 
 use crate::base::Index;
 use crate::base::limits::KEYSPACE_DIGESTS_KEPT_MAX;
+use crate::base::planted::Planted;
 use compact::{Pins, Reclaim};
 use digest::Digest;
 use history::History;
@@ -83,6 +84,7 @@ pub struct Keyspace {
     pins: Pins,
     reclaim: Reclaim,
     size_bytes: u64,
+    planted: Planted,
 }
 
 impl Default for Keyspace {
@@ -111,7 +113,13 @@ impl Keyspace {
             pins: Pins::default(),
             reclaim: Reclaim::default(),
             size_bytes: 0,
+            planted: Planted::NOTHING,
         }
+    }
+
+    /// Makes it wrong on purpose.
+    pub fn plant(&mut self, planted: Planted) {
+        self.planted = planted;
     }
 
     /// Main revision of everything folded completely.

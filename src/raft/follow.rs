@@ -15,6 +15,7 @@ use super::message::{
     Append, AppendResponse, AppendResult, Body, Heartbeat, HeartbeatResponse, Matched, Standing,
 };
 use super::types::{Output, Position, Role};
+use crate::base::planted::Defect;
 use crate::base::{Index, Instant, MemberId, Term};
 
 /// What a follower knows about its log in one term.
@@ -118,7 +119,11 @@ impl Raft {
             "the leader's entry at {conflict} replaces one of its own up to {}",
             self.following.verified
         );
-        let after = Index(conflict.0 - 1);
+        let after = if self.planted.has(Defect::TailCutWrongly) {
+            conflict
+        } else {
+            Index(conflict.0 - 1)
+        };
         self.terms.truncate(after);
         self.durable = self.durable.min(after);
         outputs.push(Output::TruncateLog { after });
@@ -128,7 +133,12 @@ impl Raft {
     /// Commits no further than what was compared with this leader's log in this term: the rest may be
     /// another leader's.
     fn commit_verified(&mut self, commit: Index, outputs: &mut Vec<Output>) {
-        self.commit_to(commit.min(self.following.verified), outputs);
+        let verified = if self.planted.has(Defect::CommitUnverified) {
+            self.terms.last_index()
+        } else {
+            self.following.verified
+        };
+        self.commit_to(commit.min(verified), outputs);
         self.notice_rebuilt(outputs);
     }
 
@@ -136,7 +146,11 @@ impl Raft {
     fn matched(&self) -> Matched {
         let verified = self.following.verified;
         Matched {
-            durable: verified.min(self.durable),
+            durable: if self.planted.has(Defect::AcknowledgedUnsynced) {
+                verified
+            } else {
+                verified.min(self.durable)
+            },
             verified,
         }
     }

@@ -15,6 +15,7 @@ use super::message::{Body, Message};
 use super::quorum::majority_size;
 use super::types::{Output, PeerRefusal};
 use crate::base::limits::RAFT_MEMBERS_MAX;
+use crate::base::planted::{Defect, Planted};
 use crate::base::{Incarnation, Instant, MemberId};
 
 /// Directories that are remembered: of members, and of those about to become one.
@@ -31,6 +32,7 @@ pub(super) struct Identity {
     /// Being stored.
     storing: BTreeMap<MemberId, Incarnation>,
     ask_due: Instant,
+    pub(super) planted: Planted,
 }
 
 impl Identity {
@@ -41,11 +43,12 @@ impl Identity {
             known,
             storing: BTreeMap::new(),
             ask_due: Instant(0),
+            planted: Planted::NOTHING,
         }
     }
 
     pub(super) fn is_confirmed(&self) -> bool {
-        self.confirmed
+        self.confirmed || self.planted.has(Defect::WipedDirectoryVotes)
     }
 
     pub(super) fn known(&self, id: MemberId) -> Option<Incarnation> {
@@ -88,6 +91,7 @@ impl Raft {
         }
         match self.incarnation_of(from) {
             Some(known) if known == incarnation => true,
+            Some(_) if self.planted.has(Defect::WipedDirectoryVotes) => true,
             Some(known) => {
                 let why = PeerRefusal::OtherIncarnation { known };
                 self.refuse_peer(from, incarnation, why, outputs);

@@ -12,6 +12,7 @@ use super::progress::{Flow, Progress};
 use super::quorum::majority_value;
 use super::transfer::Transfer;
 use super::types::{Output, Position, Role, StepDown};
+use crate::base::planted::Defect;
 use crate::base::{Index, Instant, MemberId, Term};
 
 /// What only a leader knows, for one term.
@@ -171,7 +172,11 @@ impl Raft {
     /// To everybody, with the round of reads that is under way.
     pub(super) fn send_heartbeats(&mut self, outputs: &mut Vec<Output>) {
         for (&to, progress) in &self.leading.progress {
-            let commit = commit_for(progress, self.hard_state.commit);
+            let commit = if self.planted.has(Defect::CommitUnverified) {
+                self.hard_state.commit
+            } else {
+                commit_for(progress, self.hard_state.commit)
+            };
             let heartbeat = Heartbeat {
                 commit,
                 sent: self.now,
@@ -343,11 +348,15 @@ impl Raft {
     /// What a majority of the voters has durable; this member counts when its own log is, and if it is
     /// a voter.
     fn majority_durable(&self) -> Index {
+        if self.planted.has(Defect::CommittedByOne) {
+            return self.durable;
+        }
         majority_value(self.each_voter(self.durable, Progress::counted))
     }
 
     fn is_of_own_term(&self, index: Index) -> bool {
         self.terms.term_at(index) == Some(self.hard_state.term)
+            || self.planted.has(Defect::OlderTermCommitted)
     }
 
     /// Followers come and go with the membership in force.

@@ -52,6 +52,7 @@ use self::lead::Leading;
 use self::membership::Memberships;
 use self::read::Reads;
 use self::vote::Election;
+use crate::base::planted::{Defect, Planted};
 use crate::base::prng::Prng;
 use crate::base::{HardState, Incarnation, Index, Instant, MemberId, Term};
 
@@ -120,6 +121,7 @@ pub struct Raft {
     reads: Reads,
     identity: Identity,
     prng: Prng,
+    planted: Planted,
 }
 
 impl Raft {
@@ -182,7 +184,14 @@ impl Raft {
             reads: Reads::default(),
             identity: Identity::new(config.confirmed, config.incarnations),
             prng: Prng::from_seed(config.seed),
+            planted: Planted::NOTHING,
         }
+    }
+
+    /// Makes it wrong on purpose.
+    pub fn plant(&mut self, planted: Planted) {
+        self.planted = planted;
+        self.identity.planted = planted;
     }
 
     /// The present role.
@@ -254,7 +263,8 @@ impl Raft {
     #[must_use]
     pub fn has_committed_in_term(&self) -> bool {
         self.role == Role::Leader
-            && self.terms.term_at(self.hard_state.commit) == Some(self.hard_state.term)
+            && (self.terms.term_at(self.hard_state.commit) == Some(self.hard_state.term)
+                || self.planted.has(Defect::ReadBeforeOwnTerm))
     }
 
     /// The leader's state at a committed index: heartbeats carry the newest one, for followers to

@@ -19,6 +19,7 @@ use super::membership::ReadMode;
 use super::message::{Body, ReadContext};
 use super::quorum::majority_value;
 use super::types::{Output, Role, Round};
+use crate::base::planted::Defect;
 use crate::base::{Index, Instant, MemberId};
 
 /// The share of the election timeout that is not part of a lease: two clocks may differ by a tenth of
@@ -112,7 +113,7 @@ impl Raft {
 
     fn lead_round(&mut self, outputs: &mut Vec<Output>) {
         self.open_round(BTreeSet::from([self.id]));
-        if self.has_lease() || self.is_confirmed() {
+        if self.has_lease() || self.is_confirmed() || self.planted.has(Defect::ReadUnconfirmed) {
             self.end_round(outputs);
         } else {
             self.send_heartbeats(outputs);
@@ -163,7 +164,9 @@ impl Raft {
     /// Whether this is an answer to the round under way and not to an earlier one, of a member whose word
     /// counts.
     fn answers_round(&self, from: MemberId, context: ReadContext) -> bool {
-        self.reads.context() == Some(context)
+        let of_this_round = self.reads.context() == Some(context)
+            || (self.reads.under_way.is_some() && self.planted.has(Defect::StaleReadContext));
+        of_this_round
             && self
                 .leading
                 .progress
@@ -190,6 +193,11 @@ impl Raft {
 
     /// A follower asks for the sake of its clients.
     pub(super) fn on_read_request(&mut self, from: MemberId, context: ReadContext) {
+        // Asked again: the round that was promised first answers it. A later one each time would never come.
+        let known = self.reads.asked.get(&from);
+        if known.is_some_and(|&(asked, _)| asked == context) {
+            return;
+        }
         if self.role == Role::Leader && self.leading.progress.contains_key(&from) {
             let round = self.reads.next();
             self.reads.asked.insert(from, (context, round));

@@ -16,6 +16,7 @@ use super::membership::ReadMode;
 use super::message::{Body, VoteRequest, VoteResponse};
 use super::types::{Output, Role};
 use super::{Leading, Raft};
+use crate::base::planted::Defect;
 use crate::base::{Instant, MemberId, Term};
 
 /// A member's part in elections.
@@ -38,12 +39,15 @@ impl Raft {
     /// wait, because nobody else can lead.
     pub(super) fn tick_election(&mut self, outputs: &mut Vec<Output>) {
         if !self.may_campaign() {
+            // A deadline that means nothing would have the caller come at once, again and again.
+            self.election.deadline = None;
             return;
         }
         if self.is_only_voter() {
             if self.role == Role::Follower {
                 self.campaign(false, outputs);
             }
+            self.election.deadline = None;
             return;
         }
         match self.election.deadline {
@@ -138,12 +142,13 @@ impl Raft {
 
     /// The election restriction: nobody leads whose log ends before ours (Raft paper, section 5.4.1).
     fn is_up_to_date(&self, request: &VoteRequest) -> bool {
-        request.last >= self.terms.last()
+        request.last >= self.terms.last() || self.planted.has(Defect::ShorterLogElected)
     }
 
     /// One vote per term (Raft paper, section 5.2).
     fn has_vote_for(&self, candidate: MemberId) -> bool {
         self.hard_state.vote.is_none_or(|given| given == candidate)
+            || self.planted.has(Defect::VotesTwice)
     }
 
     /// Asks the others whether they would vote for this member; nothing changes by it.
@@ -203,7 +208,7 @@ impl Raft {
 
     /// What rests on the present term and vote leaves when they are durable.
     fn promise(&mut self, to: MemberId, body: Body, outputs: &mut Vec<Output>) {
-        if self.vote_is_durable() {
+        if self.vote_is_durable() || self.planted.has(Defect::VoteBeforeSync) {
             self.send(to, body, outputs);
             return;
         }

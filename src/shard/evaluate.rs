@@ -17,6 +17,7 @@ use super::waiters::Waiter;
 use crate::base::limits::{
     LOG_RESERVE_BYTES, SHARD_STAGED_BYTES_MAX, SHARD_UNCOMMITTED_ENTRIES_MAX,
 };
+use crate::base::planted::Defect;
 use crate::base::{Index, Instant};
 use crate::frame;
 use crate::keyspace::effects::ArchivedEffect;
@@ -256,6 +257,16 @@ impl Shard {
     fn wait_at_head(&mut self, origin: Origin, result: Result<Response, Refusal>) {
         let revision = self.keyspace.head_revision();
         let waiter = waiter(origin, self.raft.last_index(), revision, result);
+        if self
+            .settings
+            .planted
+            .has(Defect::FailedCompareAnsweredAtOnce)
+        {
+            return self.physical.push((i64::MIN, waiter));
+        }
+        if self.settings.planted.has(Defect::FailedCompareUnconfirmed) {
+            return self.waiters.push(waiter);
+        }
         let round = self.raft.read();
         self.waiters.push_unlogged(round, waiter);
     }

@@ -11,6 +11,7 @@ use super::Shard;
 use super::asker::{Ask, Asker, Reply};
 use super::event::{Header, PeerMessage, Refusal, Request, Response};
 use crate::base::limits::SHARD_FORWARDED_REQUESTS_MAX;
+use crate::base::planted::Defect;
 use crate::base::{Index, Instant, MemberId};
 
 /// What this member has forwarded.
@@ -94,6 +95,9 @@ impl Shard {
                 patience: ask.deadline.since(now),
                 body: ask.request,
             };
+            if self.settings.planted.has(Defect::ForwardedTwice) {
+                self.messages.push((leader, message.clone()));
+            }
             self.messages.push((leader, message));
         }
     }

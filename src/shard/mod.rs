@@ -48,6 +48,7 @@ use self::waiters::{Waiter, Waiters};
 use crate::base::limits::{
     SHARD_QUEUE_REQUESTS_MAX, SLICE_CHECKPOINT_STEPS, SLICE_READS_STEPS, SLICE_RECLAIM_STEPS,
 };
+use crate::base::planted::{Defect, Planted};
 use crate::base::{Incarnation, Index, Instant, MemberId, ShardId, Term};
 use crate::keyspace::Keyspace;
 use crate::keyspace::steps::Steps;
@@ -89,6 +90,8 @@ pub struct Settings {
     pub checkpoints: CheckpointLimits,
     /// Decides every random choice.
     pub seed: u64,
+    /// What is wrong on purpose: nothing in a build that serves.
+    pub planted: Planted,
 }
 
 /// One replica of one shard.
@@ -160,6 +163,9 @@ impl Shard {
         let durable = terms.last_index();
         let mut log = log;
         let mut folder = Folder::default();
+        let mut keyspace = keyspace;
+        log.plant(settings.planted);
+        keyspace.plant(settings.planted);
         let mut hard_state = hard_state;
         if durable == Index(0) {
             let index = Index(1);
@@ -203,7 +209,8 @@ impl Shard {
             check_quorum: true,
             seed: settings.seed,
         };
-        let raft = Raft::new(config, hard_state, terms, durable);
+        let mut raft = Raft::new(config, hard_state, terms, durable);
+        raft.plant(settings.planted);
         log.set_hard_state(raft.hard_state());
         let has_peers = has_others(id, raft.membership().members());
         let mut shard = Shard {
@@ -422,7 +429,7 @@ impl Shard {
     fn upkeep(&mut self, now: Instant, steps: &mut Steps, effects: &mut Effects) {
         self.raft.flush(now, &mut self.outputs);
         self.follow_raft(VecDeque::new());
-        self.reads.settle(self.keyspace.committed_index());
+        self.settle_reads();
         let for_reclaim = steps.part(share(self.reclaiming, SLICE_RECLAIM_STEPS));
         let for_checkpoint = steps.part(share(self.checkpoints.has_work(), SLICE_CHECKPOINT_STEPS));
         let for_reads = steps.part(share(self.reads.has_work(), SLICE_READS_STEPS));
@@ -432,7 +439,7 @@ impl Shard {
         // What was appended leaves in this turn, and what was evaluated without an entry asks for its round.
         self.raft.flush(now, &mut self.outputs);
         self.follow_raft(VecDeque::new());
-        self.reads.settle(self.keyspace.committed_index());
+        self.settle_reads();
         steps.put_back(for_reads);
         self.run_reads(steps);
         steps.put_back(for_reclaim);
@@ -444,6 +451,16 @@ impl Shard {
         self.drive_log(effects);
         self.release();
         self.deliver(effects);
+    }
+
+    /// Reads whose round has ended, and whose index is committed here, may start.
+    fn settle_reads(&mut self) {
+        let committed = if self.settings.planted.has(Defect::ReadBeforeCaughtUp) {
+            Index(u64::MAX)
+        } else {
+            self.keyspace.committed_index()
+        };
+        self.reads.settle(committed);
     }
 
     /// What is acknowledged after damage would be gone after a restart, so writes end with the CORRUPT
@@ -467,7 +484,13 @@ impl Shard {
         if !self.log.in_flight() {
             match self.log.commit() {
                 CommitStep::Nothing => {}
-                CommitStep::Commit(commit) => effects.log.push(LogEffect::Commit(commit)),
+                CommitStep::Commit(commit) => {
+                    if self.settings.planted.has(Defect::AcknowledgedBeforeSync) {
+                        self.raft.log_durable(commit.last_index, &mut self.outputs);
+                        self.follow_raft(VecDeque::new());
+                    }
+                    effects.log.push(LogEffect::Commit(commit));
+                }
                 CommitStep::OpenSegment(_) => {
                     if let Some(spare) = self.spare.take() {
                         effects
@@ -530,7 +553,9 @@ impl Shard {
             }
             keep
         });
-        let refusal = if self.raft.leader().is_some() {
+        let refusal = if self.settings.planted.has(Defect::TimeoutAnsweredAsRefusal) {
+            Refusal::TooManyRequests
+        } else if self.raft.leader().is_some() {
             Refusal::TimedOut
         } else {
             Refusal::NoLeader

@@ -11,6 +11,7 @@ use super::asker::{Ask, Asker, Reply};
 use super::event::{Header, Refusal, Request, Response};
 use super::{Shard, evaluate};
 use crate::base::limits::{SHARD_QUEUE_REQUESTS_MAX, SHARD_RANGE_JOBS_MAX, SLICE_STEPS_MAX};
+use crate::base::planted::Defect;
 use crate::base::{Index, Instant};
 use crate::keyspace::fold::FoldJob;
 use crate::keyspace::range::RangeJob;
@@ -197,7 +198,12 @@ impl Shard {
     }
 
     fn start_txn(&mut self, txn: TxnRequest) -> Job {
-        Job::Plan(PlanJob::txn(&mut self.keyspace, txn, View::Committed))
+        let view = if self.settings.planted.has(Defect::UncommittedRead) {
+            View::Head
+        } else {
+            View::Committed
+        };
+        Job::Plan(PlanJob::txn(&mut self.keyspace, txn, view))
     }
 
     /// Gives one read a slice, and puts it at the end of the line when it is not finished.

@@ -8,6 +8,7 @@ use super::cluster::{ClusterChange, ClusterState};
 use super::entry::{ArchivedEntryBody, EntryBody};
 use super::folder::Folder;
 use crate::base::HardState;
+use crate::base::planted::Planted;
 use crate::base::{Index, Term};
 use crate::frame::{self, AccessError, Record};
 use crate::keyspace::Keyspace;
@@ -110,6 +111,11 @@ pub struct Replayer {
 }
 
 impl Replayer {
+    /// Makes it wrong on purpose.
+    pub fn plant(&mut self, planted: Planted) {
+        self.state.keyspace.plant(planted);
+    }
+
     /// A replay of the log after a checkpoint.
     #[must_use]
     pub fn after(checkpoint: Replayed) -> Replayer {

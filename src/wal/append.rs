@@ -22,6 +22,7 @@
 use std::ops::Range;
 
 use crate::base::limits::PAGE_SIZE_BYTES;
+use crate::base::planted::{Defect, Planted};
 use crate::base::{HardState, Index, MemberId, Term};
 use crate::frame::{Body, PageBuffer, Record, RecordKind};
 use crate::wal::record::{COMMIT_HEADER_BYTES, CommitHeader, CommitSequence, commit_size_bytes};
@@ -64,6 +65,7 @@ pub struct Appender {
     entry_bytes: u64,
     staging: Staging,
     flight: Flight,
+    planted: Planted,
 }
 
 struct Active {
@@ -182,6 +184,7 @@ impl Appender {
             entry_bytes: 0,
             staging: Staging::new(geometry),
             flight: Flight::Nothing,
+            planted: Planted::NOTHING,
         }
     }
 
@@ -225,6 +228,11 @@ impl Appender {
         appender.hard_state_durable = appender.hard_state_placed;
         appender.sealed = end.sealed;
         appender
+    }
+
+    /// Makes it wrong on purpose.
+    pub fn plant(&mut self, planted: Planted) {
+        self.planted = planted;
     }
 
     /// Stages the entry at `last_index() + 1`. Returns where its record lies in the batch.
@@ -280,7 +288,9 @@ impl Appender {
             "truncation after {after} beyond the last index {}",
             self.last_index
         );
-        self.staging.truncate(term, after)?;
+        if !self.planted.has(Defect::TruncationNotRecorded) {
+            self.staging.truncate(term, after)?;
+        }
         if let Flight::Commit { durable_index, .. } = &mut self.flight {
             *durable_index = after.min(*durable_index);
         }
@@ -312,7 +322,10 @@ impl Appender {
     /// this stays true for about a millisecond, and before it stops.
     #[must_use]
     pub fn needs_seal(&self) -> bool {
-        !self.sealed && !self.in_flight() && !self.has_work()
+        !self.sealed
+            && !self.in_flight()
+            && !self.has_work()
+            && !self.planted.has(Defect::SealOmitted)
     }
 
     /// Stages a seal: a commit that vouches for the last one.

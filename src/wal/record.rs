@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::base::checksum::{Crc32c, crc32c};
 use crate::base::limits::PAGE_SIZE_BYTES;
+use crate::base::planted::{Defect, Planted};
 use crate::base::{HardState, Index, MemberId, Term};
 use crate::frame::fields::{put, u32_at, u64_at};
 
@@ -173,6 +174,8 @@ pub(crate) struct Expected {
     pub(crate) sequence: CommitSequence,
     /// The chain so far.
     pub(crate) previous_checksum: u32,
+    /// What is wrong on purpose.
+    pub(crate) planted: Planted,
 }
 
 /// Reads the commit at the start of `bytes`, which end where commits of the segment must end.
@@ -205,7 +208,8 @@ pub(crate) fn check_commit<'a>(
         });
     }
     let body = &bytes[COMMIT_HEADER_BYTES..COMMIT_HEADER_BYTES + header.body_length as usize];
-    if chained(expected.previous_checksum, body) != u32_at(bytes, BODY_CHECKSUM_OFFSET) {
+    let holds = chained(expected.previous_checksum, body) == u32_at(bytes, BODY_CHECKSUM_OFFSET);
+    if !holds && !expected.planted.has(Defect::CommitBodyUnchecked) {
         return Err(CommitError::BodyChecksum);
     }
     Ok(CheckedCommit {
@@ -274,6 +278,7 @@ mod tests {
         salt: 0x0102_0304_0506_0708,
         sequence: CommitSequence(9),
         previous_checksum: 0x55,
+        planted: Planted::NOTHING,
     };
 
     fn commit() -> Vec<u8> {

@@ -16,6 +16,7 @@
 //! ```
 
 use crate::base::limits::PAGE_SIZE_BYTES;
+use crate::base::planted::{Defect, Planted};
 use crate::base::{HardState, Index, Term};
 use crate::frame::{AccessError, Record, RecordKind};
 use crate::wal::damage::{Cause, ContentError, Damage, Evidence, Outcome, Refusal, RefusalReason};
@@ -85,6 +86,7 @@ pub struct Recovery {
     spares: Vec<SegmentSequence>,
     damaged_headers: Vec<HeaderRepair>,
     damage: Option<Damage>,
+    planted: Planted,
 }
 
 /// What a log holds and how it ends.
@@ -216,7 +218,13 @@ impl Recovery {
             spares: Vec::new(),
             damaged_headers: Vec::new(),
             damage: None,
+            planted: Planted::NOTHING,
         })
+    }
+
+    /// Makes it wrong on purpose.
+    pub fn plant(&mut self, planted: Planted) {
+        self.planted = planted;
     }
 
     /// The file to read next, whole; `None` when all were read.
@@ -277,6 +285,9 @@ impl Recovery {
             self.corrupt(segment, offset, cause, Evidence::Checkpoint(self.start));
         }
         let outcome = match self.damage {
+            Some(_) if self.planted.has(Defect::DamageCutAsTail) => {
+                Outcome::TornTail { segment, offset }
+            }
             Some(damage) => Outcome::Corrupt(damage),
             None if self.end == CommitError::Absent => Outcome::Clean,
             None => Outcome::TornTail { segment, offset },
@@ -446,6 +457,7 @@ impl Recovery {
                 salt: header.salt,
                 sequence: self.next_commit,
                 previous_checksum: self.chain,
+                planted: self.planted,
             };
             match check_commit(rest, &expected) {
                 Ok(commit) => {

@@ -4,6 +4,7 @@
 //! begins to count. Decides nothing about what to do with a finding.
 
 use crate::base::limits::PAGE_SIZE_BYTES;
+use crate::base::planted::Planted;
 use crate::wal::record::{CommitError, CommitSequence, Expected, check_commit};
 use crate::wal::retain::SegmentSummary;
 use crate::wal::segment::{Geometry, HeaderError, LogIdentity, SegmentHeader, SegmentSequence};
@@ -95,6 +96,7 @@ pub fn check_sealed(
             salt,
             sequence: commit,
             previous_checksum: chain,
+            planted: Planted::NOTHING,
         };
         let checked = check_commit(slice(bytes, offset, geometry.commits_end()), &wanted)
             .map_err(|error| damage(offset, SealedCause::Commit(error)))?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kontiki::base::limits::SLICE_STEPS_MAX;
+use kontiki::base::planted::Planted;
 use kontiki::base::{ClusterId, Incarnation, Index, Instant, MemberId, ShardId};
 use kontiki::checkpoint::{Block, Reader};
 use kontiki::keyspace::request::{KeyRange, PutRequest, RangeRequest};
@@ -91,6 +92,7 @@ pub(crate) fn settings() -> Settings {
         recent_bytes_max: 0,
         checkpoints: CheckpointLimits::default(),
         seed: 1,
+        planted: Planted::NOTHING,
     }
 }
 

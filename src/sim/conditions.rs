@@ -1,0 +1,176 @@
+//! What a run is like: everything that varies from seed to seed, chosen at its start.
+//!
+//! Some seeds have quick disks and many crashes, others slow disks and hardly any; a kind of fault may be
+//! missing altogether. So every fault meets every other, and each also comes alone.
+
+use std::time::Duration;
+
+use super::dice::Dice;
+use super::network::Weather;
+use crate::shard::checkpoints::CheckpointLimits;
+use crate::wal::Geometry;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FaultKind {
+    /// The process dies; the machine goes on.
+    Kill,
+    /// The machine loses power.
+    PowerCut,
+    /// The process dies between two effects.
+    TrapKill,
+    /// The machine loses power between two effects.
+    TrapPowerCut,
+    /// The process stops and goes on later.
+    Pause,
+    /// The disk is slow for a while.
+    SlowDisk,
+    /// The next sync fails.
+    SyncFailure,
+    /// The disk is full for a while.
+    FullDisk,
+    /// A file cannot be read at the next start.
+    ReadError,
+    /// A block goes bad at rest.
+    Spoil,
+    /// The clock runs at another rate.
+    Drift,
+    /// All machines lose power at once.
+    Blackout,
+    /// Connections break, and are made again at once.
+    Reset,
+    /// One member does not hear another one for a while.
+    CutOff,
+    /// The members fall into two groups for a while.
+    Partition,
+    /// Messages are lost, doubled, late and out of order for a while.
+    Storm,
+    /// A member starts with an empty directory.
+    Wipe,
+}
+
+/// The faults with the range of their weights. A weight is chosen per seed; often it is zero.
+const WEIGHTS: &[(FaultKind, u64)] = &[
+    (FaultKind::Kill, 2),
+    (FaultKind::PowerCut, 2),
+    (FaultKind::TrapKill, 3),
+    (FaultKind::TrapPowerCut, 3),
+    (FaultKind::Pause, 20),
+    (FaultKind::SlowDisk, 30),
+    (FaultKind::SyncFailure, 2),
+    (FaultKind::FullDisk, 3),
+    (FaultKind::ReadError, 2),
+    (FaultKind::Spoil, 4),
+    (FaultKind::Drift, 30),
+    (FaultKind::Blackout, 2),
+];
+
+/// Those that need more than one member.
+const PEER_WEIGHTS: &[(FaultKind, u64)] = &[
+    (FaultKind::Reset, 15),
+    (FaultKind::CutOff, 15),
+    (FaultKind::Partition, 15),
+    (FaultKind::Storm, 15),
+    (FaultKind::Wipe, 1),
+];
+
+/// What one run is like.
+#[derive(Clone, Debug)]
+pub struct Conditions {
+    /// How often each fault happens, relative to the others.
+    pub faults: Vec<(u32, FaultKind)>,
+    /// Between two faults, on average.
+    pub fault_interval: Duration,
+    /// Between two bursts of requests, on average.
+    pub burst_interval: Duration,
+    /// Requests of a burst, at most.
+    pub burst_max: u64,
+    /// How long a request may take.
+    pub patience: Duration,
+    /// Different keys.
+    pub keys: u64,
+    /// How long a sync takes, on average.
+    pub sync_time: Duration,
+    /// How long it takes on a slow disk, on average.
+    pub slow_sync_time: Duration,
+    /// Size of a log segment.
+    pub segment_size_bytes: u64,
+    /// Length of a long value, at most: a commit of several pages, an entry that the log still takes.
+    pub value_long_max: usize,
+    /// Steps that a turn of a shard may take.
+    pub turn_steps: usize,
+    /// How long a member is down after a crash, at most.
+    pub down_max: Duration,
+    /// How long a network fault lasts, at most.
+    pub network_fault_max: Duration,
+    /// `--election-timeout` of every member.
+    pub election_timeout: Duration,
+    /// Bytes of the newest entries that a member keeps in memory for others.
+    pub recent_bytes_max: usize,
+    /// When checkpoints are taken.
+    pub checkpoints: CheckpointLimits,
+    /// Whether elections begin with a question.
+    pub pre_vote: bool,
+    /// What the links are like in a storm.
+    pub storm: Weather,
+}
+
+impl Conditions {
+    /// The conditions of one seed.
+    #[must_use]
+    pub fn of(members: usize, dice: &mut Dice) -> Conditions {
+        let mut faults = Vec::new();
+        let peers = if members > 1 { PEER_WEIGHTS } else { &[] };
+        for &(kind, most) in WEIGHTS.iter().chain(peers) {
+            let weight = if dice.below(4) == 0 {
+                0
+            } else {
+                dice.between(1, most)
+            };
+            faults.push((u32::try_from(weight).expect("small"), kind));
+        }
+        let millis = Duration::from_millis;
+        // A follower that lags needs the log from where it is: among several members none goes.
+        let checkpoints = if members > 1 {
+            CheckpointLimits {
+                payload_bytes_min: u64::MAX,
+                log_bytes_max: u64::MAX,
+            }
+        } else {
+            CheckpointLimits {
+                payload_bytes_min: dice.between(10_000, 400_000),
+                log_bytes_max: dice.between(1_000_000, 30_000_000),
+            }
+        };
+        let segment_size_bytes = [64, 128, 256, 1_024][dice.place(4)] * 1_024;
+        // A transaction has up to four values.
+        let value_long_max = Geometry::new(segment_size_bytes).entry_size_bytes_max() / 5;
+        Conditions {
+            faults,
+            fault_interval: dice.time(millis(450), millis(850)),
+            burst_interval: dice.time(millis(40), millis(80)),
+            burst_max: dice.between(2, 6),
+            patience: dice.time(millis(500), millis(7_000)),
+            keys: dice.between(3, 40),
+            sync_time: dice.time(Duration::from_micros(50), millis(4)),
+            slow_sync_time: dice.time(millis(20), millis(400)),
+            segment_size_bytes,
+            value_long_max: usize::try_from(value_long_max).expect("far below a segment"),
+            turn_steps: [7, 64, 2_048, 2_048][dice.place(4)],
+            down_max: dice.time(millis(20), millis(2_000)),
+            network_fault_max: dice.time(millis(300), millis(8_000)),
+            election_timeout: dice.time(millis(300), millis(1_500)),
+            recent_bytes_max: [0, 4_096, 65_536, 1 << 24][dice.place(4)],
+            checkpoints,
+            pre_vote: dice.below(4) != 0,
+            storm: Weather {
+                lost_per_million: dice.below(200_000),
+                doubled_per_million: dice.below(200_000),
+                held_per_million: dice.below(300_000),
+                delay_min: Duration::from_micros(50),
+                delay_max: dice.time(millis(1), millis(100)),
+                held_max: dice.time(millis(10), millis(3_000)),
+            },
+        }
+    }
+}

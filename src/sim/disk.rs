@@ -1,0 +1,399 @@
+//! One member's disk: the files of its log, byte by byte, and what can go wrong with them.
+//!
+//! What was synced is in a file's bytes. What was written and not synced survives the death of the process
+//! (it is in the page cache) and is lost, or torn, by a power cut: whole pages, or single sectors, in
+//! any combination. Damage at rest (flipped bits, lost and misdirected writes) is remembered, so that it can be undone
+//! where nobody could be expected to repair it. Decides nothing by itself.
+
+use std::collections::BTreeMap;
+
+use super::dice::Dice;
+use crate::base::limits::PAGE_SIZE_BYTES;
+use crate::base::{Index, Instant};
+use crate::wal::{Geometry, SegmentFile, SegmentSequence};
+
+/// What a disk writes as one.
+pub const SECTOR_SIZE_BYTES: usize = 512;
+
+const PAGE: usize = PAGE_SIZE_BYTES as usize;
+
+/// The files of one member's log.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    geometry: Geometry,
+    files: BTreeMap<SegmentSequence, Vec<u8>>,
+    /// In the page cache only, in the order of writing.
+    unsynced: Vec<Write>,
+    /// Where synced bytes lie, and since when by the member's clock.
+    placed: Vec<Placed>,
+    /// What damage has replaced.
+    damage: Vec<Write>,
+    /// Files of segments that were given up, as they were: the next segments are made of them.
+    recycled: Vec<Vec<u8>>,
+    /// Checkpoints that have their names.
+    checkpoints: BTreeMap<Index, Vec<u8>>,
+    /// The one that is being written. A crash leaves nothing of it that counts.
+    writing: Vec<u8>,
+}
+
+/// Some bytes and their place.
+#[derive(Clone, Debug)]
+struct Write {
+    segment: SegmentSequence,
+    offset: usize,
+    bytes: Vec<u8>,
+}
+
+/// A synced write.
+#[derive(Clone, Copy, Debug)]
+struct Placed {
+    segment: SegmentSequence,
+    offset: usize,
+    length: usize,
+    since: Instant,
+}
+
+/// How a block goes bad at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Damage {
+    /// One bit is another one.
+    Flip,
+    /// A sector holds zeros.
+    Zero,
+    /// The last write to a page never happened, though it was confirmed.
+    Lost,
+    /// A page holds what was written to another one.
+    Misdirected,
+}
+
+/// How much of what was not synced a power cut leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tear {
+    /// Nothing.
+    Nothing,
+    /// Everything.
+    Everything,
+    /// Any of the pages.
+    Pages,
+    /// Any of the sectors.
+    Sectors,
+    /// The sectors up to some point.
+    Prefix,
+}
+
+impl Disk {
+    /// An empty directory.
+    #[must_use]
+    pub fn new(geometry: Geometry) -> Disk {
+        Disk {
+            geometry,
+            files: BTreeMap::new(),
+            unsynced: Vec::new(),
+            placed: Vec::new(),
+            damage: Vec::new(),
+            recycled: Vec::new(),
+            checkpoints: BTreeMap::new(),
+            writing: Vec::new(),
+        }
+    }
+
+    /// The sizes of its files.
+    #[must_use]
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// What a listing shows.
+    #[must_use]
+    pub fn listing(&self) -> Vec<SegmentFile> {
+        let file = |(&sequence, bytes): (&SegmentSequence, &Vec<u8>)| SegmentFile {
+            sequence,
+            size_bytes: bytes.len() as u64,
+        };
+        self.files.iter().map(file).collect()
+    }
+
+    /// A file as it is read past the page cache.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn read(&self, segment: SegmentSequence) -> &[u8] {
+        &self.files[&segment]
+    }
+
+    /// A file is made and synced: of one that was given up, or of zeros. One that exists stays as it is.
+    pub fn prepare(&mut self, segment: SegmentSequence) {
+        let size = usize::try_from(self.geometry.segment_size_bytes()).expect("a segment fits");
+        let recycled = &mut self.recycled;
+        self.files
+            .entry(segment)
+            .or_insert_with(|| recycled.pop().unwrap_or_else(|| vec![0; size]));
+    }
+
+    /// Nothing needs a segment any more.
+    pub fn recycle(&mut self, segment: SegmentSequence) {
+        let bytes = self.files.remove(&segment);
+        self.recycled.extend(bytes);
+        self.placed.retain(|placed| placed.segment != segment);
+        self.damage.retain(|write| write.segment != segment);
+    }
+
+    /// Checkpoints, newest first.
+    pub fn checkpoints(&self) -> impl Iterator<Item = &[u8]> {
+        self.checkpoints.values().rev().map(Vec::as_slice)
+    }
+
+    /// The file of a checkpoint begins.
+    pub fn begin_checkpoint(&mut self) {
+        self.writing.clear();
+    }
+
+    /// A part of it is written.
+    pub fn write_checkpoint(&mut self, offset: u64, bytes: &[u8]) {
+        let from = usize::try_from(offset).expect("an offset fits in an address");
+        let to = from + bytes.len();
+        if self.writing.len() < to {
+            self.writing.resize(to, 0);
+        }
+        self.writing[from..to].copy_from_slice(bytes);
+    }
+
+    /// It is synced and has its name.
+    pub fn finish_checkpoint(&mut self, index: Index) {
+        let bytes = std::mem::take(&mut self.writing);
+        self.checkpoints.insert(index, bytes);
+    }
+
+    /// Older ones go.
+    pub fn remove_checkpoints_before(&mut self, index: Index) {
+        self.checkpoints = self.checkpoints.split_off(&index);
+    }
+
+    /// A write and its sync are complete.
+    pub fn write_synced(
+        &mut self,
+        segment: SegmentSequence,
+        offset: u64,
+        bytes: &[u8],
+        now: Instant,
+    ) {
+        // A sync covers the file, so also what an earlier process left in the page cache.
+        if self.unsynced.iter().any(|write| write.segment == segment) {
+            self.sync(now);
+        }
+        let offset = usize::try_from(offset).expect("an offset fits in an address");
+        self.put(segment, offset, bytes);
+        self.placed.push(Placed {
+            segment,
+            offset,
+            length: bytes.len(),
+            since: now,
+        });
+    }
+
+    /// A write stays in the page cache, and nobody syncs it.
+    pub fn write_unsynced(&mut self, segment: SegmentSequence, offset: u64, bytes: &[u8]) {
+        let offset = usize::try_from(offset).expect("an offset fits in an address");
+        self.unsynced.push(Write {
+            segment,
+            offset,
+            bytes: bytes.to_vec(),
+        });
+    }
+
+    /// Whether something waits in the page cache.
+    #[must_use]
+    pub fn has_unsynced(&self) -> bool {
+        !self.unsynced.is_empty()
+    }
+
+    /// Everything in the page cache is synced.
+    pub fn sync(&mut self, now: Instant) {
+        for write in std::mem::take(&mut self.unsynced) {
+            self.write_synced(write.segment, write.offset as u64, &write.bytes, now);
+        }
+    }
+
+    /// The power fails: what was not synced is lost as `tear` says.
+    pub fn power_cut(&mut self, tear: Tear, dice: &mut Dice, now: Instant) {
+        for write in std::mem::take(&mut self.unsynced) {
+            self.tear(&write, tear, dice);
+            self.placed.push(Placed {
+                segment: write.segment,
+                offset: write.offset,
+                length: write.bytes.len(),
+                since: now,
+            });
+        }
+    }
+
+    fn tear(&mut self, write: &Write, tear: Tear, dice: &mut Dice) {
+        let unit = if tear == Tear::Pages {
+            PAGE
+        } else {
+            SECTOR_SIZE_BYTES
+        };
+        let units = write.bytes.len() / unit;
+        let prefix = dice.place(units + 1);
+        for at in 0..units {
+            let kept = match tear {
+                Tear::Nothing => false,
+                Tear::Everything => true,
+                Tear::Pages | Tear::Sectors => dice.below(2) == 0,
+                Tear::Prefix => at < prefix,
+            };
+            if kept {
+                let bytes = &write.bytes[at * unit..][..unit];
+                self.put(write.segment, write.offset + at * unit, bytes);
+            }
+        }
+    }
+
+    /// Damages one synced page that has been there since `before` or earlier, so that it is vouched for.
+    /// At most one page is bad at a time. Whether anything was done.
+    pub fn spoil(&mut self, damage: Damage, before: Instant, dice: &mut Dice) -> bool {
+        if self.is_damaged() {
+            return false;
+        }
+        let eligible = self.placed.partition_point(|placed| placed.since <= before);
+        if eligible == 0 {
+            return false;
+        }
+        // Mostly among the newest: that is where the end of the log is judged.
+        let newest = match dice.below(4) {
+            0 => 1,
+            1 => eligible.min(8),
+            _ => eligible,
+        };
+        let victim = self.placed[eligible - 1 - dice.place(newest)];
+        let at = victim.offset + dice.place(victim.length / PAGE) * PAGE;
+        let page = self.files[&victim.segment][at..at + PAGE].to_vec();
+        let mut bad = page.clone();
+        match damage {
+            Damage::Flip => {
+                // Where records are, not in the padding.
+                let used = page.iter().rposition(|&byte| byte != 0).unwrap_or(0) + 1;
+                bad[dice.place(used)] ^= 1 << dice.below(8);
+            }
+            Damage::Zero => {
+                let used = page.iter().rposition(|&byte| byte != 0).unwrap_or(0);
+                let sector = dice.place(used / SECTOR_SIZE_BYTES + 1) * SECTOR_SIZE_BYTES;
+                bad[sector..sector + SECTOR_SIZE_BYTES].fill(0);
+            }
+            Damage::Lost => bad.fill(0),
+            Damage::Misdirected => {
+                let other = self.placed[dice.place(eligible)];
+                bad.copy_from_slice(&self.files[&other.segment][other.offset..][..PAGE]);
+            }
+        }
+        if bad == page {
+            return false;
+        }
+        self.put(victim.segment, at, &bad);
+        self.damage.push(Write {
+            segment: victim.segment,
+            offset: at,
+            bytes: page,
+        });
+        true
+    }
+
+    /// Whether damage was done that is neither undone nor accepted.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        !self.damage.is_empty()
+    }
+
+    /// The bytes are again what they were: the directory was restored by an operator.
+    pub fn undo_damage(&mut self) {
+        while let Some(write) = self.damage.pop() {
+            self.put(write.segment, write.offset, &write.bytes);
+        }
+    }
+
+    /// The member lives with the damage: it was repaired, cut off, or where nothing is read.
+    pub fn accept_damage(&mut self) {
+        self.damage.clear();
+    }
+
+    /// Writes the page that recovery asks for.
+    pub fn repair(&mut self, segment: SegmentSequence, offset: u64, page: &[u8]) {
+        let offset = usize::try_from(offset).expect("an offset fits in an address");
+        self.put(segment, offset, page);
+    }
+
+    fn put(&mut self, segment: SegmentSequence, offset: usize, bytes: &[u8]) {
+        let file = self
+            .files
+            .get_mut(&segment)
+            .expect("a segment is prepared before it is written");
+        file[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT: SegmentSequence = SegmentSequence(1);
+
+    fn disk() -> Disk {
+        let mut disk = Disk::new(Geometry::new(64 * 1_024));
+        disk.prepare(SEGMENT);
+        disk
+    }
+
+    /// Goal: a killed process loses nothing, a power cut loses what its tear says and no synced byte.
+    #[test]
+    fn what_survives() {
+        let check = |tear: Option<Tear>, expected: fn(usize) -> bool| {
+            let mut disk = disk();
+            disk.write_synced(SEGMENT, 4_096, &[1; PAGE], Instant(0));
+            disk.write_unsynced(SEGMENT, 8_192, &[2; 4 * PAGE]);
+            match tear {
+                None => disk.sync(Instant(1)),
+                Some(tear) => disk.power_cut(tear, &mut Dice::new(7, 0), Instant(1)),
+            }
+            assert!(!disk.has_unsynced());
+            assert_eq!(disk.read(SEGMENT)[4_096..8_192], [1; PAGE]);
+            let sectors = disk.read(SEGMENT)[8_192..8_192 + 4 * PAGE].chunks(SECTOR_SIZE_BYTES);
+            let kept = sectors.filter(|sector| *sector == [2; SECTOR_SIZE_BYTES]);
+            assert!(expected(kept.count()), "{tear:?}");
+        };
+        check(None, |kept| kept == 32);
+        check(Some(Tear::Everything), |kept| kept == 32);
+        check(Some(Tear::Nothing), |kept| kept == 0);
+        check(Some(Tear::Pages), |kept| {
+            kept.is_multiple_of(8) && kept < 32
+        });
+        check(Some(Tear::Sectors), |kept| (1..32).contains(&kept));
+        check(Some(Tear::Prefix), |kept| kept <= 32);
+    }
+
+    /// Goal: damage changes one old page, once, and can be undone.
+    #[test]
+    fn damage_and_its_end() {
+        for damage in [
+            Damage::Flip,
+            Damage::Zero,
+            Damage::Lost,
+            Damage::Misdirected,
+        ] {
+            let mut disk = disk();
+            let mut dice = Dice::new(3, 0);
+            disk.write_synced(SEGMENT, 4_096, &[1; PAGE], Instant(5));
+            disk.write_synced(SEGMENT, 8_192, &[2; PAGE], Instant(6));
+            disk.write_synced(SEGMENT, 12_288, &[3; PAGE], Instant(9));
+            let whole = disk.read(SEGMENT).to_vec();
+            assert!(!disk.spoil(damage, Instant(4), &mut dice), "nothing is old");
+            let mut tries = 0..100;
+            assert!(tries.any(|_| disk.spoil(damage, Instant(6), &mut dice)));
+            assert!(!disk.spoil(damage, Instant(6), &mut dice), "once");
+            assert_ne!(disk.read(SEGMENT), whole);
+            assert_eq!(disk.read(SEGMENT)[12_288..], whole[12_288..], "too young");
+            disk.undo_damage();
+            assert_eq!(disk.read(SEGMENT), whole);
+        }
+    }
+}

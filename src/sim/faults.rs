@@ -1,0 +1,265 @@
+//! What goes wrong, one fault at a time.
+//!
+//! Faults are chosen by the seed's weights and fall on any member. What a disk may lose is bounded by what the
+//! product promises: damage strikes one block at a time, and only blocks that a later one vouches for.
+
+use std::time::Duration;
+
+use super::checker::Verdict;
+use super::cluster::{Cluster, Next, vouched_before};
+use super::conditions::FaultKind;
+use super::disk::{Damage, Tear};
+use super::member::{DiskFaults, Member, Trap, drift_ppm};
+use super::network::Weather;
+use super::trace::What;
+use crate::raft::Role;
+
+/// A trap springs within so many effects.
+const TRAP_EFFECTS_MAX: u64 = 60;
+const PAUSE_MAX: Duration = Duration::from_secs(3);
+const SLOW_MAX: Duration = Duration::from_secs(4);
+const WIPED_MAX: Duration = Duration::from_secs(20);
+const FULL_MAX: Duration = Duration::from_secs(2);
+
+impl Cluster {
+    /// One fault.
+    pub(super) fn fault(&mut self) -> Verdict {
+        let Some(kind) = self.dice.weighted(&self.conditions.faults) else {
+            return Ok(());
+        };
+        let number = self.victim();
+        if self.inflict(number, kind) {
+            *self.statistics.faults.entry(kind).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// Whether it could be done.
+    fn inflict(&mut self, number: usize, kind: FaultKind) -> bool {
+        let running = self.members[number].process.is_some();
+        match kind {
+            FaultKind::Kill if running => self.crash(number, None),
+            // Also a machine whose process is down already.
+            FaultKind::PowerCut => {
+                let tear = self.tear();
+                self.crash(number, Some(tear));
+            }
+            FaultKind::TrapKill | FaultKind::TrapPowerCut if running => {
+                let effects = u32::try_from(self.dice.below(TRAP_EFFECTS_MAX)).expect("small");
+                let writing = self.dice.below(2) == 0;
+                let power = (kind == FaultKind::TrapPowerCut).then(|| self.tear());
+                self.members[number].trap = Some(Trap {
+                    effects_left: effects,
+                    writing,
+                    power,
+                });
+                self.line(number, What::Trapped { effects, writing });
+            }
+            FaultKind::Pause if running => {
+                let span = self.dice.around(PAUSE_MAX / 2);
+                self.members[number].paused_until = self.now.after(span);
+                self.disturb(number);
+                self.line(number, What::Paused(span));
+            }
+            FaultKind::SlowDisk => {
+                let span = self.dice.around(SLOW_MAX / 2);
+                self.members[number].faults.slow_until = self.now.after(span);
+                self.disturb(number);
+                self.line(number, What::Slow(span));
+            }
+            FaultKind::SyncFailure if running => {
+                self.members[number].faults.sync_fails = true;
+                self.line(number, What::SyncWillFail);
+            }
+            FaultKind::FullDisk => {
+                let span = self.dice.around(FULL_MAX / 2);
+                self.members[number].faults.full_until = self.now.after(span);
+                self.disturb(number);
+                self.line(number, What::Full);
+            }
+            FaultKind::ReadError => {
+                self.members[number].faults.read_fails = true;
+                self.line(number, What::ReadWillFail);
+            }
+            FaultKind::Spoil => return self.spoil(number),
+            FaultKind::Drift => {
+                let drift = drift_ppm(&mut self.dice);
+                self.members[number].clock.set_drift(drift, self.now);
+                self.line(number, What::Drift(drift));
+            }
+            FaultKind::Blackout => {
+                for number in 0..self.members.len() {
+                    let tear = self.tear();
+                    self.crash(number, Some(tear));
+                }
+            }
+            FaultKind::Reset => self.reset(number),
+            FaultKind::CutOff => {
+                let to = self.another(number);
+                self.network.cut(number, to);
+                self.line(number, What::CutOff { to });
+                self.plan_mending();
+            }
+            FaultKind::Partition => self.partition(number),
+            FaultKind::Storm => {
+                self.network.set_weather(self.conditions.storm);
+                self.line(number, What::Stormy);
+                self.plan_mending();
+            }
+            FaultKind::Wipe if running => return self.wipe(number),
+            FaultKind::Kill
+            | FaultKind::Wipe
+            | FaultKind::TrapKill
+            | FaultKind::TrapPowerCut
+            | FaultKind::Pause
+            | FaultKind::SyncFailure => return false,
+        }
+        true
+    }
+
+    /// Any member, the leader more often than others.
+    fn victim(&mut self) -> usize {
+        let any = self.dice.place(self.members.len());
+        let leads = |member: &Member| {
+            let process = member.process.as_ref();
+            process.is_some_and(|process| process.shard.raft().role() == Role::Leader)
+        };
+        let leader = self.members.iter().position(leads);
+        let at_leader = self.dice.below(3) == 0;
+        leader.filter(|_| at_leader).unwrap_or(any)
+    }
+
+    /// Any member but this one.
+    fn another(&mut self, number: usize) -> usize {
+        (number + 1 + self.dice.place(self.members.len() - 1)) % self.members.len()
+    }
+
+    fn plan_mending(&mut self) {
+        let after = self.dice.around(self.conditions.network_fault_max / 2);
+        self.plan_in(after, Next::Mend);
+    }
+
+    /// A connection breaks and is made again.
+    fn reset(&mut self, number: usize) {
+        let other = self.another(number);
+        self.plan_in(Duration::from_micros(1), Next::Disconnected(number, other));
+        self.plan_in(Duration::from_micros(1), Next::Disconnected(other, number));
+    }
+
+    /// Two groups, `number` in the first: any, or it alone, which is the hardest for a leader.
+    fn partition(&mut self, number: usize) {
+        let alone = self.dice.below(3) == 0;
+        let group = if alone { 0 } else { self.dice.number() } | 1 << number;
+        let groups: Vec<usize> = (0..self.members.len())
+            .map(|member| usize::from(group & (1 << member) != 0))
+            .collect();
+        self.network.partition(&groups);
+        // Sometimes what lies between them closes the connections: then nobody waits for a timeout.
+        if self.dice.below(3) == 0 {
+            for (one, of_one) in groups.iter().enumerate() {
+                for (other, _) in groups.iter().enumerate().filter(|(_, of)| *of != of_one) {
+                    let noticed = self.dice.around(Duration::from_millis(2));
+                    self.plan_in(noticed, Next::Broken(one, other));
+                }
+            }
+        }
+        let mask = (1 << self.members.len()) - 1;
+        self.line(
+            number,
+            What::Partition {
+                group: group & mask,
+            },
+        );
+        self.plan_mending();
+    }
+
+    /// The links work again. Connections that were stuck are made anew.
+    pub(super) fn mend(&mut self) {
+        self.network.mend();
+        self.network.set_weather(Weather::FAIR);
+        self.line(0, What::Mended);
+        for one in 0..self.members.len() {
+            for other in (0..self.members.len()).filter(|&other| other != one) {
+                self.plan_in(Duration::from_millis(1), Next::Disconnected(one, other));
+            }
+        }
+    }
+
+    /// A member loses its directory and comes back without anything; one at a time.
+    fn wipe(&mut self, number: usize) -> bool {
+        let incarnation = self.dice.number();
+        if self.members.iter().any(Member::is_wiped) || !self.members[number].known.confirmed {
+            return false;
+        }
+        self.crash(number, None);
+        self.members[number].wipe(incarnation);
+        self.line(number, What::Wiped);
+        let after = self.dice.around(WIPED_MAX / 2);
+        self.plan_in(after, Next::Unwipe(number));
+        true
+    }
+
+    /// An operator notices a member without its directory, and brings that back.
+    pub(super) fn unwipe(&mut self, number: usize) {
+        if self.members[number].is_wiped() {
+            self.crash(number, None);
+            self.members[number].unwipe();
+            self.line(number, What::Restored);
+            let after = self.dice.around(self.conditions.down_max);
+            self.plan_in(after, Next::Start(number));
+        }
+    }
+
+    fn tear(&mut self) -> Tear {
+        let tears = [
+            Tear::Nothing,
+            Tear::Everything,
+            Tear::Pages,
+            Tear::Sectors,
+            Tear::Prefix,
+        ];
+        tears[self.dice.place(tears.len())]
+    }
+
+    /// Damage at rest. It is noticed at the next start, which follows soon.
+    fn spoil(&mut self, number: usize) -> bool {
+        let damages = [
+            Damage::Flip,
+            Damage::Zero,
+            Damage::Lost,
+            Damage::Misdirected,
+        ];
+        let damage = damages[self.dice.place(damages.len())];
+        let before = vouched_before(&self.members[number], self.now);
+        let member = &mut self.members[number];
+        if member.process.is_none() || !member.disk.spoil(damage, before, &mut self.dice) {
+            return false;
+        }
+        self.line(number, What::Spoiled(damage));
+        self.crash(number, None);
+        true
+    }
+
+    /// Something keeps a member from sealing its log for a while.
+    fn disturb(&mut self, number: usize) {
+        let member = &mut self.members[number];
+        let faults = &member.faults;
+        let until = member
+            .paused_until
+            .max(faults.slow_until)
+            .max(faults.full_until);
+        member.undisturbed_since = member.clock.read(until.max(self.now));
+    }
+
+    /// Every fault of a member ends.
+    pub(super) fn relieve(&mut self, number: usize) {
+        self.unwipe(number);
+        let member = &mut self.members[number];
+        member.faults = DiskFaults::default();
+        member.trap = None;
+        member.paused_until = self.now;
+        member.disk.undo_damage();
+        let after = self.conditions.down_max;
+        self.plan_in(after, Next::Start(number));
+    }
+}

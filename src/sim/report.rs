@@ -1,0 +1,112 @@
+//! What a run says in the end.
+
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+
+use super::checker::Violation;
+use super::conditions::FaultKind;
+
+/// The result of one run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// The first promise that was not kept.
+    pub violation: Option<Violation>,
+    /// What happened, counted.
+    pub statistics: Statistics,
+    /// Of every line of the trace.
+    pub trace_hash: u64,
+    /// The lines that were kept.
+    pub trace: Vec<String>,
+}
+
+/// Counts of one run, or of many.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Simulated time.
+    pub simulated_nanos: u64,
+    /// Events that were handled.
+    pub events: u64,
+    /// Requests of clients.
+    pub operations: u64,
+    /// Those that were carried out.
+    pub done: u64,
+    /// Those that were refused for what they ask: a compacted or future revision.
+    pub declined: u64,
+    /// Those that were refused because of circumstances, with certainty that they had no effect.
+    pub refused: u64,
+    /// Those whose fate their client does not know.
+    pub unknown: u64,
+    /// Faults, by kind.
+    pub faults: BTreeMap<FaultKind, u64>,
+    /// Members that died.
+    pub crashes: u64,
+    /// Members that started.
+    pub starts: u64,
+    /// Terms that had a leader, after the first.
+    pub leader_changes: u64,
+    /// Uncommitted tails that were replaced.
+    pub truncations: u64,
+    /// Torn tails that were cut at a start.
+    pub torn_tails: u64,
+    /// Damage that stopped a member.
+    pub damage_found: u64,
+    /// Checkpoints that became durable.
+    pub checkpoints: u64,
+    /// Checkpoints that a member was brought up with.
+    pub checkpoint_installs: u64,
+    /// Compactions that were acknowledged.
+    pub compactions: u64,
+}
+
+impl Statistics {
+    /// All faults.
+    #[must_use]
+    pub fn fault_count(&self) -> u64 {
+        self.faults.values().sum()
+    }
+}
+
+impl AddAssign<&Statistics> for Statistics {
+    fn add_assign(&mut self, other: &Statistics) {
+        let Statistics {
+            simulated_nanos,
+            events,
+            operations,
+            done,
+            declined,
+            refused,
+            unknown,
+            faults,
+            crashes,
+            starts,
+            leader_changes,
+            truncations,
+            torn_tails,
+            damage_found,
+            checkpoints,
+            checkpoint_installs,
+            compactions,
+        } = other;
+        self.simulated_nanos += simulated_nanos;
+        self.events += events;
+        self.operations += operations;
+        self.done += done;
+        self.declined += declined;
+        self.refused += refused;
+        self.unknown += unknown;
+        for (&kind, count) in faults {
+            *self.faults.entry(kind).or_default() += count;
+        }
+        self.crashes += crashes;
+        self.starts += starts;
+        self.leader_changes += leader_changes;
+        self.truncations += truncations;
+        self.torn_tails += torn_tails;
+        self.damage_found += damage_found;
+        self.checkpoints += checkpoints;
+        self.checkpoint_installs += checkpoint_installs;
+        self.compactions += compactions;
+    }
+}
