@@ -14,6 +14,7 @@ mod server;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kontiki_load::result::{ResultFile, RunResult};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -126,6 +127,37 @@ fn open_loop_and_ramp() {
         "{:?}",
         result.steps
     );
+}
+
+/// Goal: a server that falls behind an open loop is given the rate that it had, not the one it was asked for: the
+/// time in which it worked off what had piled up counts, and that of the warm-up's does not.
+#[test]
+fn open_loop_too_fast() {
+    let server = TestServer::start(Manner::Slow(Duration::from_millis(5)), None);
+    let arguments = [
+        "put",
+        "--rate",
+        "400",
+        "--duration",
+        "1s",
+        "--warm-up",
+        "500ms",
+        "--timeout",
+        "60s",
+        "--connections",
+        "1",
+    ];
+    let (result, output) = measured(&server.address.to_string(), &arguments);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(result.count(), 400);
+    let seconds = result.duration.as_secs_f64();
+    // One takes 5 ms at least: all of them 2 s, of which those in flight at the beginning may have had 0.1 s.
+    assert!(seconds > 1.8, "{seconds}");
+    let rate = result.rate_per_second();
+    assert!(rate < 220.0, "{rate}/s");
+    // Latency is that from the intended time: at the end about as long as all the lost time.
+    let longest_ns = result.latency().max_ns();
+    assert!(longest_ns > 1_000_000_000, "{longest_ns}");
 }
 
 /// Goal: nobody listens: said at once, and there is no result.

@@ -110,6 +110,8 @@ pub(super) struct Desk {
     pub(super) succeeded: u64,
     /// When an operation last succeeded.
     pub(super) last_success_ns: u64,
+    /// When the last one that counts succeeded, or its event came.
+    pub(super) last_counted_ns: u64,
     /// Writes everything down, if that is wanted.
     scribe: Option<Scribe>,
 }
@@ -134,6 +136,7 @@ impl Desk {
             fill_failure: None,
             succeeded: 0,
             last_success_ns: 0,
+            last_counted_ns: 0,
             scribe,
         }
     }
@@ -308,6 +311,7 @@ impl Desk {
                 self.succeeded += 1;
                 self.last_success_ns = now_ns;
                 if self.window.holds(start_ns) {
+                    self.last_counted_ns = now_ns;
                     self.tally.done(kind, now_ns.saturating_sub(start_ns));
                 }
             }
@@ -484,6 +488,7 @@ impl Desk {
             }
             let start_ns = stamped_start_ns(event.value).unwrap_or(u64::MAX);
             if self.window.holds(start_ns) && now_ns >= start_ns {
+                self.last_counted_ns = now_ns;
                 self.tally.done(Kind::Event, now_ns - start_ns);
             }
         }

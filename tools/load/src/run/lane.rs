@@ -3,6 +3,7 @@
 //! A turn waits for sockets, handles all that arrived, starts what is due, and sends once on each connection.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use crate::wire::{Event, Method, READ_BYTES, Started};
 use crate::workload::{Asked, Author, Kind, WorkloadSpec};
 
 use super::desk::{Desk, SECOND_NS, Window};
+use super::edges::Edges;
 use super::link::{Link, Place};
 use super::record::Scribe;
 
@@ -43,6 +45,8 @@ pub(super) struct LanePlan {
     pub(super) patience: Duration,
     /// The zero of all times of the run.
     pub(super) epoch: Instant,
+    /// Told where the measured part of an open loop begins and ends.
+    pub(super) edges: Arc<Edges>,
 }
 
 /// What a thread says.
@@ -83,6 +87,8 @@ pub(super) struct Lane {
     next_tick_ns: u64,
     /// No operation of the load starts before.
     begin_ns: u64,
+    /// Open loop: nothing of the warm-up waits to be sent.
+    caught_up: bool,
     /// Every key of this thread's part of the fill is on its way.
     filled: bool,
     second: u32,
@@ -122,6 +128,7 @@ impl Lane {
             next_link: 0,
             next_tick_ns: 0,
             begin_ns: 0,
+            caught_up: false,
             filled: false,
             second: 0,
             request: Vec::new(),
@@ -228,6 +235,9 @@ impl Lane {
                 let _ = notes.send(Note::Lost(error.to_string()));
                 break;
             }
+            if self.desk.last_counted_ns > 0 {
+                self.plan.edges.done(self.desk.last_counted_ns);
+            }
             let now_ns = self.now_ns();
             let second = window.second(now_ns);
             if second > self.second {
@@ -244,7 +254,8 @@ impl Lane {
                 break;
             }
             let all_started = match &phase {
-                Phase::Load(Some(schedule)) => schedule.next_ns() >= until_ns,
+                // The measured part is as long as asked for, also if nothing is to start at its end.
+                Phase::Load(Some(schedule)) => schedule.next_ns().min(now_ns) >= until_ns,
                 _ => now_ns >= until_ns,
             };
             // Every call has an end: its answer, or its timeout.
@@ -277,6 +288,13 @@ impl Lane {
             self.tick(now_ns);
         }
         let next_ns = self.start(phase, now_ns, until_ns);
+        if let Phase::Load(Some(schedule)) = phase {
+            let from_ns = self.desk.window.from_ns;
+            if !self.caught_up && schedule.next_ns() >= from_ns {
+                self.caught_up = true;
+                self.plan.edges.begin(now_ns.max(from_ns));
+            }
+        }
         self.flush();
         let wait_ns = next_ns.min(self.next_tick_ns).saturating_sub(self.now_ns());
         let timeout = Timespec {
