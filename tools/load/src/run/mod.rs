@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use crate::history::RecordWriter;
 use crate::measure::{Collector, Watched, own_cpu, used};
-use crate::result::{Machine, RampStep, RunResult, Workload};
+use crate::result::{Latency, Machine, OpResult, RampStep, RunResult, Workload};
 use crate::shape::{Ramp, RampSpec, Shape};
 use crate::wire::{CallOptions, Endpoint, EndpointError, TlsError, TlsOptions, client_config};
 use crate::workload::{Kind, WorkloadSpec};
@@ -253,9 +253,12 @@ pub fn ramp(spec: &RunSpec, ramp: RampSpec, stop: &Arc<AtomicBool>) -> Result<Ru
         // The keys are there after the first step.
         step.workload.fill = spec.workload.fill && steps.is_empty();
         let result = run(&step, stop)?;
-        let latency = result.latency();
+        let (count, latency) = step_figures(&result.operations);
         let p99 = Duration::from_nanos(latency.quantile_ns(0.99));
-        let achieved = result.rate_per_second();
+        let achieved = match result.duration.as_secs_f64() {
+            seconds if seconds > 0.0 => count as f64 / seconds,
+            _ => 0.0,
+        };
         let in_time = achieved * tail_factor(&result, spec.duration, ramp.p99_max);
         let held = search.tried(rate, in_time, p99, result.errors());
         if spec.progress {
@@ -295,6 +298,24 @@ pub fn ramp(spec: &RunSpec, ramp: RampSpec, stop: &Arc<AtomicBool>) -> Result<Ru
     );
     result.steps = steps;
     Ok(result)
+}
+
+/// What decides about a step of a ramp: how many requests succeeded, and the latency of the slowest kind. Events and
+/// expiries follow from requests, a thousand from one if there are so many watchers: added up with them they would
+/// make up for requests that were never answered, and hide their latency.
+fn step_figures(operations: &[OpResult]) -> (u64, Latency) {
+    let follows = [Kind::Event.name(), Kind::Expiry.name()];
+    let requests = operations
+        .iter()
+        .filter(|operation| !follows.contains(&operation.name.as_str()));
+    let slowest = operations
+        .iter()
+        .map(|operation| &operation.latency)
+        .max_by_key(|latency| latency.quantile_ns(0.99));
+    (
+        requests.map(OpResult::count).sum(),
+        slowest.cloned().unwrap_or_else(Latency::new),
+    )
 }
 
 /// The measured part of an open loop ends with its last success. What rates are to be multiplied with so that a last
@@ -738,4 +759,34 @@ fn describe(spec: &RunSpec, connections: usize, lanes: usize) -> Workload {
             .insert("watchers".into(), spec.workload.watchers.to_string());
     }
     workload
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: neither the number nor the speed of events makes a ramp believe that requests were answered in time.
+    #[test]
+    fn events_are_no_requests() {
+        let operation = |kind: Kind, count, latency_ns| {
+            let mut operation = OpResult::new(kind.name());
+            for _ in 0..count {
+                operation.latency.record_ns(latency_ns);
+            }
+            operation
+        };
+        let check = |operations: &[OpResult], expected: (u64, u64)| {
+            let (count, latency) = step_figures(operations);
+            // Histograms keep two digits at least.
+            let millis = (latency.quantile_ns(0.99) as f64 / 1e6).round() as u64;
+            assert_eq!((count, millis), expected);
+        };
+        let puts = operation(Kind::Put, 10, 80_000_000);
+        let gets = operation(Kind::Get, 5, 1_000_000);
+        let events = |latency_ns| operation(Kind::Event, 10_000, latency_ns);
+        check(&[puts.clone(), gets, events(2_000_000)], (15, 80));
+        check(&[puts.clone(), events(200_000_000)], (10, 200));
+        check(&[puts, operation(Kind::Expiry, 50, 1_000_000)], (10, 80));
+        check(&[], (0, 0));
+    }
 }
