@@ -11,10 +11,11 @@
 
 mod server;
 
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kontiki_load::result::{ResultFile, RunResult};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -158,6 +159,43 @@ fn open_loop_too_fast() {
     // Latency is that from the intended time: at the end about as long as all the lost time.
     let longest_ns = result.latency().max_ns();
     assert!(longest_ns > 1_000_000_000, "{longest_ns}");
+}
+
+/// Goal: a rate that no clock can keep is refused; one that no generator can keep is no reason not to hear a signal.
+#[test]
+fn absurd_rates() {
+    let server = TestServer::start(Manner::Good, None);
+    let endpoint = server.address.to_string();
+    for rate in ["1e18", "inf", "nan", "0"] {
+        check_failure(
+            &load(&endpoint, &["put", "--rate", rate]),
+            "--rate must be above zero, and at most 100000000",
+        );
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_kontiki-load"))
+        .args(["put", "--rate", "1e8", "--duration", "60s"])
+        .args(["--warm-up", "0s", "--timeout", "100ms"])
+        .args(["--endpoints", &endpoint])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut said = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    // The first second is over.
+    said.read_line(&mut line).expect("progress");
+    let begin = Instant::now();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&child),
+        rustix::process::Signal::TERM,
+    )
+    .expect("a signal");
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).expect("its last words");
+    let status = child.wait().expect("an end");
+    assert!(rest.contains("partial result: interrupted"), "{line}{rest}");
+    assert_eq!(status.code(), Some(1));
+    assert!(begin.elapsed() < Duration::from_secs(20));
 }
 
 /// Goal: nobody listens: said at once, and there is no result.

@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::Failure;
 use super::report::Outputs;
 use crate::run::{self, RunSpec, Verdict};
-use crate::shape::{RampSpec, Shape};
+use crate::shape::{RATE_MAX, RampSpec, Shape};
 use crate::wire::{Endpoint, TlsOptions};
 use crate::workload::{KeyOrder, KeySpec, Kind, ValueSpec, WorkloadSpec};
 
@@ -304,12 +304,16 @@ impl LoadArguments {
             workload,
             shape: match shape.rate {
                 None => Shape::Closed { in_flight },
-                Some(rate) if rate > 0.0 && rate.is_finite() => Shape::Open {
+                Some(rate) if rate > 0.0 && rate <= RATE_MAX => Shape::Open {
                     rate,
                     poisson: shape.poisson,
                     in_flight_max: in_flight,
                 },
-                Some(_) => return Err("--rate must be above zero".into()),
+                Some(_) => {
+                    return Err(
+                        format!("--rate must be above zero, and at most {RATE_MAX:.0}").into(),
+                    );
+                }
             },
             connections,
             threads: shape.threads,

@@ -25,6 +25,9 @@ use super::record::Scribe;
 const EVENTS_MAX: usize = 256;
 /// Time between two looks at deadlines, lost connections and the switch that ends a run.
 const TICK_NS: u64 = 10_000_000;
+/// Operations that an open loop starts or gives up in one turn; then it looks at sockets and at the switch that ends
+/// a run, however many are due.
+const STARTS_MAX: usize = 4096;
 /// Puts of a fill in flight on one connection.
 const FILL_IN_FLIGHT: usize = 32;
 
@@ -246,7 +249,8 @@ impl Lane {
                 self.second = second;
             }
             if stop.load(Ordering::Relaxed) {
-                until_ns = until_ns.min(now_ns);
+                // Nothing more is started, what is due and waits included.
+                until_ns = 0;
             }
             if self.lost(now_ns) {
                 let why = self.why_down().unwrap_or_default();
@@ -391,7 +395,7 @@ impl Lane {
             return u64::MAX;
         };
         let in_flight_max = share(in_flight_max, self.plan.lane, self.plan.lanes);
-        loop {
+        for _ in 0..STARTS_MAX {
             let start_ns = schedule.next_ns();
             if start_ns >= until_ns || self.plan.operations_max == 0 {
                 return until_ns.max(now_ns + TICK_NS);
@@ -422,6 +426,8 @@ impl Lane {
             self.touched.push(number);
             schedule.advance();
         }
+        // More is due: at once, after a look at the rest.
+        now_ns
     }
 
     fn can_start(&self, number: usize) -> bool {
