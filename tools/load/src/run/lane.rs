@@ -17,6 +17,7 @@ use crate::wire::{Event, Method, READ_BYTES, Started};
 use crate::workload::{Asked, Author, Kind, WorkloadSpec};
 
 use super::desk::{Desk, SECOND_NS, Window};
+use super::echo::Echo;
 use super::edges::Edges;
 use super::link::{Link, Place};
 use super::record::Scribe;
@@ -50,6 +51,8 @@ pub(super) struct LanePlan {
     pub(super) epoch: Instant,
     /// Told where the measured part of an open loop begins and ends.
     pub(super) edges: Arc<Edges>,
+    /// What the watchers of all threads are to see.
+    pub(super) echo: Arc<Echo>,
 }
 
 /// What a thread says.
@@ -92,12 +95,21 @@ pub(super) struct Lane {
     begin_ns: u64,
     /// Open loop: nothing of the warm-up waits to be sent.
     caught_up: bool,
+    /// The others know that every operation of this thread has an end.
+    told_end: bool,
     /// Every key of this thread's part of the fill is on its way.
     filled: bool,
     second: u32,
     request: Vec<u8>,
     buffer: Vec<u8>,
     events: Vec<epoll::Event>,
+}
+
+impl Drop for Lane {
+    /// However a thread ends, no other one waits for it.
+    fn drop(&mut self) {
+        self.tell_end();
+    }
 }
 
 /// What a thread does until it ends.
@@ -124,7 +136,7 @@ impl Lane {
         let author = Author::new(&plan.workload, plan.lane as u64, plan.lanes as u64);
         Ok(Lane {
             poller: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            desk: Desk::new(author, links.len(), scribe),
+            desk: Desk::new(author, links.len(), Arc::clone(&plan.echo), scribe),
             touched: (0..links.len()).collect(),
             links,
             plan,
@@ -132,6 +144,7 @@ impl Lane {
             next_tick_ns: 0,
             begin_ns: 0,
             caught_up: false,
+            told_end: false,
             filled: false,
             second: 0,
             request: Vec::new(),
@@ -232,6 +245,9 @@ impl Lane {
         let mut phase = Phase::Load(schedule);
         let mut until_ns = window.until_ns;
         let timeout_ns = self.plan.timeout.as_nanos() as u64;
+        // When the last operation of all threads had an end, and watchers have seen nothing more to come since.
+        let mut complete_ns = None;
+        self.desk.begin_load();
         loop {
             if let Err(error) = self.turn(&mut phase, until_ns) {
                 // The poller itself failed: nothing can go on.
@@ -267,7 +283,23 @@ impl Lane {
                 (all_started || self.plan.operations_max == 0) && self.desk.open_count == 0;
             // Leases end by time, also after the last operation.
             let patient = now_ns < until_ns.saturating_add(timeout_ns);
-            if all_ended && !(patient && self.desk.awaits_ends()) {
+            if !all_ended || (patient && self.desk.awaits_ends()) {
+                continue;
+            }
+            self.tell_end();
+            if stop.load(Ordering::Relaxed) || self.plan.workload.watchers == 0 {
+                break;
+            }
+            if !self.plan.echo.is_complete() {
+                continue;
+            }
+            // Events come after the answers, the slowest last of all.
+            let complete_ns = *complete_ns.get_or_insert(now_ns);
+            if !self.desk.awaits_events() {
+                break;
+            }
+            if now_ns.saturating_sub(complete_ns) > timeout_ns {
+                self.desk.miss_events();
                 break;
             }
         }
@@ -282,6 +314,13 @@ impl Lane {
                 .filter_map(|link| link.down.clone())
                 .map(|(_, why)| why)
                 .collect(),
+        }
+    }
+
+    /// The other threads need not wait for acknowledgements of this one.
+    fn tell_end(&mut self) {
+        if !std::mem::replace(&mut self.told_end, true) {
+            self.plan.echo.all_ended();
         }
     }
 
@@ -502,8 +541,8 @@ impl Lane {
             for _ in 0..wanted {
                 self.request.clear();
                 self.desk.author.watch(next as u64, &mut self.request);
+                self.desk.watch_asked(token, next as u64, &self.request);
                 next += links * lanes;
-                self.desk.watch_asked(token, &self.request);
                 match on {
                     Some(stream) => connection.send(stream, &self.request),
                     None => match connection.start(Method::Watch, &self.request, false, token) {

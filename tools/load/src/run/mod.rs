@@ -1,6 +1,7 @@
 //! One run from start to result: threads that load, and the main thread that collects, watches and prints.
 
 mod desk;
+mod echo;
 mod edges;
 mod lane;
 mod link;
@@ -26,6 +27,7 @@ use crate::wire::{CallOptions, Endpoint, EndpointError, TlsError, TlsOptions, cl
 use crate::workload::{Kind, WorkloadSpec};
 
 use desk::{SECOND_NS, WRONG_ANSWER, Window};
+use echo::Echo;
 use edges::Edges;
 use lane::{Ending, Lane, LanePlan, Note, share};
 use link::Place;
@@ -368,6 +370,7 @@ impl Crew {
             go: Vec::new(),
             threads: Vec::new(),
         };
+        let echo = Arc::new(Echo::new(spec.workload.watched_keys, lanes));
         let mut number = 0;
         for lane in 0..lanes {
             let own = share(connections, lane, lanes);
@@ -387,6 +390,7 @@ impl Crew {
                 patience: spec.patience,
                 epoch,
                 edges: Arc::clone(&crew.edges),
+                echo: Arc::clone(&echo),
             };
             number += own;
             let (go_in, go) = mpsc::sync_channel(1);
