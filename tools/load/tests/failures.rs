@@ -161,6 +161,31 @@ fn open_loop_too_fast() {
     assert!(longest_ns > 1_000_000_000, "{longest_ns}");
 }
 
+/// Goal: far beyond what a server can do it still does that much: what is sent has all its patience before it, and only
+/// what cannot be sent in time fails.
+#[test]
+fn overload() {
+    let server = TestServer::start(Manner::Slow(Duration::from_millis(5)), None);
+    let arguments = [
+        "put",
+        "--rate",
+        "3000",
+        "--duration",
+        "2s",
+        "--warm-up",
+        "1s",
+        "--timeout",
+        "500ms",
+        "--connections",
+        "1",
+    ];
+    let (result, _) = measured(&server.address.to_string(), &arguments);
+    // At most 200/s can be done, on a busy machine fewer; 20 in flight take 0.1 s together.
+    assert!(result.count() > 100, "{}", result.count());
+    let unsent = &result.operations[0].errors["not sent"];
+    assert!(unsent.count > 4_000, "{unsent:?}");
+}
+
 /// Goal: a rate that no clock can keep is refused; one that no generator can keep is no reason not to hear a signal.
 #[test]
 fn absurd_rates() {

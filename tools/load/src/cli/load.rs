@@ -143,7 +143,7 @@ struct Time {
     /// Ends after so many operations; sets --warm-up to zero.
     #[arg(long, value_name = "OPERATIONS")]
     total: Option<u64>,
-    /// Patience with one operation.
+    /// Patience with one operation from its sending; with --rate also with its waiting to be sent.
     #[arg(long, value_parser = duration, default_value = "5s")]
     timeout: Duration,
     /// Tells the servers of --timeout in each request, as a client with a deadline does.

@@ -411,7 +411,7 @@ impl Lane {
                     self.filled = true;
                     return;
                 };
-                self.submit(number, asked, now_ns);
+                self.submit(number, asked, now_ns, now_ns);
             }
         }
     }
@@ -424,7 +424,7 @@ impl Lane {
                 && self.can_start(number)
             {
                 let start_ns = self.now_ns();
-                self.begin(number, start_ns);
+                self.begin(number, start_ns, start_ns);
             }
         }
     }
@@ -445,7 +445,7 @@ impl Lane {
             if now_ns - start_ns > self.plan.timeout.as_nanos() as u64 {
                 // Patience ended before it began.
                 self.plan.operations_max -= 1;
-                let kind = self.plan.workload.mix[0].0;
+                let kind = self.desk.author.unsent();
                 self.desk
                     .never_sent(kind, start_ns, "the servers were too slow to take it");
                 schedule.advance();
@@ -461,7 +461,7 @@ impl Lane {
                 return u64::MAX;
             };
             self.next_link = number + 1;
-            self.begin(number, start_ns);
+            self.begin(number, start_ns, now_ns);
             self.touched.push(number);
             schedule.advance();
         }
@@ -474,15 +474,17 @@ impl Lane {
         link.is_up() && link.connection.takes_calls()
     }
 
-    /// Starts the next operation on a connection.
-    fn begin(&mut self, number: usize, start_ns: u64) {
+    /// Starts the next operation on a connection, which was to start at `start_ns`.
+    fn begin(&mut self, number: usize, start_ns: u64, now_ns: u64) {
         self.plan.operations_max -= 1;
         let asked = self.desk.author.next(start_ns, &mut self.request);
-        self.submit(number, asked, start_ns);
+        self.submit(number, asked, start_ns, now_ns);
     }
 
-    fn submit(&mut self, number: usize, asked: Asked, start_ns: u64) {
-        let expires_ns = start_ns.saturating_add(self.plan.timeout.as_nanos() as u64);
+    /// Patience begins with the sending: in a queue of operations that are late, each would be sent with none left, and
+    /// none would succeed however many the servers can do. Latency counts from `start_ns` all the same.
+    fn submit(&mut self, number: usize, asked: Asked, start_ns: u64, now_ns: u64) {
+        let expires_ns = now_ns.saturating_add(self.plan.timeout.as_nanos() as u64);
         let token = self
             .desk
             .open(asked, &self.request, number, start_ns, expires_ns);

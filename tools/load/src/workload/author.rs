@@ -125,6 +125,16 @@ impl Author {
         }
     }
 
+    /// Passes over the next request, which cannot be sent in time; says what it would have been.
+    pub(crate) fn unsent(&mut self) -> Kind {
+        match self.kind() {
+            Kind::Event => Kind::Put,
+            Kind::Expiry if self.unkeyed.is_empty() => Kind::Grant,
+            Kind::Expiry => Kind::Put,
+            kind => kind,
+        }
+    }
+
     /// Writes the creation of watcher number `watcher` of all threads.
     pub(crate) fn watch(&mut self, watcher: u64, out: &mut Vec<u8>) {
         match self.spec.watched_keys {
