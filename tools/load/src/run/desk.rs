@@ -363,11 +363,16 @@ impl Desk {
         let (kind, link, start_ns) = (call.asked.kind, call.link, call.start_ns);
         let verdict = call.verdict.take();
         let (subject, revision) = (call.asked.subject, call.revision);
+        let late = call.expires_ns <= now_ns;
         self.write_down((token & 0xffff_ffff) as usize, Some(&end), now_ns);
         self.free.push((token & 0xffff_ffff) as u32);
         self.open_count -= 1;
         self.busy[link] -= 1;
         match (end, verdict) {
+            // Whoever looks for calls whose time is up comes by only now and then.
+            (End::Ok, Some(Ok(()))) if late && !self.filling => {
+                self.failed(kind, start_ns, TIMEOUT, "the answer came too late");
+            }
             (End::Ok, Some(Ok(()))) => {
                 self.succeeded += 1;
                 self.last_success_ns = now_ns;
@@ -694,6 +699,30 @@ mod tests {
         let events = sample.kinds.iter().find(|(kind, _)| *kind == Kind::Event);
         let error = events.and_then(|(_, counted)| counted.errors.get("event missing"));
         error.map_or(0, |error| error.count)
+    }
+
+    /// Goal: an answer after the patience is no success, whether the timeout was noticed before it or not.
+    #[test]
+    fn late_answers() {
+        let mut desk = desk();
+        let mut check = |answered_ns: u64, expected: (u64, u64)| {
+            let mut request = Vec::new();
+            let asked = desk.author.next(1, &mut request);
+            let token = desk.open(asked, &request, 0, 1, 1_000);
+            let mut answer = Vec::new();
+            header(&mut answer, answered_ns);
+            desk.handle(0, Event::Message(token, &answer), answered_ns);
+            desk.handle(0, Event::Ended(token, End::Ok), answered_ns);
+            let sample = desk.tally.hand_over(0);
+            let [(Kind::Put, counted)] = &sample.kinds[..] else {
+                panic!("puts only: {sample:?}");
+            };
+            let errors = counted.errors.get(TIMEOUT).map_or(0, |error| error.count);
+            assert_eq!((counted.latency.count(), errors), expected, "{answered_ns}");
+        };
+        check(999, (1, 0));
+        check(1_000, (0, 1));
+        check(5_000, (0, 1));
     }
 
     /// Goal: a load waits until each watcher has seen every acknowledged put of its key; what never comes is an error,
