@@ -19,6 +19,8 @@ use crate::workload::{KeyOrder, KeySpec, Kind, ValueSpec, WorkloadSpec};
 const CONNECTIONS: usize = 10;
 /// Operations in flight at most in an open loop, when nothing else is said.
 const OPEN_IN_FLIGHT_MAX: usize = 10_000;
+/// The measured part when nothing else is said.
+const DURATION: Duration = Duration::from_secs(10);
 /// How long a run with a number of operations may take.
 const TOTAL_DURATION_MAX: Duration = Duration::from_secs(3600);
 /// Bytes of a value at most.
@@ -218,6 +220,14 @@ impl LoadArguments {
         self.shape.rate.is_some()
     }
 
+    /// The warm-up and the measured part together; none when operations end it, and no time.
+    pub(super) fn span(&self) -> Option<Duration> {
+        match self.time.total {
+            Some(_) => None,
+            None => Some(self.time.warm_up + self.time.duration.unwrap_or(DURATION)),
+        }
+    }
+
     /// Threads of the generator.
     pub(super) fn threads(&self) -> usize {
         self.shape.threads
@@ -325,7 +335,7 @@ impl LoadArguments {
             duration: match (self.time.duration, self.time.total) {
                 (Some(duration), _) => duration,
                 (None, Some(_)) => TOTAL_DURATION_MAX,
-                (None, None) => Duration::from_secs(10),
+                (None, None) => DURATION,
             },
             operations_max: self.time.total,
             timeout: self.time.timeout,
