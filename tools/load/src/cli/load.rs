@@ -113,8 +113,9 @@ struct ShapeArguments {
     /// Random intervals as of many independent users, instead of equal ones.
     #[arg(long, requires = "rate")]
     poisson: bool,
-    /// Looks for the highest rate at which p99 stays below --p99-max, beginning at --rate.
-    #[arg(long, requires = "rate")]
+    /// Looks for the highest rate at which p99 stays below --p99-max, beginning at --rate. Each step is a run of its
+    /// own, and a record is one run's.
+    #[arg(long, requires = "rate", conflicts_with = "record")]
     ramp: bool,
     /// Bound of the 99th percentile for --ramp.
     #[arg(long, value_parser = duration, default_value = "10ms")]
@@ -445,6 +446,22 @@ mod tests {
         for wrong in ["", "5", "s", "-1s", "nans", "5d", "1e9h"] {
             check(wrong, None);
         }
+    }
+
+    /// Goal: no step of a ramp overwrites what the one before has recorded.
+    #[test]
+    fn no_record_of_a_ramp() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            _load: LoadArguments,
+        }
+        let taken = |line: &str| {
+            let words = ["put"].into_iter().chain(line.split_whitespace());
+            <Line as clap::Parser>::try_parse_from(words).is_ok()
+        };
+        assert!(taken("--rate 10 --ramp") && taken("--rate 10 --record file"));
+        assert!(!taken("--rate 10 --ramp --record file"));
     }
 
     /// Goal: sizes and orders as the help says, nothing else.
