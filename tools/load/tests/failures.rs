@@ -11,9 +11,11 @@
 
 mod server;
 
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kontiki_load::result::{ResultFile, RunResult};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -126,6 +128,99 @@ fn open_loop_and_ramp() {
         "{:?}",
         result.steps
     );
+}
+
+/// Goal: a server that falls behind an open loop is given the rate that it had, not the one it was asked for: the
+/// time in which it worked off what had piled up counts, and that of the warm-up's does not.
+#[test]
+fn open_loop_too_fast() {
+    let server = TestServer::start(Manner::Slow(Duration::from_millis(5)), None);
+    let arguments = [
+        "put",
+        "--rate",
+        "400",
+        "--duration",
+        "1s",
+        "--warm-up",
+        "500ms",
+        "--timeout",
+        "60s",
+        "--connections",
+        "1",
+    ];
+    let (result, output) = measured(&server.address.to_string(), &arguments);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(result.count(), 400);
+    let seconds = result.duration.as_secs_f64();
+    // One takes 5 ms at least: all of them 2 s, of which those in flight at the beginning may have had 0.1 s.
+    assert!(seconds > 1.8, "{seconds}");
+    let rate = result.rate_per_second();
+    assert!(rate < 220.0, "{rate}/s");
+    // Latency is that from the intended time: at the end about as long as all the lost time.
+    let longest_ns = result.latency().max_ns();
+    assert!(longest_ns > 1_000_000_000, "{longest_ns}");
+}
+
+/// Goal: far beyond what a server can do it still does that much: what is sent has all its patience before it, and only
+/// what cannot be sent in time fails.
+#[test]
+fn overload() {
+    let server = TestServer::start(Manner::Slow(Duration::from_millis(5)), None);
+    let arguments = [
+        "put",
+        "--rate",
+        "3000",
+        "--duration",
+        "2s",
+        "--warm-up",
+        "1s",
+        "--timeout",
+        "500ms",
+        "--connections",
+        "1",
+    ];
+    let (result, _) = measured(&server.address.to_string(), &arguments);
+    // At most 200/s can be done, on a busy machine fewer; 20 in flight take 0.1 s together.
+    assert!(result.count() > 100, "{}", result.count());
+    let unsent = &result.operations[0].errors["not sent"];
+    assert!(unsent.count > 4_000, "{unsent:?}");
+}
+
+/// Goal: a rate that no clock can keep is refused; one that no generator can keep is no reason not to hear a signal.
+#[test]
+fn absurd_rates() {
+    let server = TestServer::start(Manner::Good, None);
+    let endpoint = server.address.to_string();
+    for rate in ["1e18", "inf", "nan", "0"] {
+        check_failure(
+            &load(&endpoint, &["put", "--rate", rate]),
+            "--rate must be above zero, and at most 100000000",
+        );
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_kontiki-load"))
+        .args(["put", "--rate", "1e8", "--duration", "60s"])
+        .args(["--warm-up", "0s", "--timeout", "100ms"])
+        .args(["--endpoints", &endpoint])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut said = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    // The first second is over.
+    said.read_line(&mut line).expect("progress");
+    let begin = Instant::now();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&child),
+        rustix::process::Signal::TERM,
+    )
+    .expect("a signal");
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).expect("its last words");
+    let status = child.wait().expect("an end");
+    assert!(rest.contains("partial result: interrupted"), "{line}{rest}");
+    assert_eq!(status.code(), Some(1));
+    assert!(begin.elapsed() < Duration::from_secs(20));
 }
 
 /// Goal: nobody listens: said at once, and there is no result.

@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::Failure;
 use super::report::Outputs;
 use crate::run::{self, RunSpec, Verdict};
-use crate::shape::{RampSpec, Shape};
+use crate::shape::{RATE_MAX, RampSpec, Shape};
 use crate::wire::{Endpoint, TlsOptions};
 use crate::workload::{KeyOrder, KeySpec, Kind, ValueSpec, WorkloadSpec};
 
@@ -19,6 +19,8 @@ use crate::workload::{KeyOrder, KeySpec, Kind, ValueSpec, WorkloadSpec};
 const CONNECTIONS: usize = 10;
 /// Operations in flight at most in an open loop, when nothing else is said.
 const OPEN_IN_FLIGHT_MAX: usize = 10_000;
+/// The measured part when nothing else is said.
+const DURATION: Duration = Duration::from_secs(10);
 /// How long a run with a number of operations may take.
 const TOTAL_DURATION_MAX: Duration = Duration::from_secs(3600);
 /// Bytes of a value at most.
@@ -111,8 +113,9 @@ struct ShapeArguments {
     /// Random intervals as of many independent users, instead of equal ones.
     #[arg(long, requires = "rate")]
     poisson: bool,
-    /// Looks for the highest rate at which p99 stays below --p99-max, beginning at --rate.
-    #[arg(long, requires = "rate")]
+    /// Looks for the highest rate at which p99 stays below --p99-max, beginning at --rate. Each step is a run of its
+    /// own, and a record is one run's.
+    #[arg(long, requires = "rate", conflicts_with = "record")]
     ramp: bool,
     /// Bound of the 99th percentile for --ramp.
     #[arg(long, value_parser = duration, default_value = "10ms")]
@@ -143,7 +146,7 @@ struct Time {
     /// Ends after so many operations; sets --warm-up to zero.
     #[arg(long, value_name = "OPERATIONS")]
     total: Option<u64>,
-    /// Patience with one operation.
+    /// Patience with one operation from its sending; with --rate also with its waiting to be sent.
     #[arg(long, value_parser = duration, default_value = "5s")]
     timeout: Duration,
     /// Tells the servers of --timeout in each request, as a client with a deadline does.
@@ -216,6 +219,14 @@ impl LoadArguments {
     /// Whether the load is an open loop.
     pub(super) fn has_rate(&self) -> bool {
         self.shape.rate.is_some()
+    }
+
+    /// The warm-up and the measured part together; none when operations end it, and no time.
+    pub(super) fn span(&self) -> Option<Duration> {
+        match self.time.total {
+            Some(_) => None,
+            None => Some(self.time.warm_up + self.time.duration.unwrap_or(DURATION)),
+        }
     }
 
     /// Threads of the generator.
@@ -304,12 +315,16 @@ impl LoadArguments {
             workload,
             shape: match shape.rate {
                 None => Shape::Closed { in_flight },
-                Some(rate) if rate > 0.0 && rate.is_finite() => Shape::Open {
+                Some(rate) if rate > 0.0 && rate <= RATE_MAX => Shape::Open {
                     rate,
                     poisson: shape.poisson,
                     in_flight_max: in_flight,
                 },
-                Some(_) => return Err("--rate must be above zero".into()),
+                Some(_) => {
+                    return Err(
+                        format!("--rate must be above zero, and at most {RATE_MAX:.0}").into(),
+                    );
+                }
             },
             connections,
             threads: shape.threads,
@@ -321,7 +336,7 @@ impl LoadArguments {
             duration: match (self.time.duration, self.time.total) {
                 (Some(duration), _) => duration,
                 (None, Some(_)) => TOTAL_DURATION_MAX,
-                (None, None) => Duration::from_secs(10),
+                (None, None) => DURATION,
             },
             operations_max: self.time.total,
             timeout: self.time.timeout,
@@ -431,6 +446,22 @@ mod tests {
         for wrong in ["", "5", "s", "-1s", "nans", "5d", "1e9h"] {
             check(wrong, None);
         }
+    }
+
+    /// Goal: no step of a ramp overwrites what the one before has recorded.
+    #[test]
+    fn no_record_of_a_ramp() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            _load: LoadArguments,
+        }
+        let taken = |line: &str| {
+            let words = ["put"].into_iter().chain(line.split_whitespace());
+            <Line as clap::Parser>::try_parse_from(words).is_ok()
+        };
+        assert!(taken("--rate 10 --ramp") && taken("--rate 10 --record file"));
+        assert!(!taken("--rate 10 --ramp --record file"));
     }
 
     /// Goal: sizes and orders as the help says, nothing else.

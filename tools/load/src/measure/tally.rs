@@ -50,13 +50,21 @@ impl Tally {
 
     /// An operation that did not.
     pub(crate) fn failed(&mut self, kind: Kind, code: &str, message: &str) {
+        self.failed_times(kind, code, message, 1);
+    }
+
+    /// So many operations that did not, all for the same reason.
+    pub(crate) fn failed_times(&mut self, kind: Kind, code: &str, message: &str, count: u64) {
+        if count == 0 {
+            return;
+        }
         let errors = &mut self.of(kind).errors;
         if let Some(known) = errors.get_mut(code) {
-            known.count += 1;
+            known.count = known.count.saturating_add(count);
         } else if errors.len() < ERROR_CODES_MAX {
             let mut first = message.to_owned();
             first.truncate(first.floor_char_boundary(ERROR_MESSAGE_BYTES_MAX));
-            errors.insert(code.to_owned(), ErrorCount { count: 1, first });
+            errors.insert(code.to_owned(), ErrorCount { count, first });
         }
     }
 

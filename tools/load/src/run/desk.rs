@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher as _;
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
@@ -10,6 +11,7 @@ use crate::wire::{End, Event};
 use crate::workload::messages::{WatchAnswer, watch_answer};
 use crate::workload::{Asked, Author, Kind, stamped_start_ns};
 
+use super::echo::Echo;
 use super::record::{Came, Scribe};
 
 /// Nanoseconds of a second.
@@ -60,6 +62,8 @@ struct Call {
     open: bool,
     /// What the answer's message was worth.
     verdict: Option<Result<(), String>>,
+    /// And its revision.
+    revision: i64,
     /// Recording: what was asked, and what was answered.
     request: Vec<u8>,
     answer: Option<Vec<u8>>,
@@ -78,6 +82,10 @@ struct WatchStream {
     link: usize,
     /// For each watcher, by its number in the stream: the revision it saw last, and the hash of the key.
     seen: Vec<(i64, u64)>,
+    /// And its events of puts, since the load began.
+    puts_seen: Vec<u64>,
+    /// In the order in which they were asked for, the place of each one's keys in the [`Echo`].
+    keys: Vec<usize>,
     created: usize,
     wanted: usize,
     /// It ended; its watchers are to be made again.
@@ -101,6 +109,10 @@ pub(super) struct Desk {
     pub(super) busy: Vec<usize>,
     pub(super) renewals: Vec<Renewals>,
     watches: Vec<WatchStream>,
+    /// The first so many were there when the load began, and are to see all of it.
+    watches_of_all: usize,
+    /// What watchers are to see.
+    echo: Arc<Echo>,
     /// Events that arrived, of all time.
     pub(super) events: u64,
     /// Filling: the first failure ends the run, and nothing is counted.
@@ -110,12 +122,19 @@ pub(super) struct Desk {
     pub(super) succeeded: u64,
     /// When an operation last succeeded.
     pub(super) last_success_ns: u64,
+    /// When the last one that counts succeeded, or its event came.
+    pub(super) last_counted_ns: u64,
     /// Writes everything down, if that is wanted.
     scribe: Option<Scribe>,
 }
 
 impl Desk {
-    pub(super) fn new(author: Author, links: usize, scribe: Option<Scribe>) -> Desk {
+    pub(super) fn new(
+        author: Author,
+        links: usize,
+        echo: Arc<Echo>,
+        scribe: Option<Scribe>,
+    ) -> Desk {
         let mut renewals = Vec::new();
         renewals.resize_with(links, Renewals::default);
         Desk {
@@ -129,11 +148,14 @@ impl Desk {
             busy: vec![0; links],
             renewals,
             watches: Vec::new(),
+            watches_of_all: 0,
+            echo,
             events: 0,
             filling: false,
             fill_failure: None,
             succeeded: 0,
             last_success_ns: 0,
+            last_counted_ns: 0,
             scribe,
         }
     }
@@ -157,6 +179,7 @@ impl Desk {
             generation: self.generation,
             open: true,
             verdict: None,
+            revision: 0,
             request: match self.scribe {
                 Some(_) => request.to_vec(),
                 None => Vec::new(),
@@ -200,6 +223,8 @@ impl Desk {
         self.watches.push(WatchStream {
             link,
             seen: Vec::new(),
+            puts_seen: Vec::new(),
+            keys: Vec::new(),
             created: 0,
             wanted,
             lost: false,
@@ -208,12 +233,48 @@ impl Desk {
         WATCH_TOKEN | (self.watches.len() - 1) as u64
     }
 
-    /// A watcher was asked for on the stream of `token`.
-    pub(super) fn watch_asked(&mut self, token: u64, request: &[u8]) {
+    /// Watcher number `watcher` of all threads was asked for on the stream of `token`.
+    pub(super) fn watch_asked(&mut self, token: u64, watcher: u64, request: &[u8]) {
+        let watch = &mut self.watches[(token & !WATCH_TOKEN) as usize];
+        watch.keys.push(self.echo.place(watcher));
         if self.scribe.is_some() {
-            let watch = &mut self.watches[(token & !WATCH_TOKEN) as usize];
             watch.asked.push(request.to_vec());
         }
+    }
+
+    /// The load begins: from now on watchers see its puts, not the fill's of other threads.
+    pub(super) fn begin_load(&mut self) {
+        self.watches_of_all = self.watches.len();
+        for watch in &mut self.watches {
+            watch.puts_seen.fill(0);
+        }
+    }
+
+    /// For each watcher that lives since the load began, how many events of acknowledged puts it has not seen.
+    fn missing_events(&self) -> impl Iterator<Item = u64> {
+        let lives = |watch: &&WatchStream| watch.wanted > 0;
+        self.watches[..self.watches_of_all]
+            .iter()
+            .filter(lives)
+            .flat_map(|watch| watch.keys.iter().enumerate().map(move |at| (watch, at)))
+            .map(|(watch, (watcher, key))| {
+                let puts = watch.puts_seen.get(watcher).copied().unwrap_or(0);
+                let (revision, _) = watch.seen.get(watcher).copied().unwrap_or((0, 0));
+                self.echo.missing(*key, puts, revision)
+            })
+    }
+
+    /// Whether a watcher has not seen every acknowledged put of its keys.
+    pub(super) fn awaits_events(&self) -> bool {
+        self.missing_events().any(|missing| missing > 0)
+    }
+
+    /// Patience with events is over: what is missing is lost.
+    pub(super) fn miss_events(&mut self) {
+        let missing = self.missing_events().sum();
+        let why = "an acknowledged put was not seen by a watcher of its key";
+        self.tally
+            .failed_times(Kind::Event, "event missing", why, missing);
     }
 
     /// Whether every watcher is there.
@@ -285,9 +346,11 @@ impl Desk {
             return;
         };
         let verdict = self.author.judge(&asked, message, now_ns);
+        let revision = self.author.judged_revision();
         let recorded = self.scribe.is_some();
         if let Some(call) = self.call(token) {
             call.verdict = Some(verdict);
+            call.revision = revision;
             call.answer = recorded.then(|| message.to_vec());
         }
     }
@@ -299,15 +362,25 @@ impl Desk {
         call.open = false;
         let (kind, link, start_ns) = (call.asked.kind, call.link, call.start_ns);
         let verdict = call.verdict.take();
+        let (subject, revision) = (call.asked.subject, call.revision);
+        let late = call.expires_ns <= now_ns;
         self.write_down((token & 0xffff_ffff) as usize, Some(&end), now_ns);
         self.free.push((token & 0xffff_ffff) as u32);
         self.open_count -= 1;
         self.busy[link] -= 1;
         match (end, verdict) {
+            // Whoever looks for calls whose time is up comes by only now and then.
+            (End::Ok, Some(Ok(()))) if late && !self.filling => {
+                self.failed(kind, start_ns, TIMEOUT, "the answer came too late");
+            }
             (End::Ok, Some(Ok(()))) => {
                 self.succeeded += 1;
                 self.last_success_ns = now_ns;
+                if kind == Kind::Put && !self.filling {
+                    self.echo.acknowledged(subject, revision);
+                }
                 if self.window.holds(start_ns) {
+                    self.last_counted_ns = now_ns;
                     self.tally.done(kind, now_ns.saturating_sub(start_ns));
                 }
             }
@@ -441,6 +514,13 @@ impl Desk {
         if let Some(reason) = cancelled {
             let why = String::from_utf8_lossy(reason).into_owned();
             self.tally.failed(Kind::Event, "watch cancelled", &why);
+            // That it sees nothing more has been said.
+            let place = usize::try_from(watcher).unwrap_or(usize::MAX);
+            if let (Some(puts), Some(seen)) =
+                (watch.puts_seen.get_mut(place), watch.seen.get_mut(place))
+            {
+                (*puts, seen.0) = (u64::MAX, i64::MAX);
+            }
             return;
         }
         let Ok(place) = usize::try_from(watcher) else {
@@ -454,8 +534,11 @@ impl Desk {
             watch
                 .seen
                 .resize(watch.wanted.max(place.min(watch.wanted) + 1), (0, 0));
+            watch.puts_seen.resize(watch.seen.len(), 0);
         }
-        let Some(seen) = watch.seen.get_mut(place) else {
+        let (Some(seen), Some(puts_seen)) =
+            (watch.seen.get_mut(place), watch.puts_seen.get_mut(place))
+        else {
             self.tally.failed(
                 Kind::Event,
                 WRONG_ANSWER,
@@ -482,8 +565,10 @@ impl Desk {
                 }
                 continue;
             }
+            *puts_seen = puts_seen.saturating_add(1);
             let start_ns = stamped_start_ns(event.value).unwrap_or(u64::MAX);
             if self.window.holds(start_ns) && now_ns >= start_ns {
+                self.last_counted_ns = now_ns;
                 self.tally.done(Kind::Event, now_ns - start_ns);
             }
         }
@@ -524,5 +609,151 @@ fn code_name(code: u32) -> String {
     match NAMES.get(code as usize) {
         Some(name) => (*name).to_owned(),
         None => format!("code {code}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::proto::{put_bytes, put_message, put_number};
+    use crate::workload::{KeyOrder, KeySpec, ValueSpec, WorkloadSpec};
+
+    const KEYS: u64 = 2;
+
+    fn desk() -> Desk {
+        let spec = WorkloadSpec {
+            mix: vec![(Kind::Put, 1)],
+            keys: KeySpec {
+                count: KEYS,
+                size_bytes: 8,
+                prefix: "k/".into(),
+                order: KeyOrder::Sequential,
+            },
+            values: ValueSpec {
+                size_min: 16,
+                size_max: 16,
+            },
+            serializable: false,
+            range_keys: 1,
+            fill: false,
+            watchers: 3,
+            watch_streams: 1,
+            watched_keys: KEYS,
+            leases: 1,
+            lease_ttl_seconds: 60,
+            seed: 1,
+        };
+        let echo = Arc::new(Echo::new(KEYS, 1));
+        let mut desk = Desk::new(Author::new(&spec, 0, 1), 1, echo, None);
+        desk.window = Window {
+            from_ns: 0,
+            until_ns: SECOND_NS,
+        };
+        desk
+    }
+
+    fn header(out: &mut Vec<u8>, revision: u64) {
+        put_message(out, 1, |header| put_number(header, 3, revision));
+    }
+
+    /// A put of the next key is asked for, and acknowledged with `revision`.
+    fn put(desk: &mut Desk, revision: u64) {
+        let mut request = Vec::new();
+        let asked = desk.author.next(1, &mut request);
+        let token = desk.open(asked, &request, 0, 1, SECOND_NS);
+        let mut answer = Vec::new();
+        header(&mut answer, revision);
+        desk.handle(0, Event::Message(token, &answer), 2);
+        desk.handle(0, Event::Ended(token, End::Ok), 2);
+    }
+
+    fn watchers(desk: &mut Desk) -> u64 {
+        let token = desk.open_watch(0, 3);
+        for watcher in 0..3 {
+            desk.watch_asked(token, watcher, &[]);
+            let mut created = Vec::new();
+            put_number(&mut created, 2, watcher);
+            put_number(&mut created, 3, 1);
+            desk.handle(0, Event::Message(token, &created), 1);
+        }
+        desk.begin_load();
+        token
+    }
+
+    fn event(desk: &mut Desk, token: u64, watcher: u64, revision: u64) {
+        let mut message = Vec::new();
+        put_number(&mut message, 2, watcher);
+        put_message(&mut message, 11, |event| {
+            put_message(event, 2, |pair| {
+                put_bytes(pair, 1, b"k/");
+                put_number(pair, 3, revision);
+                put_bytes(pair, 5, &[0; 16]);
+            });
+        });
+        desk.handle(0, Event::Message(token, &message), 3);
+    }
+
+    fn missing(desk: &mut Desk) -> u64 {
+        desk.miss_events();
+        let sample = desk.tally.hand_over(0);
+        let events = sample.kinds.iter().find(|(kind, _)| *kind == Kind::Event);
+        let error = events.and_then(|(_, counted)| counted.errors.get("event missing"));
+        error.map_or(0, |error| error.count)
+    }
+
+    /// Goal: an answer after the patience is no success, whether the timeout was noticed before it or not.
+    #[test]
+    fn late_answers() {
+        let mut desk = desk();
+        let mut check = |answered_ns: u64, expected: (u64, u64)| {
+            let mut request = Vec::new();
+            let asked = desk.author.next(1, &mut request);
+            let token = desk.open(asked, &request, 0, 1, 1_000);
+            let mut answer = Vec::new();
+            header(&mut answer, answered_ns);
+            desk.handle(0, Event::Message(token, &answer), answered_ns);
+            desk.handle(0, Event::Ended(token, End::Ok), answered_ns);
+            let sample = desk.tally.hand_over(0);
+            let [(Kind::Put, counted)] = &sample.kinds[..] else {
+                panic!("puts only: {sample:?}");
+            };
+            let errors = counted.errors.get(TIMEOUT).map_or(0, |error| error.count);
+            assert_eq!((counted.latency.count(), errors), expected, "{answered_ns}");
+        };
+        check(999, (1, 0));
+        check(1_000, (0, 1));
+        check(5_000, (0, 1));
+    }
+
+    /// Goal: a load waits until each watcher has seen every acknowledged put of its key; what never comes is an error,
+    /// one for each watcher and put.
+    #[test]
+    fn waits_for_events() {
+        let mut desk = desk();
+        let token = watchers(&mut desk);
+        assert!(!desk.awaits_events());
+        // Keys in turn: watchers 0 and 2 have the first, watcher 1 the second.
+        for revision in [2, 3, 4] {
+            put(&mut desk, revision);
+        }
+        assert!(desk.awaits_events());
+        assert_eq!(missing(&mut desk), 5);
+        for (watcher, revision) in [(0, 2), (0, 4), (1, 3), (2, 4)] {
+            event(&mut desk, token, watcher, revision);
+        }
+        // One lost in the middle is missing too.
+        assert_eq!(missing(&mut desk), 1);
+        event(&mut desk, token, 2, 5);
+        assert!(!desk.awaits_events());
+        assert_eq!(missing(&mut desk), 0);
+        // With an event to spare, of a put whose answer was lost, the newest is missing all the same.
+        put(&mut desk, 6);
+        event(&mut desk, token, 1, 6);
+        put(&mut desk, 7);
+        event(&mut desk, token, 0, 7);
+        assert_eq!(missing(&mut desk), 1);
+        // Watchers that are gone are an error of their own, once.
+        desk.handle(0, Event::Ended(token, End::Broken("gone".into())), 4);
+        assert!(!desk.awaits_events());
     }
 }

@@ -3,6 +3,7 @@
 //! A turn waits for sockets, handles all that arrived, starts what is due, and sends once on each connection.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ use crate::wire::{Event, Method, READ_BYTES, Started};
 use crate::workload::{Asked, Author, Kind, WorkloadSpec};
 
 use super::desk::{Desk, SECOND_NS, Window};
+use super::echo::Echo;
+use super::edges::Edges;
 use super::link::{Link, Place};
 use super::record::Scribe;
 
@@ -23,6 +26,9 @@ use super::record::Scribe;
 const EVENTS_MAX: usize = 256;
 /// Time between two looks at deadlines, lost connections and the switch that ends a run.
 const TICK_NS: u64 = 10_000_000;
+/// Operations that an open loop starts or gives up in one turn; then it looks at sockets and at the switch that ends
+/// a run, however many are due.
+const STARTS_MAX: usize = 4096;
 /// Puts of a fill in flight on one connection.
 const FILL_IN_FLIGHT: usize = 32;
 
@@ -43,6 +49,10 @@ pub(super) struct LanePlan {
     pub(super) patience: Duration,
     /// The zero of all times of the run.
     pub(super) epoch: Instant,
+    /// Told where the measured part of an open loop begins and ends.
+    pub(super) edges: Arc<Edges>,
+    /// What the watchers of all threads are to see.
+    pub(super) echo: Arc<Echo>,
 }
 
 /// What a thread says.
@@ -83,12 +93,23 @@ pub(super) struct Lane {
     next_tick_ns: u64,
     /// No operation of the load starts before.
     begin_ns: u64,
+    /// Open loop: nothing of the warm-up waits to be sent.
+    caught_up: bool,
+    /// The others know that every operation of this thread has an end.
+    told_end: bool,
     /// Every key of this thread's part of the fill is on its way.
     filled: bool,
     second: u32,
     request: Vec<u8>,
     buffer: Vec<u8>,
     events: Vec<epoll::Event>,
+}
+
+impl Drop for Lane {
+    /// However a thread ends, no other one waits for it.
+    fn drop(&mut self) {
+        self.tell_end();
+    }
 }
 
 /// What a thread does until it ends.
@@ -115,13 +136,15 @@ impl Lane {
         let author = Author::new(&plan.workload, plan.lane as u64, plan.lanes as u64);
         Ok(Lane {
             poller: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            desk: Desk::new(author, links.len(), scribe),
+            desk: Desk::new(author, links.len(), Arc::clone(&plan.echo), scribe),
             touched: (0..links.len()).collect(),
             links,
             plan,
             next_link: 0,
             next_tick_ns: 0,
             begin_ns: 0,
+            caught_up: false,
+            told_end: false,
             filled: false,
             second: 0,
             request: Vec::new(),
@@ -222,11 +245,17 @@ impl Lane {
         let mut phase = Phase::Load(schedule);
         let mut until_ns = window.until_ns;
         let timeout_ns = self.plan.timeout.as_nanos() as u64;
+        // When the last operation of all threads had an end, and watchers have seen nothing more to come since.
+        let mut complete_ns = None;
+        self.desk.begin_load();
         loop {
             if let Err(error) = self.turn(&mut phase, until_ns) {
                 // The poller itself failed: nothing can go on.
                 let _ = notes.send(Note::Lost(error.to_string()));
                 break;
+            }
+            if self.desk.last_counted_ns > 0 {
+                self.plan.edges.done(self.desk.last_counted_ns);
             }
             let now_ns = self.now_ns();
             let second = window.second(now_ns);
@@ -236,7 +265,8 @@ impl Lane {
                 self.second = second;
             }
             if stop.load(Ordering::Relaxed) {
-                until_ns = until_ns.min(now_ns);
+                // Nothing more is started, what is due and waits included.
+                until_ns = 0;
             }
             if self.lost(now_ns) {
                 let why = self.why_down().unwrap_or_default();
@@ -244,7 +274,8 @@ impl Lane {
                 break;
             }
             let all_started = match &phase {
-                Phase::Load(Some(schedule)) => schedule.next_ns() >= until_ns,
+                // The measured part is as long as asked for, also if nothing is to start at its end.
+                Phase::Load(Some(schedule)) => schedule.next_ns().min(now_ns) >= until_ns,
                 _ => now_ns >= until_ns,
             };
             // Every call has an end: its answer, or its timeout.
@@ -252,7 +283,23 @@ impl Lane {
                 (all_started || self.plan.operations_max == 0) && self.desk.open_count == 0;
             // Leases end by time, also after the last operation.
             let patient = now_ns < until_ns.saturating_add(timeout_ns);
-            if all_ended && !(patient && self.desk.awaits_ends()) {
+            if !all_ended || (patient && self.desk.awaits_ends()) {
+                continue;
+            }
+            self.tell_end();
+            if stop.load(Ordering::Relaxed) || self.plan.workload.watchers == 0 {
+                break;
+            }
+            if !self.plan.echo.is_complete() {
+                continue;
+            }
+            // Events come after the answers, the slowest last of all.
+            let complete_ns = *complete_ns.get_or_insert(now_ns);
+            if !self.desk.awaits_events() {
+                break;
+            }
+            if now_ns.saturating_sub(complete_ns) > timeout_ns {
+                self.desk.miss_events();
                 break;
             }
         }
@@ -270,6 +317,13 @@ impl Lane {
         }
     }
 
+    /// The other threads need not wait for acknowledgements of this one.
+    fn tell_end(&mut self) {
+        if !std::mem::replace(&mut self.told_end, true) {
+            self.plan.echo.all_ended();
+        }
+    }
+
     /// One turn.
     fn turn(&mut self, phase: &mut Phase, until_ns: u64) -> io::Result<()> {
         let now_ns = self.now_ns();
@@ -277,6 +331,13 @@ impl Lane {
             self.tick(now_ns);
         }
         let next_ns = self.start(phase, now_ns, until_ns);
+        if let Phase::Load(Some(schedule)) = phase {
+            let from_ns = self.desk.window.from_ns;
+            if !self.caught_up && schedule.next_ns() >= from_ns {
+                self.caught_up = true;
+                self.plan.edges.begin(now_ns.max(from_ns));
+            }
+        }
         self.flush();
         let wait_ns = next_ns.min(self.next_tick_ns).saturating_sub(self.now_ns());
         let timeout = Timespec {
@@ -350,7 +411,7 @@ impl Lane {
                     self.filled = true;
                     return;
                 };
-                self.submit(number, asked, now_ns);
+                self.submit(number, asked, now_ns, now_ns);
             }
         }
     }
@@ -363,7 +424,7 @@ impl Lane {
                 && self.can_start(number)
             {
                 let start_ns = self.now_ns();
-                self.begin(number, start_ns);
+                self.begin(number, start_ns, start_ns);
             }
         }
     }
@@ -373,7 +434,7 @@ impl Lane {
             return u64::MAX;
         };
         let in_flight_max = share(in_flight_max, self.plan.lane, self.plan.lanes);
-        loop {
+        for _ in 0..STARTS_MAX {
             let start_ns = schedule.next_ns();
             if start_ns >= until_ns || self.plan.operations_max == 0 {
                 return until_ns.max(now_ns + TICK_NS);
@@ -384,7 +445,7 @@ impl Lane {
             if now_ns - start_ns > self.plan.timeout.as_nanos() as u64 {
                 // Patience ended before it began.
                 self.plan.operations_max -= 1;
-                let kind = self.plan.workload.mix[0].0;
+                let kind = self.desk.author.unsent();
                 self.desk
                     .never_sent(kind, start_ns, "the servers were too slow to take it");
                 schedule.advance();
@@ -400,10 +461,12 @@ impl Lane {
                 return u64::MAX;
             };
             self.next_link = number + 1;
-            self.begin(number, start_ns);
+            self.begin(number, start_ns, now_ns);
             self.touched.push(number);
             schedule.advance();
         }
+        // More is due: at once, after a look at the rest.
+        now_ns
     }
 
     fn can_start(&self, number: usize) -> bool {
@@ -411,15 +474,17 @@ impl Lane {
         link.is_up() && link.connection.takes_calls()
     }
 
-    /// Starts the next operation on a connection.
-    fn begin(&mut self, number: usize, start_ns: u64) {
+    /// Starts the next operation on a connection, which was to start at `start_ns`.
+    fn begin(&mut self, number: usize, start_ns: u64, now_ns: u64) {
         self.plan.operations_max -= 1;
         let asked = self.desk.author.next(start_ns, &mut self.request);
-        self.submit(number, asked, start_ns);
+        self.submit(number, asked, start_ns, now_ns);
     }
 
-    fn submit(&mut self, number: usize, asked: Asked, start_ns: u64) {
-        let expires_ns = start_ns.saturating_add(self.plan.timeout.as_nanos() as u64);
+    /// Patience begins with the sending: in a queue of operations that are late, each would be sent with none left, and
+    /// none would succeed however many the servers can do. Latency counts from `start_ns` all the same.
+    fn submit(&mut self, number: usize, asked: Asked, start_ns: u64, now_ns: u64) {
+        let expires_ns = now_ns.saturating_add(self.plan.timeout.as_nanos() as u64);
         let token = self
             .desk
             .open(asked, &self.request, number, start_ns, expires_ns);
@@ -478,8 +543,8 @@ impl Lane {
             for _ in 0..wanted {
                 self.request.clear();
                 self.desk.author.watch(next as u64, &mut self.request);
+                self.desk.watch_asked(token, next as u64, &self.request);
                 next += links * lanes;
-                self.desk.watch_asked(token, &self.request);
                 match on {
                     Some(stream) => connection.send(stream, &self.request),
                     None => match connection.start(Method::Watch, &self.request, false, token) {

@@ -1,6 +1,8 @@
 //! One run from start to result: threads that load, and the main thread that collects, watches and prints.
 
 mod desk;
+mod echo;
+mod edges;
 mod lane;
 mod link;
 mod record;
@@ -19,12 +21,14 @@ use thiserror::Error;
 
 use crate::history::RecordWriter;
 use crate::measure::{Collector, Watched, own_cpu, used};
-use crate::result::{Machine, RampStep, RunResult, Workload};
+use crate::result::{Latency, Machine, OpResult, RampStep, RunResult, Workload};
 use crate::shape::{Ramp, RampSpec, Shape};
 use crate::wire::{CallOptions, Endpoint, EndpointError, TlsError, TlsOptions, client_config};
 use crate::workload::{Kind, WorkloadSpec};
 
 use desk::{SECOND_NS, WRONG_ANSWER, Window};
+use echo::Echo;
+use edges::Edges;
 use lane::{Ending, Lane, LanePlan, Note, share};
 use link::Place;
 use record::Scribe;
@@ -33,6 +37,8 @@ use record::Scribe;
 const NOTES_MAX: usize = 64;
 /// From the moment all threads are ready to the first operation.
 const START_DELAY: Duration = Duration::from_millis(5);
+/// Between two looks for the edges of the measured part of an open loop.
+const EDGE_LOOK_NS: u64 = 2_000_000;
 /// A run without any success for longer than this at its end is partial.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
@@ -182,6 +188,7 @@ pub fn run(spec: &RunSpec, stop: &Arc<AtomicBool>) -> Result<RunResult, RunError
         succeeded,
         mut partial,
         duration,
+        extent,
         generator,
         started,
     } = outcome?;
@@ -193,7 +200,7 @@ pub fn run(spec: &RunSpec, stop: &Arc<AtomicBool>) -> Result<RunResult, RunError
     for pid in watched.gone() {
         partial.get_or_insert_with(|| format!("the server with process id {pid} has ended"));
     }
-    let operations = collector.finish(duration);
+    let operations = collector.finish(extent);
     let wrong = operations
         .iter()
         .filter_map(|operation| operation.errors.get(WRONG_ANSWER));
@@ -248,10 +255,14 @@ pub fn ramp(spec: &RunSpec, ramp: RampSpec, stop: &Arc<AtomicBool>) -> Result<Ru
         // The keys are there after the first step.
         step.workload.fill = spec.workload.fill && steps.is_empty();
         let result = run(&step, stop)?;
-        let latency = result.latency();
+        let (count, latency) = step_figures(&result.operations);
         let p99 = Duration::from_nanos(latency.quantile_ns(0.99));
-        let achieved = result.rate_per_second();
-        let held = search.tried(rate, achieved, p99, result.errors());
+        let achieved = match result.duration.as_secs_f64() {
+            seconds if seconds > 0.0 => count as f64 / seconds,
+            _ => 0.0,
+        };
+        let in_time = achieved * tail_factor(&result, spec.duration, ramp.p99_max);
+        let held = search.tried(rate, in_time, p99, result.errors());
         if spec.progress {
             let sign = if held { "holds" } else { "does not hold" };
             eprintln!("{rate:>10.0}/s offered, {achieved:>10.0}/s done, p99 {p99:>10.1?}: {sign}");
@@ -291,9 +302,40 @@ pub fn ramp(spec: &RunSpec, ramp: RampSpec, stop: &Arc<AtomicBool>) -> Result<Ru
     Ok(result)
 }
 
+/// What decides about a step of a ramp: how many requests succeeded, and the latency of the slowest kind. Events and
+/// expiries follow from requests, a thousand from one if there are so many watchers: added up with them they would
+/// make up for requests that were never answered, and hide their latency.
+fn step_figures(operations: &[OpResult]) -> (u64, Latency) {
+    let follows = [Kind::Event.name(), Kind::Expiry.name()];
+    let requests = operations
+        .iter()
+        .filter(|operation| !follows.contains(&operation.name.as_str()));
+    let slowest = operations
+        .iter()
+        .map(|operation| &operation.latency)
+        .max_by_key(|latency| latency.quantile_ns(0.99));
+    (
+        requests.map(OpResult::count).sum(),
+        slowest.cloned().unwrap_or_else(Latency::new),
+    )
+}
+
+/// The measured part of an open loop ends with its last success. What rates are to be multiplied with so that a last
+/// answer within `p99_max` is not taken for a server that falls behind: in a short run it is much of the time.
+fn tail_factor(result: &RunResult, asked: Duration, p99_max: Duration) -> f64 {
+    let tail = result.duration.saturating_sub(asked).min(p99_max);
+    let rest = result.duration.saturating_sub(tail).as_secs_f64();
+    if rest > 0.0 {
+        result.duration.as_secs_f64() / rest
+    } else {
+        1.0
+    }
+}
+
 /// The threads of a run.
 struct Crew {
     notes: Receiver<Note>,
+    edges: Arc<Edges>,
     go: Vec<SyncSender<(u64, Window)>>,
     threads: Vec<std::thread::JoinHandle<()>>,
 }
@@ -303,7 +345,10 @@ struct Measured {
     /// Operations of all time, the fill and the warm-up included.
     succeeded: u64,
     partial: Option<String>,
+    /// What rates and costs are over.
     duration: Duration,
+    /// What the seconds are counted over: from where the measured part was to begin.
+    extent: Duration,
     generator: crate::result::CpuCost,
     started: SystemTime,
 }
@@ -321,9 +366,11 @@ impl Crew {
         let (notes_in, notes) = mpsc::sync_channel(NOTES_MAX);
         let mut crew = Crew {
             notes,
+            edges: Arc::new(Edges::new()),
             go: Vec::new(),
             threads: Vec::new(),
         };
+        let echo = Arc::new(Echo::new(spec.workload.watched_keys, lanes));
         let mut number = 0;
         for lane in 0..lanes {
             let own = share(connections, lane, lanes);
@@ -342,6 +389,8 @@ impl Crew {
                 timeout: spec.timeout,
                 patience: spec.patience,
                 epoch,
+                edges: Arc::clone(&crew.edges),
+                echo: Arc::clone(&echo),
             };
             number += own;
             let (go_in, go) = mpsc::sync_channel(1);
@@ -405,11 +454,16 @@ impl Crew {
             // A thread that is gone is noticed by its silence.
             let _ = go.send((begin.as_nanos() as u64, window));
         }
-        let mut clerk = Clerk::new(epoch, window, spec.progress, self.threads.len());
+        let edges = match spec.shape {
+            Shape::Closed { .. } => None,
+            Shape::Open { .. } => Some(Arc::clone(&self.edges)),
+        };
+        let mut clerk = Clerk::new(epoch, window, edges, spec.progress, self.threads.len());
         clerk.collect(&self.notes, stop, watched);
         self.dismiss();
         let end_ns = clerk.window_end_ns();
-        let duration = Duration::from_nanos(end_ns.saturating_sub(window.from_ns));
+        let span = |from_ns| Duration::from_nanos(clerk.measured_end_ns().saturating_sub(from_ns));
+        let (duration, extent) = (span(clerk.begin_ns), span(window.from_ns));
         let mut partial = clerk.partial.take();
         if stop.load(Ordering::Relaxed) {
             partial.get_or_insert_with(|| "interrupted".into());
@@ -437,6 +491,7 @@ impl Crew {
             succeeded,
             partial,
             duration,
+            extent,
             generator: used(clerk.cpu_begin, clerk.cpu_end),
             started,
         })
@@ -474,6 +529,12 @@ fn work(
 struct Clerk {
     epoch: Instant,
     window: Window,
+    /// An open loop's.
+    edges: Option<Arc<Edges>>,
+    /// Where the measured part began.
+    begin_ns: u64,
+    /// The last success that is within the costs.
+    done_ns: u64,
     progress: bool,
     lanes: usize,
     /// How many threads have handed over a second, until all have.
@@ -488,10 +549,19 @@ struct Clerk {
 }
 
 impl Clerk {
-    fn new(epoch: Instant, window: Window, progress: bool, lanes: usize) -> Clerk {
+    fn new(
+        epoch: Instant,
+        window: Window,
+        edges: Option<Arc<Edges>>,
+        progress: bool,
+        lanes: usize,
+    ) -> Clerk {
         Clerk {
             epoch,
             window,
+            edges,
+            begin_ns: window.from_ns,
+            done_ns: 0,
             progress,
             lanes,
             handed_over: BTreeMap::new(),
@@ -514,6 +584,28 @@ impl Clerk {
             .min(self.window.until_ns)
     }
 
+    /// Where the measured part ends: with its last success, if servers have fallen behind an open loop.
+    fn measured_end_ns(&self) -> u64 {
+        self.window_end_ns().max(self.done_ns)
+    }
+
+    /// When the measured part begins, as far as it is known; never before it was to.
+    fn begins_ns(&self) -> u64 {
+        self.edges.as_ref().map_or(self.window.from_ns, |edges| {
+            edges.begin_ns().max(self.window.from_ns)
+        })
+    }
+
+    /// Takes what was used until the last success, if there is a new one.
+    fn follow_end(&mut self, watched: &mut Watched) {
+        let end_ns = self.edges.as_ref().map_or(0, |edges| edges.end_ns());
+        if end_ns > self.done_ns {
+            self.done_ns = end_ns;
+            watched.look();
+            self.cpu_end = own_cpu();
+        }
+    }
+
     /// Takes notes until every thread has finished. Costs are read where the measured part begins and ends.
     fn collect(&mut self, notes: &Receiver<Note>, stop: &AtomicBool, watched: &mut Watched) {
         let mut begun = false;
@@ -521,11 +613,12 @@ impl Clerk {
         let mut next_look_ns = 0;
         while self.endings.len() < self.lanes {
             let now_ns = self.now_ns();
-            if !begun && now_ns >= self.window.from_ns {
+            if !begun && now_ns >= self.begins_ns() {
                 begun = true;
+                self.begin_ns = self.begins_ns();
                 watched.begin();
                 self.cpu_begin = own_cpu();
-                next_look_ns = self.window.from_ns + SECOND_NS;
+                next_look_ns = self.begin_ns + SECOND_NS;
             }
             if begun && !ended && now_ns >= self.window.until_ns {
                 ended = true;
@@ -536,12 +629,16 @@ impl Clerk {
                 watched.look();
                 next_look_ns += SECOND_NS;
             }
+            if ended {
+                self.follow_end(watched);
+            }
             if stop.load(Ordering::Relaxed) {
                 self.stopped_ns.get_or_insert(now_ns);
             }
             let next_ns = match (begun, ended) {
-                (false, _) => self.window.from_ns,
+                (false, _) => self.window.from_ns.max(now_ns + EDGE_LOOK_NS),
                 (true, false) => next_look_ns.min(self.window.until_ns),
+                (true, true) if self.edges.is_some() => now_ns + EDGE_LOOK_NS,
                 (true, true) => now_ns + SECOND_NS,
             };
             let wait = Duration::from_nanos(next_ns.saturating_sub(now_ns))
@@ -552,7 +649,9 @@ impl Clerk {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        if !ended {
+        if ended {
+            self.follow_end(watched);
+        } else {
             // All operations are done, or nobody is left to do them.
             self.stopped_ns
                 .get_or_insert(self.epoch.elapsed().as_nanos() as u64);
@@ -664,4 +763,34 @@ fn describe(spec: &RunSpec, connections: usize, lanes: usize) -> Workload {
             .insert("watchers".into(), spec.workload.watchers.to_string());
     }
     workload
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: neither the number nor the speed of events makes a ramp believe that requests were answered in time.
+    #[test]
+    fn events_are_no_requests() {
+        let operation = |kind: Kind, count, latency_ns| {
+            let mut operation = OpResult::new(kind.name());
+            for _ in 0..count {
+                operation.latency.record_ns(latency_ns);
+            }
+            operation
+        };
+        let check = |operations: &[OpResult], expected: (u64, u64)| {
+            let (count, latency) = step_figures(operations);
+            // Histograms keep two digits at least.
+            let millis = (latency.quantile_ns(0.99) as f64 / 1e6).round() as u64;
+            assert_eq!((count, millis), expected);
+        };
+        let puts = operation(Kind::Put, 10, 80_000_000);
+        let gets = operation(Kind::Get, 5, 1_000_000);
+        let events = |latency_ns| operation(Kind::Event, 10_000, latency_ns);
+        check(&[puts.clone(), gets, events(2_000_000)], (15, 80));
+        check(&[puts.clone(), events(200_000_000)], (10, 200));
+        check(&[puts, operation(Kind::Expiry, 50, 1_000_000)], (10, 80));
+        check(&[], (0, 0));
+    }
 }

@@ -8,6 +8,10 @@ mod ramp;
 
 pub use ramp::{Ramp, RampSpec};
 
+/// Operations per second at most, over all threads: more than any machine sends, and few enough that times of hours
+/// in nanoseconds tell one start from the next.
+pub const RATE_MAX: f64 = 1e8;
+
 /// How operations are spread over time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Shape {
@@ -40,7 +44,7 @@ pub(crate) struct Schedule {
 impl Schedule {
     /// For the thread `lane` of `lanes`, which share `rate`.
     pub(crate) fn new(rate: f64, poisson: bool, lane: u64, lanes: u64, start_ns: u64) -> Schedule {
-        let interval_ns = 1e9 * lanes as f64 / rate;
+        let interval_ns = 1e9 * lanes as f64 / rate.min(RATE_MAX);
         Schedule {
             interval_ns,
             poisson,
@@ -88,5 +92,19 @@ mod tests {
         assert_eq!(starts(false, 0, 1, 100 * second).len(), 100_000);
         let random = starts(true, 0, 1, 100 * second).len();
         assert!((98_500..101_500).contains(&random), "{random}");
+    }
+
+    /// Goal: whatever rate is asked for, each operation has a start of its own, also late in a long run.
+    #[test]
+    fn always_goes_on() {
+        for rate in [1e8, 1e18, f64::INFINITY] {
+            let late_ns = 3_600_000_000_000;
+            let mut schedule = Schedule::new(rate, false, 0, 1, late_ns);
+            for _ in 0..1000 {
+                let before_ns = schedule.next_ns();
+                schedule.advance();
+                assert!(schedule.next_ns() > before_ns, "{rate}");
+            }
+        }
     }
 }

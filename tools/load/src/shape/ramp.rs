@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use super::RATE_MAX;
+
 /// Steps of one search at most.
 const STEPS_MAX: usize = 40;
 /// A rate is reached when at least this part of it was acknowledged.
@@ -52,7 +54,9 @@ impl Ramp {
         }
         match (self.held, self.missed) {
             (None, None) => Some(self.spec.start_rate),
-            (Some(held), None) => Some(held * self.spec.growth),
+            // There is nothing above it to be tried.
+            (Some(held), None) if held >= RATE_MAX => None,
+            (Some(held), None) => Some((held * self.spec.growth).min(RATE_MAX)),
             // The first one was too much already: look below.
             (None, Some(missed)) if missed < 1.0 => None,
             (None, Some(missed)) => Some(missed / self.spec.growth),
@@ -113,5 +117,6 @@ mod tests {
             assert!(steps < 20, "{steps}");
         }
         assert_eq!(search(0.0, 1000.0).0, None);
+        assert_eq!(search(f64::MAX, 1000.0).0, Some(RATE_MAX));
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Author {
     next_ending: u64,
     /// The highest revision in any answer to a linearizable request.
     floor: i64,
+    /// The revision in the answer that was judged last.
+    judged: i64,
     /// Revisions of writes, each at its place modulo the length.
     writes: Vec<i64>,
     /// Keys left to fill: the next one, and the step.
@@ -77,6 +79,7 @@ impl Author {
             ending: BTreeMap::new(),
             next_ending: lane,
             floor: 0,
+            judged: 0,
             writes: vec![0; REVISIONS_REMEMBERED],
             fill: lane,
             lanes,
@@ -119,6 +122,16 @@ impl Author {
                 self.asked(Kind::Delete, Method::DeleteRange, key as i64)
             }
             Kind::Grant | Kind::Renew | Kind::Revoke | Kind::Expiry => self.grant(out),
+        }
+    }
+
+    /// Passes over the next request, which cannot be sent in time; says what it would have been.
+    pub(crate) fn unsent(&mut self) -> Kind {
+        match self.kind() {
+            Kind::Event => Kind::Put,
+            Kind::Expiry if self.unkeyed.is_empty() => Kind::Grant,
+            Kind::Expiry => Kind::Put,
+            kind => kind,
         }
     }
 
@@ -267,6 +280,11 @@ impl Author {
         self.ending.remove(key)
     }
 
+    /// The revision in the answer that was judged last, if it could be read.
+    pub(crate) fn judged_revision(&self) -> i64 {
+        self.judged
+    }
+
     /// The ends that are due before `until_ns` and have not been seen.
     pub(crate) fn overdue(&self, until_ns: u64) -> impl Iterator<Item = u64> {
         self.ending
@@ -294,6 +312,7 @@ impl Author {
             _ => messages::answer(message, form),
         };
         let answer = answer.ok_or("the answer cannot be read")?;
+        self.judged = answer.revision;
         let wrote = match asked.kind {
             Kind::Put => true,
             Kind::Txn => answer.succeeded,

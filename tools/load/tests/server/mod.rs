@@ -31,6 +31,8 @@ pub(crate) enum Manner {
     RepeatsAfter(i64),
     /// Refuses with a status and no message (trailers only).
     Refuses,
+    /// Answers one after the other, each after so long.
+    Slow(Duration),
     /// Says farewell on each connection after so many calls, and takes new connections.
     FarewellEvery(usize),
 }
@@ -77,6 +79,8 @@ impl Drop for TestServer {
 struct State {
     manner: Manner,
     revision: Cell<i64>,
+    /// Held by the put that is worked on, if one at a time is.
+    turn: tokio::sync::Mutex<()>,
     gone: tokio::sync::Notify,
 }
 
@@ -90,6 +94,7 @@ async fn serve(
     let state = Rc::new(State {
         manner,
         revision: Cell::new(0),
+        turn: tokio::sync::Mutex::new(()),
         gone: tokio::sync::Notify::new(),
     });
     let mut connections = tokio::task::JoinSet::new();
@@ -148,6 +153,12 @@ async fn answer(
         let _ = body.flow_control().release_capacity(part.len());
     }
     let is_put = path == "/etcdserverpb.KV/Put";
+    if let Manner::Slow(time) = state.manner
+        && is_put
+    {
+        let _turn = state.turn.lock().await;
+        tokio::time::sleep(time).await;
+    }
     let revision = state.revision.get() + i64::from(is_put);
     match state.manner {
         Manner::SilentAfter(count) if is_put && revision > count => {
