@@ -494,7 +494,7 @@ impl Desk {
 fn failure(end: &End) -> (String, String) {
     match end {
         End::Ok => ("OK".into(), String::new()),
-        End::Status(code, text) => (code_name(*code), text.clone()),
+        End::Status(code, text) | End::NoStatus(code, text) => (code_name(*code), text.clone()),
         End::NotTaken(text) => (NOT_TAKEN.into(), text.clone()),
         End::Broken(text) => (BROKEN.into(), text.clone()),
     }

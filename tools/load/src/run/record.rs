@@ -101,15 +101,7 @@ impl Scribe {
         let Some(request) = self::request(method, request) else {
             return;
         };
-        let outcome = match came {
-            Came::Answer(message) => match answer(method, message) {
-                (revision, Some(answer)) => Outcome::Ok { revision, answer },
-                (_, None) => Outcome::Unknown,
-            },
-            Came::End(End::Status(code, message)) => Outcome::of_status(*code, message),
-            Came::End(End::NotTaken(_)) => Outcome::Refused(Refusal::Code(UNAVAILABLE)),
-            Came::End(End::Ok | End::Broken(_)) | Came::Nothing => Outcome::Unknown,
-        };
+        let outcome = outcome(method, came);
         self.recorder.operation(&Operation {
             client: self.first_client + link as u32,
             invoked: times.0,
@@ -326,6 +318,20 @@ fn txn_op(message: &[u8]) -> Option<TxnOp> {
     }
 }
 
+/// What is certain of an operation. Only the server's own status, or that it did not take the call, say that there was
+/// no effect; what this side makes of a reset or of a proxy's answer does not.
+fn outcome(method: Method, came: &Came<'_>) -> Outcome {
+    match came {
+        Came::Answer(message) => match answer(method, message) {
+            (revision, Some(answer)) => Outcome::Ok { revision, answer },
+            (_, None) => Outcome::Unknown,
+        },
+        Came::End(End::Status(code, message)) => Outcome::of_status(*code, message),
+        Came::End(End::NotTaken(_)) => Outcome::Refused(Refusal::Code(UNAVAILABLE)),
+        Came::End(End::Ok | End::NoStatus(..) | End::Broken(_)) | Came::Nothing => Outcome::Unknown,
+    }
+}
+
 /// The header's revision and the rest; `None` when the message cannot be read.
 fn answer(method: Method, message: &[u8]) -> (i64, Option<Answer>) {
     let mut fields = Fields::of(message);
@@ -418,4 +424,34 @@ fn kv(message: &[u8]) -> Kv {
         }
     }
     kv
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: only the server's own word makes an operation certainly without effect.
+    #[test]
+    fn certain_outcomes() {
+        let check = |came: Came<'_>, expected: Outcome| {
+            assert_eq!(outcome(Method::Put, &came), expected);
+        };
+        for code in [7, 8, 12, 16] {
+            let text = || "no".to_owned();
+            let refused = Outcome::Refused(Refusal::Code(code));
+            check(Came::End(&End::Status(code, text())), refused);
+            check(Came::End(&End::NoStatus(code, text())), Outcome::Unknown);
+        }
+        let not_taken = Outcome::Refused(Refusal::Code(UNAVAILABLE));
+        check(Came::End(&End::NotTaken("farewell".into())), not_taken);
+        check(Came::End(&End::Broken("gone".into())), Outcome::Unknown);
+        check(Came::Nothing, Outcome::Unknown);
+        // A put's answer with revision 5 in its header.
+        let answered = Outcome::Ok {
+            revision: 5,
+            answer: Answer::Put(PutAnswer::default()),
+        };
+        check(Came::Answer(&[0x0a, 2, 0x18, 5]), answered);
+        check(Came::Answer(&[0x0a, 9]), Outcome::Unknown);
+    }
 }

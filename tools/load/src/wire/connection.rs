@@ -112,8 +112,11 @@ pub enum Event<'a> {
 pub enum End {
     /// With gRPC's OK.
     Ok,
-    /// With another gRPC status, from the server or from what its connection did to the call.
+    /// With another gRPC status, which the server itself gave.
     Status(u32, String),
+    /// Without a gRPC status: the call was reset, or what came is no answer of gRPC. The code is what gRPC's clients
+    /// make of that. The call may or may not have taken effect.
+    NoStatus(u32, String),
     /// The server said before any processing that it does not take the call: it has no effect.
     NotTaken(String),
     /// The connection ended first: the call may or may not have taken effect.
@@ -450,7 +453,7 @@ impl Connection {
             );
             self.end(frame.stream, end, sink);
         } else if frame.has(flag::END_STREAM) {
-            let end = End::Status(code::INTERNAL, "the answer ended without a status".into());
+            let end = End::NoStatus(code::INTERNAL, "the answer ended without a status".into());
             self.end(frame.stream, end, sink);
         }
         Ok(())
@@ -486,7 +489,7 @@ impl Connection {
                 .take()
                 .or_else(|| refused_by_http(&head))
                 .unwrap_or_else(|| {
-                    End::Status(code::UNKNOWN, "the answer ended without a status".into())
+                    End::NoStatus(code::UNKNOWN, "the answer ended without a status".into())
                 }),
         };
         self.end(id, end, sink);
@@ -644,11 +647,11 @@ fn messages(token: u64, content: &mut &[u8], sink: &mut impl FnMut(Event<'_>)) -
         let size = u32::from_be_bytes(*size) as usize;
         if *compressed != 0 {
             let why = "a compressed message, which was not asked for";
-            return Err(End::Status(code::INTERNAL, why.into()));
+            return Err(End::NoStatus(code::INTERNAL, why.into()));
         }
         if size > MESSAGE_BYTES_MAX {
             let why = format!("a message of {size} bytes");
-            return Err(End::Status(code::RESOURCE_EXHAUSTED, why));
+            return Err(End::NoStatus(code::RESOURCE_EXHAUSTED, why));
         }
         let Some((message, rest)) = rest.split_at_checked(size) else {
             break;
@@ -678,7 +681,7 @@ fn refused_by_http(head: &Head) -> Option<End> {
         429 | 502..=504 => code::UNAVAILABLE,
         _ => code::UNKNOWN,
     };
-    Some(End::Status(code, format!("HTTP status {status}")))
+    Some(End::NoStatus(code, format!("HTTP status {status}")))
 }
 
 /// What a reset of a stream means to a gRPC client.
@@ -686,10 +689,10 @@ fn reset(code: u32) -> End {
     let text = format!("the server reset the stream with HTTP/2 error {code}");
     match code {
         reason::REFUSED_STREAM => End::NotTaken(text),
-        reason::CANCEL => End::Status(code::CANCELLED, text),
-        reason::ENHANCE_YOUR_CALM => End::Status(code::RESOURCE_EXHAUSTED, text),
-        reason::INADEQUATE_SECURITY => End::Status(code::PERMISSION_DENIED, text),
-        _ => End::Status(code::INTERNAL, text),
+        reason::CANCEL => End::NoStatus(code::CANCELLED, text),
+        reason::ENHANCE_YOUR_CALM => End::NoStatus(code::RESOURCE_EXHAUSTED, text),
+        reason::INADEQUATE_SECURITY => End::NoStatus(code::PERMISSION_DENIED, text),
+        _ => End::NoStatus(code::INTERNAL, text),
     }
 }
 
