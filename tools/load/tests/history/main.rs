@@ -14,7 +14,7 @@ mod wire;
 use kontiki_harness::server::{etcd_program, kontiki_program};
 use kontiki_load::history::{
     Answer, Base, Checker, Close, Entry, Header, Kv, Outcome, RecordReader, Report, Rule,
-    Unjudgeable, ValueHash, Violation, WatchNotice,
+    Unjudgeable, ValueHash, Violation, WATCH_ALL, WatchEntry, WatchNotice,
 };
 use model::Shape;
 
@@ -86,6 +86,26 @@ fn a_valid_history_gives_no_alarm() {
             );
         }
     }
+}
+
+/// A server that refuses to create a watch breaks nothing; one that ends a watch which is not there does.
+#[test]
+fn a_refused_watch_gives_no_alarm() {
+    let judge = |watch: i64| {
+        let mut entries = model::history(1, shapes()[1]);
+        let notice = WatchNotice::Cancelled {
+            compact_revision: 0,
+        };
+        entries.push(Entry::Watch(WatchEntry {
+            stream: 999,
+            watch,
+            at: 0,
+            notice,
+        }));
+        check(&entries).violations.first().map(|each| each.rule)
+    };
+    assert_eq!(judge(WATCH_ALL), None);
+    assert_eq!(judge(0), Some(Rule::WatchUnasked));
 }
 
 /// Plants every kind into the history at several places, and says where one was not told as expected.
