@@ -139,6 +139,8 @@ pub struct Fault(pub String);
 #[derive(Debug)]
 struct Stream {
     token: u64,
+    /// A watch: it lasts as long as the connection, and nobody waits for its end.
+    lasting: bool,
     send_window: i64,
     /// What the windows did not let go yet, framed for gRPC.
     unsent: Vec<u8>,
@@ -174,7 +176,7 @@ pub struct Connection {
     peer_payload_bytes_max: usize,
     peer_streams_max: usize,
     ready: bool,
-    /// The server takes no further calls, for this reason.
+    /// It takes no further calls, for this reason.
     going: Option<String>,
 }
 
@@ -235,7 +237,6 @@ impl Connection {
         self.going.is_none()
             && self.streams.len() < self.peer_streams_max
             && self.out.len() < UNSENT_BYTES_MAX
-            && self.next_stream <= STREAM_MAX
     }
 
     /// Starts a call with its first message, of which `last` says that it is the only one.
@@ -256,6 +257,7 @@ impl Connection {
         self.out[head + 2] = block_bytes as u8;
         let mut stream = Stream {
             token,
+            lasting: method == Method::Watch,
             send_window: self.peer_window,
             unsent: Vec::new(),
             last,
@@ -280,12 +282,40 @@ impl Connection {
             self.blocked.push_back(id);
             self.send_blocked();
         }
+        if self.next_stream > STREAM_MAX {
+            self.retire("all streams of the connection are used up".into());
+        }
         Started::On(id)
     }
 
-    /// Sends a further message on a call that was not started with its last one. Does nothing on a call that is over.
+    /// Starts nothing more. Streams of questions are told that no further one comes, so that they end with their
+    /// last answer; watches go on until they are all that is left.
+    fn retire(&mut self, why: String) {
+        let mut asking: Vec<u32> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| !stream.last && !stream.lasting)
+            .map(|(id, _)| *id)
+            .collect();
+        asking.sort_unstable();
+        for id in asking {
+            let Some(stream) = self.streams.get_mut(&id) else {
+                continue;
+            };
+            // What is unsent takes the end with it.
+            stream.last = true;
+            if stream.unsent.is_empty() {
+                frame::put_header(&mut self.out, 0, kind::DATA, flag::END_STREAM, id);
+            }
+        }
+        self.going = Some(why);
+    }
+
+    /// Sends a further message on a call that was not started with its last one. Does nothing on a call that is over, or after
+    /// the connection has stopped to take calls.
     pub fn send(&mut self, id: u32, message: &[u8]) {
-        let Some(stream) = self.streams.get_mut(&id) else {
+        let open = self.streams.get_mut(&id).filter(|stream| !stream.last);
+        let Some(stream) = open else {
             return;
         };
         if stream.unsent.is_empty() {
@@ -314,7 +344,8 @@ impl Connection {
     /// Takes what arrived.
     ///
     /// # Errors
-    /// When the server breaks the protocol, or has said farewell and no call is left.
+    /// When the server breaks the protocol, or when the connection takes no further calls and none is left that
+    /// anybody waits for: watches must find a new connection.
     pub fn receive(&mut self, bytes: &[u8], sink: &mut impl FnMut(Event<'_>)) -> Result<(), Fault> {
         if self.partial.is_empty() {
             let taken = self.frames(bytes, sink)?;
@@ -330,7 +361,9 @@ impl Connection {
             return Err(Fault("the server reads less than it asks for".into()));
         }
         match &self.going {
-            Some(why) if self.streams.is_empty() => Err(Fault(why.clone())),
+            Some(why) if self.streams.values().all(|stream| stream.lasting) => {
+                Err(Fault(why.clone()))
+            }
             _ => Ok(()),
         }
     }
@@ -568,7 +601,7 @@ impl Connection {
         if code != reason::NO_ERROR {
             return Err(Fault(why));
         }
-        self.going = Some(why);
+        self.retire(why);
         Ok(())
     }
 
@@ -725,4 +758,33 @@ fn percent_decoded(text: &str) -> String {
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a connection whose streams are used up ends with its last call, although a watch is open, so that a new
+    /// one takes its place.
+    #[test]
+    fn used_up() {
+        let mut connection = Connection::new(&CallOptions {
+            scheme: "http",
+            authority: "127.0.0.1:2379".into(),
+            timeout: None,
+        });
+        let mut settings = Vec::new();
+        frame::put_settings(&mut settings, &[]);
+        assert_eq!(connection.receive(&settings, &mut |_| {}), Ok(()));
+        connection.start(Method::Watch, b"", false, 1);
+        connection.next_stream = STREAM_MAX;
+        let last = Started::On(STREAM_MAX);
+        assert_eq!(connection.start(Method::Put, b"", true, 2), last);
+        let later = Started::Later;
+        assert_eq!(connection.start(Method::Put, b"", true, 3), later);
+        assert_eq!(connection.receive(&[], &mut |_| {}), Ok(()));
+        let mut end = Vec::new();
+        frame::put_number(&mut end, kind::RST_STREAM, STREAM_MAX, reason::CANCEL);
+        assert!(connection.receive(&end, &mut |_| {}).is_err());
+    }
 }

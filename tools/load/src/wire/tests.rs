@@ -124,6 +124,38 @@ fn limits_and_farewell() {
     assert!(result.is_err(), "the last call has ended");
 }
 
+/// Goal: after a farewell calls and renewals end with their answers, and an open watch does not hold the connection.
+#[test]
+fn farewell_with_open_streams() {
+    let mut connection = ready(&[]);
+    let open = |connection: &mut Connection, method, last, token| {
+        let Started::On(stream) = connection.start(method, b"", last, token) else {
+            panic!("nothing limits it");
+        };
+        stream
+    };
+    let watch = open(&mut connection, Method::Watch, false, 1);
+    let renewals = open(&mut connection, Method::LeaseKeepAlive, false, 2);
+    let put = open(&mut connection, Method::Put, true, 3);
+    sent(&mut connection);
+    let mut farewell = Vec::new();
+    frame::put_header(&mut farewell, 8, kind::GOAWAY, 0, 0);
+    farewell.extend_from_slice(&[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+    // A server may say it twice: a warning, then the last stream.
+    assert_eq!(received(&mut connection, &farewell.repeat(2)).1, Ok(()));
+    let half = [(kind::DATA, renewals, 0, flag::END_STREAM)];
+    assert_eq!(sent(&mut connection), half);
+    connection.send(renewals, b"too late");
+    assert!(connection.out().is_empty());
+    assert_eq!(received(&mut connection, &answer(put, b"")).1, Ok(()));
+    let (seen, result) = received(&mut connection, &answer(renewals, b""));
+    assert_eq!(seen, ["Message(2, [])", "Ended(2, Ok)"]);
+    assert!(result.is_err(), "only stream {watch} is left");
+    let mut ended = Vec::new();
+    connection.fail("over", &mut |event| ended.push(format!("{event:?}")));
+    assert_eq!(ended, ["Ended(1, Broken(\"over\"))"]);
+}
+
 /// Goal: only a status in the server's trailers is the server's; what this side makes of anything else is told apart.
 #[test]
 fn whose_status() {
