@@ -417,7 +417,8 @@ pub struct WatchEntry {
     pub notice: WatchNotice,
 }
 
-/// The state before the first operation, or a part of it.
+/// The state before the first operation of a record, or a part of it. Of several records judged together the lowest
+/// one is the base of all, and the others must fit what was written since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Base {
     /// The store's revision then.
