@@ -392,7 +392,7 @@ pub enum WatchNotice {
         /// The revision of the header.
         revision: i64,
     },
-    /// The server ended it.
+    /// The server ended it; with the id [`WATCH_ALL`] it refused to create one.
     Cancelled {
         /// Where history begins, if that is why, else zero.
         compact_revision: i64,
@@ -401,7 +401,7 @@ pub enum WatchNotice {
     Ended,
 }
 
-/// The watch id of a progress notice to all watches of a stream.
+/// The id that no watch has: that of a progress notice to all watches of a stream, and of a refusal to create one.
 pub const WATCH_ALL: i64 = -1;
 
 /// One thing that came on a stream of watches. Those of one stream are recorded in the order they came.
@@ -417,7 +417,8 @@ pub struct WatchEntry {
     pub notice: WatchNotice,
 }
 
-/// The state before the first operation, or a part of it.
+/// The state before the first operation of a record, or a part of it. Of several records judged together the lowest
+/// one is the base of all, and the others must fit what was written since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Base {
     /// The store's revision then.

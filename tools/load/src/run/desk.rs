@@ -87,6 +87,8 @@ struct WatchStream {
     /// In the order in which they were asked for, the place of each one's keys in the [`Echo`].
     keys: Vec<usize>,
     created: usize,
+    /// Watchers that were created or refused.
+    answered: usize,
     wanted: usize,
     /// It ended; its watchers are to be made again.
     lost: bool,
@@ -226,6 +228,7 @@ impl Desk {
             puts_seen: Vec::new(),
             keys: Vec::new(),
             created: 0,
+            answered: 0,
             wanted,
             lost: false,
             asked: Vec::new(),
@@ -321,7 +324,7 @@ impl Desk {
                 let watch = &mut self.watches[place];
                 (watch.wanted, watch.lost) = (0, true);
                 if let Some(scribe) = &mut self.scribe {
-                    scribe.watch_ended(place, watch.created, now_ns);
+                    scribe.watch_ended(place, now_ns);
                 }
                 let (code, text) = failure(&end);
                 self.tally.failed(Kind::Event, &code, &text);
@@ -421,11 +424,8 @@ impl Desk {
         let Some(scribe) = &mut self.scribe else {
             return;
         };
-        for (stream, watch) in self.watches.iter().enumerate() {
-            // Those that ended before have said so.
-            if watch.wanted > 0 {
-                scribe.watch_ended(stream, watch.created, now_ns);
-            }
+        for stream in 0..self.watches.len() {
+            scribe.watch_ended(stream, now_ns);
         }
     }
 
@@ -507,10 +507,11 @@ impl Desk {
         let stream = (token & !WATCH_TOKEN) as usize;
         let watch = &mut self.watches[stream];
         if let Some(scribe) = &mut self.scribe {
-            // Servers create the watchers of a stream in the order in which they were asked for.
-            let asked = watch.asked.get(watch.created).map(Vec::as_slice);
+            // Servers create or refuse the watchers of a stream in the order in which they were asked for.
+            let asked = watch.asked.get(watch.answered).map(Vec::as_slice);
             scribe.watch_message(stream, asked, message, now_ns);
         }
+        watch.answered += usize::from(created);
         if let Some(reason) = cancelled {
             let why = String::from_utf8_lossy(reason).into_owned();
             self.tally.failed(Kind::Event, "watch cancelled", &why);
@@ -579,7 +580,7 @@ impl Desk {
 fn failure(end: &End) -> (String, String) {
     match end {
         End::Ok => ("OK".into(), String::new()),
-        End::Status(code, text) => (code_name(*code), text.clone()),
+        End::Status(code, text) | End::NoStatus(code, text) => (code_name(*code), text.clone()),
         End::NotTaken(text) => (NOT_TAKEN.into(), text.clone()),
         End::Broken(text) => (BROKEN.into(), text.clone()),
     }

@@ -2,6 +2,7 @@
 //!
 //! Reading them back keeps the load itself free of it: a run that is not recorded pays nothing.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -62,6 +63,8 @@ pub(super) struct Scribe {
     recorder: Recorder<File>,
     /// The first client of this thread; its connections follow.
     first_client: u32,
+    /// Watchers that were created and have not ended: number of the stream, and id.
+    living: BTreeSet<(usize, i64)>,
 }
 
 impl std::fmt::Debug for Scribe {
@@ -85,6 +88,7 @@ impl Scribe {
         Scribe {
             recorder,
             first_client,
+            living: BTreeSet::new(),
         }
     }
 
@@ -101,15 +105,7 @@ impl Scribe {
         let Some(request) = self::request(method, request) else {
             return;
         };
-        let outcome = match came {
-            Came::Answer(message) => match answer(method, message) {
-                (revision, Some(answer)) => Outcome::Ok { revision, answer },
-                (_, None) => Outcome::Unknown,
-            },
-            Came::End(End::Status(code, message)) => Outcome::of_status(*code, message),
-            Came::End(End::NotTaken(_)) => Outcome::Refused(Refusal::Code(UNAVAILABLE)),
-            Came::End(End::Ok | End::Broken(_)) | Came::Nothing => Outcome::Unknown,
-        };
+        let outcome = outcome(method, came);
         self.recorder.operation(&Operation {
             client: self.first_client + link as u32,
             invoked: times.0,
@@ -122,7 +118,7 @@ impl Scribe {
 
 impl Scribe {
     /// A message of watch stream number `stream` of this thread. `asked` is the request of the watcher that the
-    /// message creates, if it creates one.
+    /// message creates, if it creates one. A refusal to create one has no living watcher's id.
     pub(super) fn watch_message(
         &mut self,
         stream: usize,
@@ -135,10 +131,12 @@ impl Scribe {
         };
         let revision = answer.revision;
         let notice = if answer.cancelled.is_some() {
+            self.living.remove(&(stream, answer.watcher));
             WatchNotice::Cancelled {
                 compact_revision: number(message, 5),
             }
         } else if answer.created {
+            self.living.insert((stream, answer.watcher));
             WatchNotice::Created {
                 revision,
                 request: watch_request(asked.unwrap_or_default()),
@@ -155,10 +153,13 @@ impl Scribe {
         self.watch(stream, answer.watcher, at, notice);
     }
 
-    /// The watchers of a stream are gone, at our wish or not.
-    pub(super) fn watch_ended(&mut self, stream: usize, watchers: usize, at: u64) {
-        for watcher in 0..watchers {
-            self.watch(stream, watcher as i64, at, WatchNotice::Ended);
+    /// The watchers that are left on a stream are gone, at our wish or not.
+    pub(super) fn watch_ended(&mut self, stream: usize, at: u64) {
+        let left = (stream, i64::MIN)..=(stream, i64::MAX);
+        let left: Vec<_> = self.living.range(left).copied().collect();
+        for watcher in left {
+            self.living.remove(&watcher);
+            self.watch(stream, watcher.1, at, WatchNotice::Ended);
         }
     }
 
@@ -326,6 +327,20 @@ fn txn_op(message: &[u8]) -> Option<TxnOp> {
     }
 }
 
+/// What is certain of an operation. Only the server's own status, or that it did not take the call, say that there was
+/// no effect; what this side makes of a reset or of a proxy's answer does not.
+fn outcome(method: Method, came: &Came<'_>) -> Outcome {
+    match came {
+        Came::Answer(message) => match answer(method, message) {
+            (revision, Some(answer)) => Outcome::Ok { revision, answer },
+            (_, None) => Outcome::Unknown,
+        },
+        Came::End(End::Status(code, message)) => Outcome::of_status(*code, message),
+        Came::End(End::NotTaken(_)) => Outcome::Refused(Refusal::Code(UNAVAILABLE)),
+        Came::End(End::Ok | End::NoStatus(..) | End::Broken(_)) | Came::Nothing => Outcome::Unknown,
+    }
+}
+
 /// The header's revision and the rest; `None` when the message cannot be read.
 fn answer(method: Method, message: &[u8]) -> (i64, Option<Answer>) {
     let mut fields = Fields::of(message);
@@ -418,4 +433,100 @@ fn kv(message: &[u8]) -> Kv {
         }
     }
     kv
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Seek as _;
+
+    use crate::history::{Checker, RecordReader};
+
+    use super::*;
+
+    /// A message of a watch stream: watcher, created, cancelled, header's revision; all below 128.
+    fn notice(watcher: i64, created: u8, cancelled: u8, revision: u8) -> Vec<u8> {
+        let mut message = vec![0x0a, 2, 0x18, revision, 0x10];
+        let mut rest = watcher.cast_unsigned();
+        while rest >= 0x80 {
+            message.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        message.push(rest as u8);
+        message.extend_from_slice(&[0x18, created, 0x20, cancelled]);
+        message
+    }
+
+    /// Goal: a watcher that the server cancelled or refused is not said to end again, so that nothing is wrong with it.
+    #[test]
+    fn only_living_watchers_end() {
+        let file = tempfile::tempfile().expect("a file");
+        let header = Header {
+            clock: [1; 16],
+            exclusive: true,
+        };
+        let writer = RecordWriter::new(file, &header).expect("the header");
+        let mut scribe = Scribe::new(writer.recorder(), 3);
+        let base = Base {
+            revision: 1,
+            kvs: Vec::new(),
+        };
+        scribe.recorder.entry(&Entry::Base(base));
+        for watcher in 0..3 {
+            scribe.watch_message(0, Some(&[]), &notice(watcher, 1, 0, 1), 10);
+        }
+        scribe.watch_message(1, Some(&[]), &notice(0, 1, 0, 1), 11);
+        // Refused, and cancelled.
+        scribe.watch_message(0, Some(&[]), &notice(-1, 1, 1, 1), 12);
+        scribe.watch_message(0, None, &notice(1, 0, 1, 1), 13);
+        scribe.watch_ended(0, 14);
+        scribe.watch_ended(0, 15);
+        scribe.watch_ended(1, 16);
+        drop(scribe);
+        let mut file = writer.finish().expect("the end");
+        file.rewind().expect("a file");
+        let mut reader = RecordReader::new(file).expect("a record");
+        let mut checker = Checker::new();
+        let source = checker.source(&reader.header());
+        let mut ended = Vec::new();
+        while let Some(entry) = reader.read().expect("an entry") {
+            if let Entry::Watch(WatchEntry {
+                stream,
+                watch,
+                at,
+                notice: WatchNotice::Ended,
+            }) = &entry
+            {
+                ended.push((*stream & 0xffff, *watch, *at));
+            }
+            checker.add(source, entry);
+        }
+        assert_eq!(ended, [(0, 0, 14), (0, 2, 14), (1, 0, 16)]);
+        let report = checker.check().expect("a base");
+        assert!(report.is_clean(), "{}", report.violations[0]);
+    }
+
+    /// Goal: only the server's own word makes an operation certainly without effect.
+    #[test]
+    fn certain_outcomes() {
+        let check = |came: Came<'_>, expected: Outcome| {
+            assert_eq!(outcome(Method::Put, &came), expected);
+        };
+        for code in [7, 8, 12, 16] {
+            let text = || "no".to_owned();
+            let refused = Outcome::Refused(Refusal::Code(code));
+            check(Came::End(&End::Status(code, text())), refused);
+            check(Came::End(&End::NoStatus(code, text())), Outcome::Unknown);
+        }
+        let not_taken = Outcome::Refused(Refusal::Code(UNAVAILABLE));
+        check(Came::End(&End::NotTaken("farewell".into())), not_taken);
+        check(Came::End(&End::Broken("gone".into())), Outcome::Unknown);
+        check(Came::Nothing, Outcome::Unknown);
+        // A put's answer with revision 5 in its header.
+        let answered = Outcome::Ok {
+            revision: 5,
+            answer: Answer::Put(PutAnswer::default()),
+        };
+        check(Came::Answer(&[0x0a, 2, 0x18, 5]), answered);
+        check(Came::Answer(&[0x0a, 9]), Outcome::Unknown);
+    }
 }

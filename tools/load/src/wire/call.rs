@@ -94,7 +94,7 @@ pub fn call(
                 code,
                 message,
             }),
-            Some(End::NotTaken(why) | End::Broken(why)) => Err(failed(why)),
+            Some(End::NoStatus(_, why) | End::NotTaken(why) | End::Broken(why)) => Err(failed(why)),
         };
     }
 }

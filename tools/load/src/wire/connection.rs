@@ -112,8 +112,11 @@ pub enum Event<'a> {
 pub enum End {
     /// With gRPC's OK.
     Ok,
-    /// With another gRPC status, from the server or from what its connection did to the call.
+    /// With another gRPC status, which the server itself gave.
     Status(u32, String),
+    /// Without a gRPC status: the call was reset, or what came is no answer of gRPC. The code is what gRPC's clients
+    /// make of that. The call may or may not have taken effect.
+    NoStatus(u32, String),
     /// The server said before any processing that it does not take the call: it has no effect.
     NotTaken(String),
     /// The connection ended first: the call may or may not have taken effect.
@@ -136,6 +139,8 @@ pub struct Fault(pub String);
 #[derive(Debug)]
 struct Stream {
     token: u64,
+    /// A watch: it lasts as long as the connection, and nobody waits for its end.
+    lasting: bool,
     send_window: i64,
     /// What the windows did not let go yet, framed for gRPC.
     unsent: Vec<u8>,
@@ -171,7 +176,7 @@ pub struct Connection {
     peer_payload_bytes_max: usize,
     peer_streams_max: usize,
     ready: bool,
-    /// The server takes no further calls, for this reason.
+    /// It takes no further calls, for this reason.
     going: Option<String>,
 }
 
@@ -232,7 +237,6 @@ impl Connection {
         self.going.is_none()
             && self.streams.len() < self.peer_streams_max
             && self.out.len() < UNSENT_BYTES_MAX
-            && self.next_stream <= STREAM_MAX
     }
 
     /// Starts a call with its first message, of which `last` says that it is the only one.
@@ -253,6 +257,7 @@ impl Connection {
         self.out[head + 2] = block_bytes as u8;
         let mut stream = Stream {
             token,
+            lasting: method == Method::Watch,
             send_window: self.peer_window,
             unsent: Vec::new(),
             last,
@@ -277,12 +282,40 @@ impl Connection {
             self.blocked.push_back(id);
             self.send_blocked();
         }
+        if self.next_stream > STREAM_MAX {
+            self.retire("all streams of the connection are used up".into());
+        }
         Started::On(id)
     }
 
-    /// Sends a further message on a call that was not started with its last one. Does nothing on a call that is over.
+    /// Starts nothing more. Streams of questions are told that no further one comes, so that they end with their
+    /// last answer; watches go on until they are all that is left.
+    fn retire(&mut self, why: String) {
+        let mut asking: Vec<u32> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| !stream.last && !stream.lasting)
+            .map(|(id, _)| *id)
+            .collect();
+        asking.sort_unstable();
+        for id in asking {
+            let Some(stream) = self.streams.get_mut(&id) else {
+                continue;
+            };
+            // What is unsent takes the end with it.
+            stream.last = true;
+            if stream.unsent.is_empty() {
+                frame::put_header(&mut self.out, 0, kind::DATA, flag::END_STREAM, id);
+            }
+        }
+        self.going = Some(why);
+    }
+
+    /// Sends a further message on a call that was not started with its last one. Does nothing on a call that is over, or after
+    /// the connection has stopped to take calls.
     pub fn send(&mut self, id: u32, message: &[u8]) {
-        let Some(stream) = self.streams.get_mut(&id) else {
+        let open = self.streams.get_mut(&id).filter(|stream| !stream.last);
+        let Some(stream) = open else {
             return;
         };
         if stream.unsent.is_empty() {
@@ -311,7 +344,8 @@ impl Connection {
     /// Takes what arrived.
     ///
     /// # Errors
-    /// When the server breaks the protocol, or has said farewell and no call is left.
+    /// When the server breaks the protocol, or when the connection takes no further calls and none is left that
+    /// anybody waits for: watches must find a new connection.
     pub fn receive(&mut self, bytes: &[u8], sink: &mut impl FnMut(Event<'_>)) -> Result<(), Fault> {
         if self.partial.is_empty() {
             let taken = self.frames(bytes, sink)?;
@@ -327,7 +361,9 @@ impl Connection {
             return Err(Fault("the server reads less than it asks for".into()));
         }
         match &self.going {
-            Some(why) if self.streams.is_empty() => Err(Fault(why.clone())),
+            Some(why) if self.streams.values().all(|stream| stream.lasting) => {
+                Err(Fault(why.clone()))
+            }
             _ => Ok(()),
         }
     }
@@ -450,7 +486,7 @@ impl Connection {
             );
             self.end(frame.stream, end, sink);
         } else if frame.has(flag::END_STREAM) {
-            let end = End::Status(code::INTERNAL, "the answer ended without a status".into());
+            let end = End::NoStatus(code::INTERNAL, "the answer ended without a status".into());
             self.end(frame.stream, end, sink);
         }
         Ok(())
@@ -486,7 +522,7 @@ impl Connection {
                 .take()
                 .or_else(|| refused_by_http(&head))
                 .unwrap_or_else(|| {
-                    End::Status(code::UNKNOWN, "the answer ended without a status".into())
+                    End::NoStatus(code::UNKNOWN, "the answer ended without a status".into())
                 }),
         };
         self.end(id, end, sink);
@@ -565,7 +601,7 @@ impl Connection {
         if code != reason::NO_ERROR {
             return Err(Fault(why));
         }
-        self.going = Some(why);
+        self.retire(why);
         Ok(())
     }
 
@@ -644,11 +680,11 @@ fn messages(token: u64, content: &mut &[u8], sink: &mut impl FnMut(Event<'_>)) -
         let size = u32::from_be_bytes(*size) as usize;
         if *compressed != 0 {
             let why = "a compressed message, which was not asked for";
-            return Err(End::Status(code::INTERNAL, why.into()));
+            return Err(End::NoStatus(code::INTERNAL, why.into()));
         }
         if size > MESSAGE_BYTES_MAX {
             let why = format!("a message of {size} bytes");
-            return Err(End::Status(code::RESOURCE_EXHAUSTED, why));
+            return Err(End::NoStatus(code::RESOURCE_EXHAUSTED, why));
         }
         let Some((message, rest)) = rest.split_at_checked(size) else {
             break;
@@ -678,7 +714,7 @@ fn refused_by_http(head: &Head) -> Option<End> {
         429 | 502..=504 => code::UNAVAILABLE,
         _ => code::UNKNOWN,
     };
-    Some(End::Status(code, format!("HTTP status {status}")))
+    Some(End::NoStatus(code, format!("HTTP status {status}")))
 }
 
 /// What a reset of a stream means to a gRPC client.
@@ -686,10 +722,10 @@ fn reset(code: u32) -> End {
     let text = format!("the server reset the stream with HTTP/2 error {code}");
     match code {
         reason::REFUSED_STREAM => End::NotTaken(text),
-        reason::CANCEL => End::Status(code::CANCELLED, text),
-        reason::ENHANCE_YOUR_CALM => End::Status(code::RESOURCE_EXHAUSTED, text),
-        reason::INADEQUATE_SECURITY => End::Status(code::PERMISSION_DENIED, text),
-        _ => End::Status(code::INTERNAL, text),
+        reason::CANCEL => End::NoStatus(code::CANCELLED, text),
+        reason::ENHANCE_YOUR_CALM => End::NoStatus(code::RESOURCE_EXHAUSTED, text),
+        reason::INADEQUATE_SECURITY => End::NoStatus(code::PERMISSION_DENIED, text),
+        _ => End::NoStatus(code::INTERNAL, text),
     }
 }
 
@@ -722,4 +758,33 @@ fn percent_decoded(text: &str) -> String {
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a connection whose streams are used up ends with its last call, although a watch is open, so that a new
+    /// one takes its place.
+    #[test]
+    fn used_up() {
+        let mut connection = Connection::new(&CallOptions {
+            scheme: "http",
+            authority: "127.0.0.1:2379".into(),
+            timeout: None,
+        });
+        let mut settings = Vec::new();
+        frame::put_settings(&mut settings, &[]);
+        assert_eq!(connection.receive(&settings, &mut |_| {}), Ok(()));
+        connection.start(Method::Watch, b"", false, 1);
+        connection.next_stream = STREAM_MAX;
+        let last = Started::On(STREAM_MAX);
+        assert_eq!(connection.start(Method::Put, b"", true, 2), last);
+        let later = Started::Later;
+        assert_eq!(connection.start(Method::Put, b"", true, 3), later);
+        assert_eq!(connection.receive(&[], &mut |_| {}), Ok(()));
+        let mut end = Vec::new();
+        frame::put_number(&mut end, kind::RST_STREAM, STREAM_MAX, reason::CANCEL);
+        assert!(connection.receive(&end, &mut |_| {}).is_err());
+    }
 }

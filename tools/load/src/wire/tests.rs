@@ -124,6 +124,76 @@ fn limits_and_farewell() {
     assert!(result.is_err(), "the last call has ended");
 }
 
+/// Goal: after a farewell calls and renewals end with their answers, and an open watch does not hold the connection.
+#[test]
+fn farewell_with_open_streams() {
+    let mut connection = ready(&[]);
+    let open = |connection: &mut Connection, method, last, token| {
+        let Started::On(stream) = connection.start(method, b"", last, token) else {
+            panic!("nothing limits it");
+        };
+        stream
+    };
+    let watch = open(&mut connection, Method::Watch, false, 1);
+    let renewals = open(&mut connection, Method::LeaseKeepAlive, false, 2);
+    let put = open(&mut connection, Method::Put, true, 3);
+    sent(&mut connection);
+    let mut farewell = Vec::new();
+    frame::put_header(&mut farewell, 8, kind::GOAWAY, 0, 0);
+    farewell.extend_from_slice(&[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+    // A server may say it twice: a warning, then the last stream.
+    assert_eq!(received(&mut connection, &farewell.repeat(2)).1, Ok(()));
+    let half = [(kind::DATA, renewals, 0, flag::END_STREAM)];
+    assert_eq!(sent(&mut connection), half);
+    connection.send(renewals, b"too late");
+    assert!(connection.out().is_empty());
+    assert_eq!(received(&mut connection, &answer(put, b"")).1, Ok(()));
+    let (seen, result) = received(&mut connection, &answer(renewals, b""));
+    assert_eq!(seen, ["Message(2, [])", "Ended(2, Ok)"]);
+    assert!(result.is_err(), "only stream {watch} is left");
+    let mut ended = Vec::new();
+    connection.fail("over", &mut |event| ended.push(format!("{event:?}")));
+    assert_eq!(ended, ["Ended(1, Broken(\"over\"))"]);
+}
+
+/// Goal: only a status in the server's trailers is the server's; what this side makes of anything else is told apart.
+#[test]
+fn whose_status() {
+    // Literal fields without indexing: the length of the name, the name, the length of the value, the value.
+    let field = |name: &str, value: &str| {
+        let mut field = vec![0, name.len() as u8];
+        field.extend_from_slice(name.as_bytes());
+        field.push(value.len() as u8);
+        field.extend_from_slice(value.as_bytes());
+        field
+    };
+    let check = |frames: &[(u8, u8, Vec<u8>)], expected: &str| {
+        let mut connection = ready(&[]);
+        connection.start(Method::Put, b"", true, 1);
+        let mut bytes = Vec::new();
+        for (kind, flags, payload) in frames {
+            frame::put_header(&mut bytes, payload.len(), *kind, *flags, 1);
+            bytes.extend_from_slice(payload);
+        }
+        let (seen, _) = received(&mut connection, &bytes);
+        assert!(seen[0].starts_with(expected), "{seen:?}");
+    };
+    let (more, last) = (flag::END_HEADERS, flag::END_HEADERS | flag::END_STREAM);
+    let ok = (kind::HEADERS, more, vec![0x88]);
+    let status = |code| (kind::HEADERS, last, field("grpc-status", code));
+    check(&[ok.clone(), status("8")], "Ended(1, Status(8, ");
+    for (http, code) in [("401", 16), ("403", 7), ("404", 12), ("503", 14)] {
+        let head = (kind::HEADERS, last, field(":status", http));
+        check(&[head], &format!("Ended(1, NoStatus({code}, "));
+    }
+    let silent = (kind::HEADERS, last, field("x", "y"));
+    check(&[ok.clone(), silent], "Ended(1, NoStatus(2, ");
+    let oversized = (kind::DATA, 0, vec![0, 0xff, 0xff, 0xff, 0xff]);
+    check(&[ok.clone(), oversized], "Ended(1, NoStatus(8, ");
+    let cut = (kind::DATA, flag::END_STREAM, Vec::new());
+    check(&[ok, cut], "Ended(1, NoStatus(13, ");
+}
+
 /// Goal: each way to end a stream is told apart, and a ping is answered.
 #[test]
 fn ends() {
@@ -136,9 +206,9 @@ fn ends() {
         assert!(seen[0].starts_with(expected), "{seen:?}");
     };
     check(reason::REFUSED_STREAM, "Ended(1, NotTaken(");
-    check(reason::CANCEL, "Ended(1, Status(1, ");
-    check(reason::ENHANCE_YOUR_CALM, "Ended(1, Status(8, ");
-    check(2, "Ended(1, Status(13, ");
+    check(reason::CANCEL, "Ended(1, NoStatus(1, ");
+    check(reason::ENHANCE_YOUR_CALM, "Ended(1, NoStatus(8, ");
+    check(2, "Ended(1, NoStatus(13, ");
     let mut connection = ready(&[]);
     let mut ping = Vec::new();
     frame::put_header(&mut ping, 8, kind::PING, 0, 0);

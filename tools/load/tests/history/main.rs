@@ -13,8 +13,9 @@ mod wire;
 
 use kontiki_harness::server::{etcd_program, kontiki_program};
 use kontiki_load::history::{
-    Answer, Base, Checker, Close, Entry, Header, Kv, Outcome, RecordReader, Report, Rule,
-    Unjudgeable, ValueHash, Violation, WatchNotice,
+    Answer, Base, Checker, Close, Entry, Header, Kv, Operation, Outcome, Put, PutAnswer,
+    RecordReader, Report, Request, Rule, Unjudgeable, ValueHash, Violation, WATCH_ALL, WatchEntry,
+    WatchNotice,
 };
 use model::Shape;
 
@@ -86,6 +87,26 @@ fn a_valid_history_gives_no_alarm() {
             );
         }
     }
+}
+
+/// A server that refuses to create a watch breaks nothing; one that ends a watch which is not there does.
+#[test]
+fn a_refused_watch_gives_no_alarm() {
+    let judge = |watch: i64| {
+        let mut entries = model::history(1, shapes()[1]);
+        let notice = WatchNotice::Cancelled {
+            compact_revision: 0,
+        };
+        entries.push(Entry::Watch(WatchEntry {
+            stream: 999,
+            watch,
+            at: 0,
+            notice,
+        }));
+        check(&entries).violations.first().map(|each| each.rule)
+    };
+    assert_eq!(judge(WATCH_ALL), None);
+    assert_eq!(judge(0), Some(Rule::WatchUnasked));
 }
 
 /// Plants every kind into the history at several places, and says where one was not told as expected.
@@ -329,22 +350,73 @@ fn an_open_record_gives_no_alarm() {
     }
 }
 
-/// Records without a base, or with two, are not judged.
+/// Records without a base are not judged.
 #[test]
-fn a_history_needs_one_base() {
-    let judge = |revisions: &[i64]| {
-        let mut checker = Checker::new();
-        for revision in revisions {
-            let source = checker.source(&HEADER);
-            let base = Base {
-                revision: *revision,
-                kvs: vec![],
+fn a_history_needs_a_base() {
+    let mut checker = Checker::new();
+    checker.source(&HEADER);
+    assert_eq!(
+        checker.check().map(|report| report.is_clean()),
+        Err(Unjudgeable::NoBase)
+    );
+}
+
+/// Of records that begin one after the other the lowest base counts, in any order of the files; the state that another
+/// began with must be what was written until then.
+#[test]
+fn records_may_begin_one_after_the_other() {
+    let judge = |revision: i64, value: u64, swapped: bool| {
+        let put = |number: i64| {
+            let put = Put {
+                key: "a".into(),
+                value: ValueHash(number.cast_unsigned()),
+                lease: 0,
+                prev_kv: false,
             };
-            checker.add(source, Entry::Base(base));
+            let times = number.cast_unsigned() * 10;
+            Entry::Operation(Operation {
+                client: 1,
+                invoked: times,
+                returned: times + 5,
+                request: Request::Put(put),
+                outcome: Outcome::Ok {
+                    revision: number,
+                    answer: Answer::Put(PutAnswer::default()),
+                },
+            })
+        };
+        let base = |revision: i64, kvs: Vec<Kv>| Entry::Base(Base { revision, kvs });
+        let kv = Kv {
+            key: "a".into(),
+            create_revision: 4,
+            mod_revision: revision,
+            version: revision - 3,
+            value: Some(ValueHash(value)),
+            lease: 0,
+        };
+        let mut records = [
+            vec![base(3, vec![]), put(4), put(5), put(6)],
+            vec![base(revision, vec![kv]), put(7)],
+        ];
+        if swapped {
+            records.reverse();
         }
-        checker.check().map(|report| report.is_clean())
+        let mut checker = Checker::new();
+        for (number, record) in (0..).zip(records) {
+            let source = checker.source(&Header {
+                clock: [number; 16],
+                ..HEADER
+            });
+            for entry in record {
+                checker.add(source, entry);
+            }
+        }
+        let report = checker.check().expect("there is a base");
+        report.violations.first().map(|each| each.rule)
     };
-    assert_eq!(judge(&[]), Err(Unjudgeable::NoBase));
-    assert_eq!(judge(&[3, 4]), Err(Unjudgeable::TwoBases(3, 4)));
-    assert_eq!(judge(&[3, 3]), Ok(true));
+    for swapped in [false, true] {
+        assert_eq!(judge(5, 5, swapped), None);
+        assert_eq!(judge(6, 6, swapped), None);
+        assert_eq!(judge(5, 99, swapped), Some(Rule::WrongRange));
+    }
 }

@@ -197,7 +197,12 @@ impl Store {
                 (self.end_lease(*id), Answer::LeaseRevoke)
             }
             Request::LeaseKeepAlive(id) => {
-                let ttl = i64::from(self.leases.contains_key(id));
+                // Whatever was granted, a renewal is for one second more.
+                let renewed = self.leases.get_mut(id);
+                let ttl = i64::from(renewed.is_some());
+                if let Some(end) = renewed {
+                    *end = (*end).max(now + 1_000_000_000);
+                }
                 (false, Answer::LeaseKeepAlive(ttl))
             }
         };
@@ -450,6 +455,7 @@ fn request(store: &Store, shape: Shape, rng: &mut Rng) -> Request {
             ttl: rng.i64(1..3),
         },
         15 if shape.leases => match store.leases.keys().next() {
+            Some(id) if rng.bool() => Request::LeaseKeepAlive(*id),
             Some(id) => Request::LeaseRevoke(*id),
             None => Request::LeaseKeepAlive(7),
         },

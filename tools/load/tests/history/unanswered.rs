@@ -164,3 +164,30 @@ fn a_lease_ends_at_its_time() {
     ));
     check(revoked, &[]);
 }
+
+/// A renewed lease does not take its keys along before the time of its renewal is over.
+#[test]
+fn a_renewed_lease_ends_later() {
+    let judge = |gone: u64, answered: i64, expected: &[Rule]| {
+        let renewal = operation(
+            4 * SECOND,
+            4 * SECOND + 1,
+            Request::LeaseKeepAlive(7),
+            ok(2, Answer::LeaseKeepAlive(answered)),
+        );
+        let entries = vec![
+            grant((10, 20), 5),
+            put((30, 40), "a", 7, put_at(2)),
+            renewal,
+            read((gone, gone + 10), 3, &[]),
+            // The moment is judged at the next invocation.
+            put((20 * SECOND, 20 * SECOND + 1), "b", 0, put_at(4)),
+        ];
+        check(entries, expected);
+    };
+    judge(10 * SECOND, 5, &[]);
+    judge(6 * SECOND, 5, &[Rule::MissingWriter]);
+    // Answered as gone, or for a shorter time: the grant counts.
+    judge(6 * SECOND, 0, &[]);
+    judge(6 * SECOND, 1, &[]);
+}

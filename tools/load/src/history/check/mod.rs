@@ -14,9 +14,12 @@ mod store;
 mod unknown;
 mod watch;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::operation::{Base, Entry, Kv, Operation, Outcome, Request, WatchEntry, WatchNotice};
+use super::operation::{
+    Answer, Base, Entry, Interval, Kv, Nanos, Operation, Outcome, Range, RangeAnswer, Request,
+    WatchEntry, WatchNotice,
+};
 use super::record::{Close, Header};
 use arena::{Arena, Class};
 use gaps::Gaps;
@@ -30,9 +33,6 @@ pub enum Unjudgeable {
     /// No record says what the store held before.
     #[error("no record holds the state before the first operation")]
     NoBase,
-    /// Records begin at different revisions.
-    #[error("the records begin at two revisions, {0} and {1}")]
-    TwoBases(i64, i64),
 }
 
 /// One record among those judged together.
@@ -44,9 +44,8 @@ pub struct SourceId(u16);
 pub struct Checker {
     arena: Arena,
     keys: KeyCollector,
-    base: Option<i64>,
-    two_bases: Option<Unjudgeable>,
-    base_kvs: Vec<Kv>,
+    /// The states that records begin with, by source and revision.
+    bases: BTreeMap<(u16, i64), Vec<Kv>>,
     watch: Vec<(u16, WatchEntry)>,
     leases: BTreeSet<i64>,
     newest: i64,
@@ -126,26 +125,62 @@ impl Checker {
     /// With more than 2^32 operations.
     pub fn add(&mut self, source: SourceId, entry: Entry) {
         match entry {
-            Entry::Base(base) => self.add_base(base),
+            Entry::Base(base) => self.add_base(source, base),
             Entry::Operation(operation) => self.add_operation(source, &operation),
             Entry::Watch(watch) => self.add_watch(source, watch),
         }
     }
 
-    fn add_base(&mut self, base: Base) {
-        match self.base {
-            Some(other) if other != base.revision => {
-                self.two_bases = Some(Unjudgeable::TwoBases(other, base.revision));
+    fn add_base(&mut self, source: SourceId, base: Base) {
+        let kvs = self.bases.entry((source.0, base.revision)).or_default();
+        kvs.extend(base.kvs);
+    }
+
+    /// The lowest state is the base of all. Records may begin one after the other: what another found at its
+    /// beginning is a read of that revision, at no known time.
+    fn settle_bases(&mut self) -> Result<(i64, Vec<Kv>), Unjudgeable> {
+        let bases = std::mem::take(&mut self.bases);
+        let lowest = bases.keys().map(|(_, revision)| *revision).min();
+        let lowest = lowest.ok_or(Unjudgeable::NoBase)?;
+        let mut base_kvs = Vec::new();
+        for ((source, revision), mut kvs) in bases {
+            if revision == lowest {
+                for kv in &kvs {
+                    self.keys.add(&kv.key);
+                    if kv.lease != 0 {
+                        self.leases.insert(kv.lease);
+                    }
+                }
+                base_kvs.append(&mut kvs);
+                continue;
             }
-            _ => self.base = Some(base.revision),
+            kvs.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+            let count = kvs.len() as i64;
+            let answer = RangeAnswer {
+                kvs,
+                more: false,
+                count,
+            };
+            let range = Range {
+                interval: Interval::all(),
+                limit: 0,
+                revision: 0,
+                serializable: true,
+                count_only: false,
+            };
+            let read = Operation {
+                client: u32::MAX,
+                invoked: 0,
+                returned: Nanos::MAX,
+                request: Request::Range(range),
+                outcome: Outcome::Ok {
+                    revision,
+                    answer: Answer::Range(answer),
+                },
+            };
+            self.add_operation(SourceId(source), &read);
         }
-        for kv in base.kvs {
-            self.keys.add(&kv.key);
-            if kv.lease != 0 {
-                self.leases.insert(kv.lease);
-            }
-            self.base_kvs.push(kv);
-        }
+        Ok((lowest, base_kvs))
     }
 
     fn see(&mut self, kv: &Kv) {
@@ -209,15 +244,13 @@ impl Checker {
     ///
     /// # Errors
     /// When the records do not say where they begin.
-    pub fn check(self) -> Result<Report, Unjudgeable> {
-        if let Some(two_bases) = self.two_bases {
-            return Err(two_bases);
-        }
+    pub fn check(mut self) -> Result<Report, Unjudgeable> {
+        let (base, base_kvs) = self.settle_bases()?;
         let mut history = History {
-            base: self.base.ok_or(Unjudgeable::NoBase)?,
+            base,
             arena: self.arena,
             keys: self.keys.finish(),
-            base_kvs: self.base_kvs,
+            base_kvs,
             watch: self.watch,
             leases: self.leases,
             newest: self.newest,

@@ -64,6 +64,7 @@ impl LeaseEnds {
         // One end for each grant: an id may be granted again.
         let mut granted: BTreeMap<i64, Vec<(u16, Nanos)>> = BTreeMap::new();
         let mut revoked: Vec<(i64, u16, Nanos)> = Vec::new();
+        let mut renewed: Vec<(i64, u16, Nanos)> = Vec::new();
         if !history.leases.is_empty() {
             for id in history.arena.ids() {
                 let head = history.arena.head(id);
@@ -80,17 +81,31 @@ impl LeaseEnds {
                         },
                     )
                     | (Request::LeaseGrant { id, ttl }, Outcome::Unknown) => {
-                        let ttl = u64::try_from(*ttl)
-                            .unwrap_or(0)
-                            .saturating_mul(1_000_000_000);
-                        let end = operation.invoked.saturating_add(ttl - ttl / LEASE_SLACK);
+                        let end = expiry(operation.invoked, *ttl);
                         granted.entry(*id).or_default().push((head.clock, end));
+                    }
+                    (
+                        Request::LeaseKeepAlive(id),
+                        Outcome::Ok {
+                            answer: Answer::LeaseKeepAlive(ttl),
+                            ..
+                        },
+                    ) if *ttl > 0 => {
+                        renewed.push((*id, head.clock, expiry(operation.invoked, *ttl)));
                     }
                     (Request::LeaseRevoke(id), Outcome::Ok { .. } | Outcome::Unknown) => {
                         revoked.push((*id, head.clock, operation.invoked));
                     }
                     _ => {}
                 }
+            }
+        }
+        for (id, clock, at) in renewed {
+            // Of several grants nobody knows which one was renewed; another clock's moment cannot be compared.
+            if let Some([(of, end)]) = granted.get_mut(&id).map(Vec::as_mut_slice)
+                && *of == clock
+            {
+                *end = (*end).max(at);
             }
         }
         for (id, clock, at) in revoked {
@@ -117,6 +132,14 @@ impl LeaseEnds {
         }
         ends
     }
+}
+
+/// When a lease that was granted or renewed after `invoked` may be seen to expire, at the earliest.
+fn expiry(invoked: Nanos, ttl_seconds: i64) -> Nanos {
+    let ttl = u64::try_from(ttl_seconds)
+        .unwrap_or(0)
+        .saturating_mul(1_000_000_000);
+    invoked.saturating_add(ttl - ttl / LEASE_SLACK)
 }
 
 struct Candidate {

@@ -239,6 +239,8 @@ impl Judge<'_> {
                     judge.events(watch, &all);
                 }
             }),
+            // The server refused to create one: there is nothing that it owes.
+            WatchNotice::Cancelled { .. } if entry.watch == WATCH_ALL => {}
             WatchNotice::Cancelled { compact_revision } => {
                 self.with(name, |judge, watch| {
                     judge.cancelled(watch, *compact_revision)
