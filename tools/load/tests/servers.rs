@@ -1,19 +1,29 @@
 //! Comparison, failover and sweep on a real etcd, small: that they measure what they say, and clean up.
 //!
-//! `ETCD_BIN` names the binary; `tools/test load` fetches one. The data is below the build directory, on a disk.
+//! The binary is that of `ETCD_BIN`, or what `tools/fetch-etcd` has fetched. The data is below the build directory,
+//! on a disk. One test at a time: what they measure is no place for the load of the others.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use kontiki_harness::server::etcd_program;
 use kontiki_load::cluster::{Kind, Placement, Program};
 use kontiki_load::compare::{self, Connections, Data, Operation, grid};
 use kontiki_load::failover::{self, Fault, Phases, Settings};
 use kontiki_load::report::pairs;
 
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Held by the test that runs.
+fn turn() -> MutexGuard<'static, ()> {
+    // A test that failed has ended its servers all the same.
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn etcd() -> Program {
-    Program::etcd(None).expect("ETCD_BIN names the binary")
+    Program::etcd(Some(&etcd_program())).expect("an etcd that runs")
 }
 
 fn data_dir() -> tempfile::TempDir {
@@ -55,8 +65,8 @@ fn failover_spec(data_dir: &Path) -> failover::Spec {
 
 /// Goal: three members of etcd beside themselves: both sides are measured alike, over all three servers.
 #[test]
-#[ignore = "needs ETCD_BIN: a real etcd"]
 fn null_comparison_of_three_members() {
+    let _turn = turn();
     let data = data_dir();
     let spec = compare::Spec {
         sides: [etcd(), etcd()],
@@ -77,7 +87,7 @@ fn null_comparison_of_three_members() {
             watchers: 10,
             seed: 1,
         },
-        duration: Duration::from_secs(2),
+        duration: Duration::from_secs(1),
         warm_up: Duration::from_millis(300),
         threads: 1,
         command: Vec::new(),
@@ -111,8 +121,8 @@ fn null_comparison_of_three_members() {
 
 /// Goal: after every kind of fault another member leads, nothing is lost or stale, and the cluster is whole again.
 #[test]
-#[ignore = "needs ETCD_BIN: a real etcd"]
 fn every_fault_once() {
+    let _turn = turn();
     let data = data_dir();
     let spec = failover::Spec {
         faults: vec![Fault::Kill, Fault::Stop, Fault::Isolate, Fault::Terminate],
@@ -137,8 +147,8 @@ fn every_fault_once() {
 
 /// Goal: a sweep says which settings are refused, and measures the others.
 #[test]
-#[ignore = "needs ETCD_BIN: a real etcd"]
 fn sweep_of_two_cells() {
+    let _turn = turn();
     let data = data_dir();
     let phases = Phases {
         quiet: Duration::from_millis(500),
@@ -170,8 +180,8 @@ fn sweep_of_two_cells() {
 
 /// Goal: the death of this program's children is never taken for a success: a cluster whose flags are wrong says so.
 #[test]
-#[ignore = "needs ETCD_BIN: a real etcd"]
 fn wrong_flags_are_told() {
+    let _turn = turn();
     let data = data_dir();
     let spec = failover::Spec {
         flags: vec!["--no-such-flag".to_owned()],
