@@ -6,10 +6,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kontiki_harness::server::etcd_program;
-use kontiki_load::cluster::{Kind, Placement, Program};
+use kontiki_load::cluster::{AGREE_TIME_MAX, Cluster, ClusterOptions, Kind, Placement, Program};
 use kontiki_load::compare::{self, Connections, Data, Operation, grid};
 use kontiki_load::failover::{self, Fault, Phases, Settings};
 use kontiki_load::report::pairs;
@@ -143,6 +143,41 @@ fn every_fault_once() {
         }
     }
     assert_empty(data.path());
+}
+
+/// Goal: a leader that is cut off hears nothing of the others, also over the connections that it made itself: its
+/// term stays while they go on in the next one, and follows when it is back.
+#[test]
+fn isolation_has_two_sides() {
+    let _turn = turn();
+    let data = data_dir();
+    let mut cluster = Cluster::start(&ClusterOptions {
+        program: etcd(),
+        members: 3,
+        data_dir: data.path().to_owned(),
+        placement: Placement::Spread,
+        timing: Some((Duration::from_millis(50), Duration::from_millis(500))),
+        proxied: true,
+        flags: Vec::new(),
+    })
+    .expect("a cluster");
+    let before = cluster.wait_agreed(AGREE_TIME_MAX).expect("a leader");
+    let leader = before.leader().expect("they agree");
+    cluster.isolate(leader).expect("it runs");
+    let started = Instant::now();
+    while cluster.status().term() == before.term() {
+        assert!(started.elapsed() < AGREE_TIME_MAX, "nobody else leads");
+    }
+    // Twenty heartbeats of the new leader.
+    let elected = Instant::now();
+    while elected.elapsed() < Duration::from_secs(1) {
+        let status = cluster.status();
+        let isolated = status.0[leader].as_ref().expect("clients reach it");
+        assert_eq!(isolated.term, before.term(), "{status:?}");
+    }
+    cluster.heal(leader).expect("it runs");
+    let after = cluster.wait_agreed(AGREE_TIME_MAX).expect("whole again");
+    assert!(after.term() > before.term(), "{after:?}");
 }
 
 /// Goal: a sweep says which settings are refused, and measures the others.
