@@ -205,7 +205,7 @@ fn sweep_of_two_cells() {
     assert!(measured.elections_quiet.is_some() && measured.elections_loaded.is_some());
     assert!(
         refused
-            .failed
+            .refused
             .as_ref()
             .is_some_and(|why| why.contains("5 heartbeats")),
         "{refused:?}"

@@ -53,7 +53,10 @@ pub struct Cell {
     pub elections_quiet: Option<u64>,
     /// The same under load.
     pub elections_loaded: Option<u64>,
-    /// Why there is nothing, or not everything.
+    /// Why servers take no such settings: nothing was run, and that is no failure.
+    #[serde(default)]
+    pub refused: Option<String>,
+    /// Why there is nothing, or not everything, although servers were to take the settings.
     pub failed: Option<String>,
 }
 
@@ -129,9 +132,15 @@ impl Outcome {
     pub fn failure(&self) -> Option<String> {
         let violations: u64 = self.cells.iter().map(Cell::violations).sum();
         let stuck: usize = self.cells.iter().map(Cell::without_recovery).sum();
+        let failed = || self.cells.iter().filter_map(|cell| cell.failed.as_ref());
+        let cells = self.cells.len();
         let reasons = [
             (violations > 0).then(|| format!("{violations} lost or stale results")),
             (stuck > 0).then(|| format!("{stuck} trials without an acknowledged put in time")),
+            failed().next().map(|first| {
+                let count = failed().count();
+                format!("{count} of {cells} cells failed, the first one: {first}")
+            }),
             self.partial
                 .as_ref()
                 .map(|why| format!("partial result: {why}")),
@@ -154,6 +163,39 @@ pub fn quantile_ns(values: &[u64], quantile: f64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: a cell that failed is a failure of the whole, one that servers refuse is not.
+    #[test]
+    fn cells_that_failed() {
+        let check = |cells: Vec<Cell>, expected: Option<&str>| {
+            let outcome = Outcome {
+                format: FORMAT_VERSION,
+                command: Vec::new(),
+                generator_version: String::new(),
+                started: String::new(),
+                target: Target::default(),
+                machine: Machine::default(),
+                parameters: BTreeMap::new(),
+                cells,
+                partial: None,
+            };
+            assert_eq!(outcome.failure().as_deref(), expected);
+        };
+        let whole = Cell::default();
+        let refused = Cell {
+            refused: Some("too fast".to_owned()),
+            ..Cell::default()
+        };
+        let failed = |why: &str| Cell {
+            failed: Some(why.to_owned()),
+            ..Cell::default()
+        };
+        check(vec![whole.clone(), refused.clone()], None);
+        check(
+            vec![refused, whole, failed("no leader"), failed("no start")],
+            Some("2 of 4 cells failed, the first one: no leader"),
+        );
+    }
 
     /// Goal: percentiles by nearest rank: values that occurred, also of few trials.
     #[test]

@@ -291,12 +291,15 @@ fn grid(report: &mut Report, cells: &[Cell]) {
             count(cell.elections_loaded).into(),
             cell.violations().to_string().into(),
         ]);
-        if let Some(why) = &cell.failed {
-            let named = format!(
-                "heartbeat {} ms, election timeout {} ms",
-                settings.heartbeat_ms, settings.election_ms
-            );
+        let named = format!(
+            "heartbeat {} ms, election timeout {} ms",
+            settings.heartbeat_ms, settings.election_ms
+        );
+        if let Some(why) = &cell.refused {
             blocks.push(Block::Text(format!("{named}: {why}")));
+        }
+        if let Some(why) = &cell.failed {
+            blocks.push(Block::Warning(format!("{named} failed: {why}")));
         }
     }
     blocks.insert(0, Block::Table(table));
@@ -448,7 +451,8 @@ mod tests {
                 .collect(),
             elections_quiet: first_put_ns.map(|_| 0),
             elections_loaded: first_put_ns.map(|_| 2),
-            failed: first_put_ns.is_none().then(|| "refused".to_owned()),
+            refused: first_put_ns.is_none().then(|| "refused".to_owned()),
+            failed: None,
         };
         let cells = vec![
             cell(10, 100, Some(1)),
