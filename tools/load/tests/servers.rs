@@ -95,8 +95,10 @@ fn null_comparison_of_three_members() {
     };
     let outcome = compare::compare(&spec, &Arc::new(AtomicBool::new(false)));
     assert!(outcome.error.is_none(), "{:?}", outcome.error);
+    assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
     assert_eq!(outcome.runs.len(), 4);
     for run in &outcome.runs {
+        assert!(run.target.details["leader"].starts_with("member "));
         assert_eq!((run.servers.len(), run.target.members), (3, 3));
         assert!(
             run.servers.iter().all(|server| server.rss_bytes > 0),
