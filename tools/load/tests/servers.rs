@@ -3,6 +3,11 @@
 //! The binary is that of `ETCD_BIN`, or what `tools/fetch-etcd` has fetched. The data is below the build directory,
 //! on a disk. One test at a time: what they measure is no place for the load of the others.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test of real processes reads real clocks"
+)]
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
