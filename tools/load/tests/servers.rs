@@ -152,8 +152,8 @@ fn every_fault_once() {
     assert_empty(data.path());
 }
 
-/// Goal: a leader that is cut off hears nothing of the others, also over the connections that it made itself: its
-/// term stays while they go on in the next one, and follows when it is back.
+/// Goal: a leader that is cut off hears nothing of the others: its term stays while they go on in the next one, and
+/// follows when it is back.
 #[test]
 fn isolation_has_two_sides() {
     let _turn = turn();
