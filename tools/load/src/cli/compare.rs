@@ -9,8 +9,7 @@ use super::load::{duration, stop_at_signals};
 use super::report::Outputs;
 use crate::cluster::{Kind, MEMBERS_MAX, Placement, Program, default_data_dir, generator_cpu};
 use crate::compare::{
-    Connections, Data, IN_FLIGHT_MAX, Operation, PAIRS_MAX, Spec, compare, explain, grid,
-    side_names,
+    Connections, Data, IN_FLIGHT_MAX, Operation, PAIRS_MAX, Spec, compare, grid, side_names,
 };
 
 /// Command line of `kontiki-load compare`.
@@ -122,14 +121,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     arguments.servers.bind_generator()?;
     let stop = stop_at_signals()?;
     let outcome = compare(&spec, &stop);
-    let mut failure = outcome.error.as_ref().map(|error| match explain(error) {
-        Some(why) => format!("{error} ({why})"),
-        None => error.to_string(),
-    });
+    let failure = outcome.failure();
     if !outcome.runs.is_empty() {
-        if let Some(failure) = &mut failure {
-            *failure = format!("partial result, {} runs: {failure}", outcome.runs.len());
-        }
         arguments.outputs.deliver(outcome.runs)?;
     }
     match failure {

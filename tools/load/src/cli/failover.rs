@@ -177,6 +177,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         },
         machine,
         parameters: parameters(&spec, arguments),
+        recovery_max_ns: u64::try_from(spec.recovery_max.as_nanos()).unwrap_or(u64::MAX),
         cells,
         partial: error.map(|error| error.to_string()),
     };

@@ -1,15 +1,16 @@
 //! TCP proxies in front of the members' peer ports, so that a member can be cut off silently and without root.
 //!
-//! Every member is known to the others by its proxy's port. A proxy knows who connects to it by the owner of
-//! the connecting socket (/proc), because members have one address in common on loopback. Bytes of a member
-//! that is cut off wait in both directions, as if the network dropped every packet and the sender repeated
-//! them; nothing is closed and nothing is lost. Runs on one thread of its own.
+//! Every member is known to the others by its proxy's port. Who connects to a proxy is told by the owner of
+//! the connecting socket (/proc), because members have one address in common on loopback; it is looked up when a
+//! member is cut off, as members connect before anybody knows their processes. Bytes of a member that is cut
+//! off wait in both directions, as if the network dropped every packet and the sender repeated them; nothing is
+//! closed and nothing is lost. Runs on one thread of its own.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::thread::JoinHandle;
 
@@ -37,10 +38,32 @@ pub(super) struct Proxies {
 
 #[derive(Debug)]
 struct Shared {
-    /// The process of each member; zero for none.
-    pids: Vec<AtomicU32>,
+    state: Mutex<State>,
+}
+
+/// Who is cut off from what.
+#[derive(Debug)]
+struct State {
+    /// The process of each member; none for one that does not run.
+    pids: Vec<Option<u32>>,
     /// Whether each member is cut off.
-    cut: Vec<watch::Sender<bool>>,
+    cut: Vec<bool>,
+    /// Connections that are open, by a number of their own; at most [`CONNECTIONS_MAX`].
+    connections: BTreeMap<u64, Connection>,
+    next_connection: u64,
+}
+
+/// One connection between two members.
+#[derive(Debug)]
+struct Connection {
+    /// Where it comes from.
+    peer: SocketAddr,
+    /// Whose that is; none before it was looked up. A connection of nobody known is cut at its other end only.
+    from: Option<usize>,
+    /// The member behind the proxy.
+    to: usize,
+    /// Whether its bytes wait.
+    waits: watch::Sender<bool>,
 }
 
 impl Proxies {
@@ -58,8 +81,12 @@ impl Proxies {
             ));
         }
         let shared = Arc::new(Shared {
-            pids: members.iter().map(|_| AtomicU32::new(0)).collect(),
-            cut: members.iter().map(|_| watch::Sender::new(false)).collect(),
+            state: Mutex::new(State {
+                pids: vec![None; members.len()],
+                cut: vec![false; members.len()],
+                connections: BTreeMap::new(),
+                next_connection: 0,
+            }),
         });
         let (end, mut ended) = watch::channel(false);
         let theirs = Arc::clone(&shared);
@@ -88,12 +115,71 @@ impl Proxies {
 
     /// Which process a member is.
     pub(super) fn set_pid(&self, member: usize, pid: Option<u32>) {
-        self.shared.pids[member].store(pid.unwrap_or(0), Ordering::Relaxed);
+        self.shared.state().pids[member] = pid;
     }
 
     /// Cuts a member off, or lets its bytes pass again.
     pub(super) fn cut(&self, member: usize, cut: bool) {
-        self.shared.cut[member].send_replace(cut);
+        let mut state = self.shared.state();
+        if cut {
+            state.find_owners();
+        }
+        state.cut[member] = cut;
+        state.tell_connections();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing is left half done by who panics while holding it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a connection up, and gives its number and whether its bytes wait.
+    fn opened(&self, peer: SocketAddr, to: usize) -> (u64, watch::Receiver<bool>) {
+        let mut state = self.state();
+        let number = state.next_connection;
+        state.next_connection += 1;
+        let waits = watch::Sender::new(false);
+        let told = waits.subscribe();
+        let connection = Connection {
+            peer,
+            from: None,
+            to,
+            waits,
+        };
+        state.connections.insert(number, connection);
+        if state.cut.contains(&true) {
+            state.find_owners();
+            state.tell_connections();
+        }
+        (number, told)
+    }
+
+    fn closed(&self, number: u64) {
+        self.state().connections.remove(&number);
+    }
+}
+
+impl State {
+    /// Looks up whose connections are those of which that is not known.
+    fn find_owners(&mut self) {
+        // A file of /proc that cannot be read leaves connections of nobody known.
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+        let sockets: Vec<Vec<String>> = self.pids.iter().map(|pid| sockets_of(*pid)).collect();
+        for connection in self.connections.values_mut() {
+            if connection.from.is_none() {
+                connection.from = owner(&table, &sockets, connection.peer);
+            }
+        }
+    }
+
+    fn tell_connections(&self) {
+        for connection in self.connections.values() {
+            let ends = connection.from.into_iter().chain([connection.to]);
+            let waits = ends.into_iter().any(|member| self.cut[member]);
+            connection.waits.send_replace(waits);
+        }
     }
 }
 
@@ -112,7 +198,7 @@ async fn serve(listener: StdListener, address: SocketAddr, to: usize, shared: Ar
         return;
     };
     let permits = Arc::new(tokio::sync::Semaphore::new(
-        CONNECTIONS_MAX / shared.cut.len(),
+        CONNECTIONS_MAX / shared.state().cut.len(),
     ));
     loop {
         let Ok((inbound, peer)) = listener.accept().await else {
@@ -122,17 +208,11 @@ async fn serve(listener: StdListener, address: SocketAddr, to: usize, shared: Ar
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
             continue;
         };
-        let from = owner(peer, &shared.pids);
-        let gate = Gate {
-            // A connection of nobody known can only be cut at its other end.
-            sides: from
-                .into_iter()
-                .chain([to])
-                .map(|member| shared.cut[member].subscribe())
-                .collect(),
-        };
+        let shared = Arc::clone(&shared);
         tokio::task::spawn_local(async move {
-            forward(inbound, address, gate).await;
+            let (number, waits) = shared.opened(peer, to);
+            forward(inbound, address, Gate { waits }).await;
+            shared.closed(number);
             drop(permit);
         });
     }
@@ -141,17 +221,13 @@ async fn serve(listener: StdListener, address: SocketAddr, to: usize, shared: Ar
 /// Bytes pass while neither side is cut off.
 #[derive(Clone)]
 struct Gate {
-    sides: Vec<watch::Receiver<bool>>,
+    waits: watch::Receiver<bool>,
 }
 
 impl Gate {
     async fn open(&mut self) {
-        while self.sides.iter().any(|cut| *cut.borrow()) {
-            for cut in &mut self.sides {
-                // The sender lives as long as the proxies.
-                let _ = cut.wait_for(|cut| !*cut).await;
-            }
-        }
+        // The sender lives as long as the connection.
+        let _ = self.waits.wait_for(|waits| !waits).await;
     }
 }
 
@@ -201,22 +277,27 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut gate: Gate) {
     }
 }
 
-/// Which member's process holds the socket that connects from `peer`.
-fn owner(peer: SocketAddr, pids: &[AtomicU32]) -> Option<usize> {
-    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
-    let socket = socket_of(&table, peer.port())?;
+/// Which member's process holds the socket that connects from `peer`, by the table of all sockets and the links of
+/// each member's.
+fn owner(table: &str, sockets: &[Vec<String>], peer: SocketAddr) -> Option<usize> {
+    let socket = socket_of(table, peer.port())?;
     let link = format!("socket:[{socket}]");
-    pids.iter().position(|pid| {
-        let pid = pid.load(Ordering::Relaxed);
-        let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
-            return false;
-        };
-        let target = |entry: std::fs::DirEntry| std::fs::read_link(entry.path()).ok();
-        descriptors
-            .flatten()
-            .filter_map(target)
-            .any(|target| target.as_os_str() == link.as_str())
-    })
+    sockets.iter().position(|links| links.contains(&link))
+}
+
+/// What the descriptors of a process link to, sockets among them; nothing if it does not run.
+fn sockets_of(pid: Option<u32>) -> Vec<String> {
+    let descriptors = pid.and_then(|pid| std::fs::read_dir(format!("/proc/{pid}/fd")).ok());
+    let target = |entry: std::fs::DirEntry| {
+        let link = std::fs::read_link(entry.path()).ok()?;
+        Some(link.to_str()?.to_owned())
+    };
+    descriptors
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(target)
+        .collect()
 }
 
 /// The number of the socket with this local port, which is connected.
@@ -242,16 +323,15 @@ mod tests {
         let address = listener.local_addr().expect("bound");
         let client = std::net::TcpStream::connect(address).expect("listens");
         let (_server, peer) = listener.accept().expect("connected");
-        let own = std::process::id();
-        assert_eq!(
-            owner(peer, &[AtomicU32::new(0), AtomicU32::new(own)]),
-            Some(1)
-        );
-        assert_eq!(owner(peer, &[AtomicU32::new(0)]), None);
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+        let own = sockets_of(Some(std::process::id()));
+        assert_eq!(owner(&table, &[Vec::new(), own], peer), Some(1));
+        assert_eq!(owner(&table, &[Vec::new()], peer), None);
         drop(client);
     }
 
-    /// Goal: bytes wait while either side is cut off, and arrive when it is not.
+    /// Goal: bytes wait while either side is cut off, and arrive when it is not; also those of a connection that is
+    /// older than what is known of its process, as it is for members that have just started.
     #[test]
     fn cut_and_healed() {
         use std::io::{Read, Write};
@@ -263,14 +343,14 @@ mod tests {
         options.peer_port = target.local_addr().expect("bound").port();
         let mut members = [options.clone(), options];
         let proxies = Proxies::start(&mut members).expect("ports");
-        // This process is the second member, which connects to the first.
-        proxies.set_pid(1, Some(std::process::id()));
         let port = members[0].peer_proxy_port.expect("proxied");
         let mut client = std::net::TcpStream::connect(("127.0.0.1", port)).expect("listens");
         let (mut server, _) = target.accept().expect("forwarded");
         let mut byte = [0];
         client.write_all(b"a").expect("open");
         server.read_exact(&mut byte).expect("passes");
+        // This process is the second member, which has connected to the first.
+        proxies.set_pid(1, Some(std::process::id()));
         for cut in [0, 1] {
             proxies.cut(cut, true);
             client.write_all(b"b").expect("buffered");

@@ -4,6 +4,7 @@
 //! never let a side keep anything from its last run, and never give one side a setting that the other could
 //! use as well. Runs on the calling thread; the load has threads of its own.
 
+mod judge;
 mod point;
 
 use std::path::PathBuf;
@@ -59,7 +60,7 @@ pub struct Spec {
     pub progress: bool,
 }
 
-/// Why a comparison ended early.
+/// Why a run is no good one, or why a comparison ended early.
 #[derive(Debug, Error)]
 pub enum CompareError {
     /// A cluster.
@@ -73,7 +74,17 @@ pub enum CompareError {
         /// Why.
         error: RunError,
     },
-    /// A run ended early, or answers were wrong or missing: its ratio would be that of something else.
+    /// The server does not have the operation. There is no run of it, and no further one is tried.
+    #[error("{side} does not serve {operation}: {why}")]
+    Unserved {
+        /// Which side.
+        side: String,
+        /// What.
+        operation: String,
+        /// What it answers.
+        why: String,
+    },
+    /// A run ended early, or answers were wrong or missing.
     #[error("{side}, {point}: {why}")]
     Marred {
         /// On which side.
@@ -92,20 +103,44 @@ pub enum CompareError {
 }
 
 /// All runs until the end, and why that was not the end of the plan, if so.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     /// In the order in which they ran.
     pub runs: Vec<RunResult>,
+    /// Runs that were no good ones; the plan went on after them.
+    pub failed: Vec<CompareError>,
     /// Why it ended early.
     pub error: Option<CompareError>,
 }
 
+impl Outcome {
+    /// Why this is no whole and clean comparison, in one line.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        let runs = self.runs.len();
+        let early = self.error.as_ref().map(|error| {
+            let why = explain(error).map_or_else(String::new, |why| format!(" ({why})"));
+            match runs {
+                0 => format!("{error}{why}"),
+                _ => format!("partial result, {runs} runs: {error}{why}"),
+            }
+        });
+        let failed = self.failed.first().map(|first| match self.failed.len() {
+            1 => first.to_string(),
+            count => format!("{count} runs failed, the first one: {first}"),
+        });
+        let reasons: Vec<String> = early.into_iter().chain(failed).collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+}
+
 /// Runs all pairs of all points.
 pub fn compare(spec: &Spec, stop: &Arc<AtomicBool>) -> Outcome {
-    let mut runs = Vec::new();
-    let error = run_all(spec, stop, &mut runs).err();
-    note_others(&mut runs);
-    Outcome { runs, error }
+    let mut outcome = Outcome::default();
+    let run = |side, point: &Point, pairing| run_one(spec, side, point, pairing, stop);
+    outcome.error = run_all(spec, stop, run, &mut outcome).err();
+    note_others(&mut outcome.runs);
+    outcome
 }
 
 /// Says once in how many runs the machine did other things beside.
@@ -139,38 +174,51 @@ pub fn side_names(sides: &[Program; 2]) -> [String; 2] {
     [first, second]
 }
 
+/// Runs everything in turn by `run`. A run in which something failed is kept, and told in `outcome`; it ends
+/// nothing, as the others are worth as much as before.
 fn run_all(
     spec: &Spec,
-    stop: &Arc<AtomicBool>,
-    runs: &mut Vec<RunResult>,
+    stop: &AtomicBool,
+    mut run: impl FnMut(usize, &Point, Pairing) -> Result<RunResult, CompareError>,
+    outcome: &mut Outcome,
 ) -> Result<(), CompareError> {
     let names = side_names(&spec.sides);
+    let mut unserved: Vec<Operation> = Vec::new();
     for point in &spec.points {
         for pair in 0..spec.pairs.min(PAIRS_MAX) {
             for (side, name) in names.iter().enumerate() {
                 if stop.load(Ordering::Relaxed) {
                     return Err(CompareError::Interrupted);
                 }
+                if unserved.contains(&point.operation) {
+                    continue;
+                }
                 let pairing = Pairing {
                     point: point.to_string(),
                     side: name.clone(),
                     pair,
                 };
-                let result = run_one(spec, side, point, pairing, stop)?;
+                let result = run(side, point, pairing)?;
+                if let Some(why) = judge::refusal(point.operation, &result) {
+                    unserved.push(point.operation);
+                    outcome.failed.push(CompareError::Unserved {
+                        side: name.clone(),
+                        operation: point.operation.name().to_owned(),
+                        why,
+                    });
+                    continue;
+                }
                 if spec.progress {
                     eprintln!("{}", progress_line(&result));
                 }
-                let marred = run::verdict(&result) != run::Verdict::Clean;
-                let why = result.partial.clone();
-                let errors = result.errors();
-                runs.push(result);
-                if marred {
-                    return Err(CompareError::Marred {
+                if run::verdict(&result) != run::Verdict::Clean {
+                    outcome.failed.push(CompareError::Marred {
                         side: name.clone(),
                         point: point.to_string(),
-                        why: why.unwrap_or_else(|| format!("{errors} operations failed")),
+                        why: judge::failures(&result),
                     });
                 }
+                outcome.runs.push(result);
             }
         }
     }
@@ -194,6 +242,7 @@ fn run_one(
         proxied: false,
         flags: spec.flags[side].clone(),
     })?;
+    let led_before = cluster.status().leader();
     let before = Shares::read(&cluster)?;
     let asked = run_spec(spec, point, &pairing, &cluster);
     let ran = run::run(&asked, stop);
@@ -207,6 +256,8 @@ fn run_one(
         result.notes.clear();
     }
     describe(&mut result, spec, side, &cluster, others)?;
+    let leader = judge::leader(led_before, cluster.status().leader(), &cluster.cpus());
+    result.target.details.insert("leader".to_owned(), leader);
     result.pairing = Some(pairing);
     Ok(result)
 }
@@ -382,6 +433,71 @@ mod tests {
             (Kind::Kontiki, "b"),
             ["kontiki", "kontiki (other binary)"],
         );
+    }
+
+    fn spec(points: Vec<Point>, pairs: u32) -> Spec {
+        Spec {
+            sides: [program(Kind::Kontiki, "a"), program(Kind::Etcd, "b")],
+            flags: [Vec::new(), Vec::new()],
+            points,
+            pairs,
+            members: 1,
+            placement: Placement::Free,
+            data_dir: PathBuf::new(),
+            data: Data {
+                keys: 1,
+                value_bytes: 1,
+                range_keys: 1,
+                watchers: 1,
+                seed: 1,
+            },
+            duration: Duration::from_secs(1),
+            warm_up: Duration::ZERO,
+            threads: 1,
+            command: Vec::new(),
+            progress: false,
+        }
+    }
+
+    /// Goal: a failed operation ends nothing and is told; an operation that a side does not have gives no figure, and
+    /// is not tried again; the user's end is an end.
+    #[test]
+    fn plan_goes_on() {
+        let points = grid(
+            &[Operation::Watch, Operation::Put],
+            &[1, 2],
+            &[Connections::Each],
+        );
+        let spec = spec(points, 2);
+        let stop = AtomicBool::new(false);
+        let mut asked = Vec::new();
+        let run = |side: usize, point: &Point, pairing: Pairing| {
+            asked.push(format!("{} {}", pairing.side, point.operation.name()));
+            let watches = point.operation == Operation::Watch;
+            let mut result = judge::tests::result(&[("put", 10)]);
+            match (watches, side) {
+                (true, _) => result.operations[0].add_error("Unimplemented", "no watch"),
+                (false, 0) => result.operations[0].add_error("Unavailable", "gone"),
+                (false, _) => {}
+            }
+            result.pairing = Some(pairing);
+            Ok(result)
+        };
+        let mut outcome = Outcome::default();
+        run_all(&spec, &stop, run, &mut outcome).expect("to the end");
+        assert_eq!(asked.len(), 1 + 8, "{asked:?}");
+        assert_eq!((outcome.runs.len(), outcome.failed.len()), (8, 1 + 4));
+        assert_eq!(
+            outcome.failure().as_deref(),
+            Some(
+                "5 runs failed, the first one: kontiki does not serve watch: put: Unimplemented: no watch"
+            )
+        );
+        stop.store(true, Ordering::Relaxed);
+        let mut outcome = Outcome::default();
+        let never = |_, _: &Point, _| unreachable!("it is over");
+        outcome.error = run_all(&spec, &stop, never, &mut outcome).err();
+        assert_eq!(outcome.failure().as_deref(), Some("interrupted"));
     }
 
     /// Goal: the share of others is what the machine did beside those known, over all CPUs.

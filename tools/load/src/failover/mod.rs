@@ -12,7 +12,7 @@ mod sweep;
 mod trial;
 mod verify;
 
-pub use outcome::{Cell, FORMAT_VERSION, Outcome, Settings, Trial, quantile_ns};
+pub use outcome::{Cell, FORMAT_VERSION, Outcome, Settings, Time, Times, Trial};
 pub use sweep::{Phases, sweep};
 pub use trial::{FailoverError, Spec, failover};
 pub use verify::EXAMPLES_MAX;

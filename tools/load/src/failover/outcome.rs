@@ -27,6 +27,9 @@ pub struct Outcome {
     pub machine: Machine,
     /// What was asked, by name with unit.
     pub parameters: BTreeMap<String, String>,
+    /// Time to the first acknowledged put after which a trial counts as never recovered.
+    #[serde(default)]
+    pub recovery_max_ns: u64,
     /// One cell for a run; for a sweep one for each pair of settings.
     pub cells: Vec<Cell>,
     /// Why it ended early.
@@ -53,7 +56,10 @@ pub struct Cell {
     pub elections_quiet: Option<u64>,
     /// The same under load.
     pub elections_loaded: Option<u64>,
-    /// Why there is nothing, or not everything.
+    /// Why servers take no such settings: nothing was run, and that is no failure.
+    #[serde(default)]
+    pub refused: Option<String>,
+    /// Why there is nothing, or not everything, although servers were to take the settings.
     pub failed: Option<String>,
 }
 
@@ -99,9 +105,9 @@ pub struct Trial {
 }
 
 impl Cell {
-    /// A figure of all trials that have it.
-    pub fn values_ns(&self, of: fn(&Trial) -> Option<u64>) -> Vec<u64> {
-        self.trials.iter().filter_map(of).collect()
+    /// A figure of all trials.
+    pub fn times(&self, of: fn(&Trial) -> Option<u64>) -> Times {
+        Times::new(self.trials.iter().map(of))
     }
 
     /// Trials in which no put was acknowledged in time.
@@ -129,9 +135,15 @@ impl Outcome {
     pub fn failure(&self) -> Option<String> {
         let violations: u64 = self.cells.iter().map(Cell::violations).sum();
         let stuck: usize = self.cells.iter().map(Cell::without_recovery).sum();
+        let failed = || self.cells.iter().filter_map(|cell| cell.failed.as_ref());
+        let cells = self.cells.len();
         let reasons = [
             (violations > 0).then(|| format!("{violations} lost or stale results")),
             (stuck > 0).then(|| format!("{stuck} trials without an acknowledged put in time")),
+            failed().next().map(|first| {
+                let count = failed().count();
+                format!("{count} of {cells} cells failed, the first one: {first}")
+            }),
             self.partial
                 .as_ref()
                 .map(|why| format!("partial result: {why}")),
@@ -141,33 +153,141 @@ impl Outcome {
     }
 }
 
-/// The smallest value that at least the share `quantile` of all does not exceed; none without values. With
-/// fewer than a hundred values, the 99th percentile is the largest.
-#[must_use]
-pub fn quantile_ns(values: &[u64], quantile: f64) -> Option<u64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable();
-    let rank = (quantile * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.max(1) - 1).copied()
+/// A figure of several trials. Where it never came within the trial's time, it is longer than any that came: left
+/// out, a cluster that sometimes never recovers would look faster than one that always does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// Those that came, ascending.
+    came_ns: Vec<u64>,
+    /// How many did not.
+    never: usize,
+}
+
+/// One time of [`Times`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Time {
+    /// It came so late.
+    After(u64),
+    /// It did not come within the trial's time.
+    Never,
+}
+
+impl Times {
+    /// From the figure of each trial, none where it never came.
+    pub fn new(trials: impl Iterator<Item = Option<u64>>) -> Times {
+        let (mut came_ns, mut never) = (Vec::new(), 0);
+        for figure in trials {
+            match figure {
+                Some(ns) => came_ns.push(ns),
+                None => never += 1,
+            }
+        }
+        came_ns.sort_unstable();
+        Times { came_ns, never }
+    }
+
+    /// Trials.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.came_ns.len() + self.never
+    }
+
+    /// Trials in which it did not come.
+    #[must_use]
+    pub fn never(&self) -> usize {
+        self.never
+    }
+
+    /// Those that came, in nanoseconds, ascending.
+    #[must_use]
+    pub fn came_ns(&self) -> &[u64] {
+        &self.came_ns
+    }
+
+    /// The smallest time that at least the share `quantile` of all does not exceed; none without trials.
+    #[must_use]
+    pub fn quantile(&self, quantile: f64) -> Option<Time> {
+        let place = self.rank(quantile).checked_sub(1)?;
+        let came = self.came_ns.get(place);
+        Some(came.map_or(Time::Never, |ns| Time::After(*ns)))
+    }
+
+    /// Whether there are so few trials that this quantile is the maximum, and says nothing of its own.
+    #[must_use]
+    pub fn is_maximum(&self, quantile: f64) -> bool {
+        self.rank(quantile) == self.count()
+    }
+
+    /// From one; zero without trials.
+    fn rank(&self, quantile: f64) -> usize {
+        let rank = (quantile * self.count() as f64).ceil() as usize;
+        rank.max(1).min(self.count())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Goal: percentiles by nearest rank: values that occurred, also of few trials.
+    /// Goal: a cell that failed is a failure of the whole, one that servers refuse is not.
+    #[test]
+    fn cells_that_failed() {
+        let check = |cells: Vec<Cell>, expected: Option<&str>| {
+            let outcome = Outcome {
+                format: FORMAT_VERSION,
+                command: Vec::new(),
+                generator_version: String::new(),
+                started: String::new(),
+                target: Target::default(),
+                machine: Machine::default(),
+                parameters: BTreeMap::new(),
+                recovery_max_ns: 0,
+                cells,
+                partial: None,
+            };
+            assert_eq!(outcome.failure().as_deref(), expected);
+        };
+        let whole = Cell::default();
+        let refused = Cell {
+            refused: Some("too fast".to_owned()),
+            ..Cell::default()
+        };
+        let failed = |why: &str| Cell {
+            failed: Some(why.to_owned()),
+            ..Cell::default()
+        };
+        check(vec![whole.clone(), refused.clone()], None);
+        check(
+            vec![refused, whole, failed("no leader"), failed("no start")],
+            Some("2 of 4 cells failed, the first one: no leader"),
+        );
+    }
+
+    /// Goal: percentiles by nearest rank: values that occurred, also of few trials; those that never came are above all.
     #[test]
     fn percentiles_of_few() {
-        let check = |values: &[u64], quantile, expected| {
-            assert_eq!(quantile_ns(values, quantile), expected)
+        use Time::{After, Never};
+        let check = |values: &[Option<u64>], quantile, expected: Option<Time>, maximum: bool| {
+            let times = Times::new(values.iter().copied());
+            let found = (times.quantile(quantile), times.is_maximum(quantile));
+            assert_eq!(found, (expected, maximum), "{values:?} at {quantile}");
         };
-        check(&[], 0.5, None);
-        check(&[7], 0.0, Some(7));
-        check(&[7], 0.99, Some(7));
-        check(&[3, 1, 2], 0.5, Some(2));
-        check(&[4, 3, 1, 2], 0.5, Some(2));
-        let hundred: Vec<u64> = (1..=100).collect();
-        check(&hundred, 0.99, Some(99));
-        check(&hundred, 1.0, Some(100));
+        check(&[], 0.5, None, true);
+        check(&[Some(7)], 0.0, Some(After(7)), true);
+        check(&[Some(7)], 0.99, Some(After(7)), true);
+        check(&[Some(3), Some(1), Some(2)], 0.5, Some(After(2)), false);
+        check(
+            &[Some(4), Some(3), Some(1), Some(2)],
+            0.5,
+            Some(After(2)),
+            false,
+        );
+        check(&[None, Some(1), Some(2)], 0.5, Some(After(2)), false);
+        check(&[None, Some(1), Some(2)], 0.9, Some(Never), true);
+        check(&[None, Some(1), None], 0.5, Some(Never), false);
+        let hundred: Vec<Option<u64>> = (1..=100).map(Some).collect();
+        check(&hundred, 0.99, Some(After(99)), false);
+        check(&hundred[..99], 0.99, Some(After(99)), true);
+        check(&hundred, 1.0, Some(After(100)), true);
     }
 }

@@ -1,6 +1,6 @@
 //! Failovers as a report, a CSV file and a JSON file.
 
-use super::outcome::{Cell, Outcome, Trial, quantile_ns};
+use super::outcome::{Cell, Outcome, Time, Times, Trial};
 use super::verify::EXAMPLES_MAX;
 use super::{CELLS_MAX, Fault};
 use crate::report::chart::{Axis, HeatCell, HeatMap, Scale, Strip, StripChart};
@@ -57,8 +57,8 @@ pub fn report(outcome: &Outcome) -> Report {
     ));
     report.push("", head(outcome));
     match &outcome.cells[..] {
-        [cell] => trials(&mut report, cell),
-        cells => grid(&mut report, cells),
+        [cell] => trials(&mut report, cell, outcome.recovery_max_ns),
+        cells => grid(&mut report, cells, outcome.recovery_max_ns),
     }
     report
 }
@@ -108,7 +108,7 @@ fn head(outcome: &Outcome) -> Vec<Block> {
     let stuck = all().filter(|trial| trial.first_put_ns.is_none()).count();
     if stuck > 0 {
         blocks.push(Block::Warning(format!(
-            "in {stuck} trials no put was acknowledged in time; they are in no percentile"
+            "in {stuck} trials no put was acknowledged in time; their times count as longer than all others"
         )));
     }
     for example in all().flat_map(|trial| &trial.examples).take(EXAMPLES_MAX) {
@@ -162,14 +162,14 @@ fn head(outcome: &Outcome) -> Vec<Block> {
     blocks
 }
 
-fn trials(report: &mut Report, cell: &Cell) {
+fn trials(report: &mut Report, cell: &Cell, recovery_max_ns: u64) {
     let mut blocks = Vec::new();
     if let Some(why) = &cell.failed {
         blocks.push(Block::Warning(why.clone()));
     }
     let mut table = Table::new(
         &["fault", "time to"],
-        &["trials", "min", "p50", "p90", "p99", "max"],
+        &["trials", "never", "min", "p50", "p90", "p99", "max"],
     );
     let mut strips = Vec::new();
     for fault in FAULTS {
@@ -183,32 +183,34 @@ fn trials(report: &mut Report, cell: &Cell) {
             ..Cell::default()
         };
         for Figure { name, charted, of } in FIGURES {
-            let values = of_fault.values_ns(of);
-            if values.is_empty() {
+            let times = of_fault.times(of);
+            if times.count() == 0 {
                 continue;
             }
-            let at = |quantile| time(quantile_ns(&values, quantile)).into();
             table.push(vec![
                 fault.name().into(),
                 name.into(),
-                values.len().to_string().into(),
-                at(0.0),
-                at(0.5),
-                at(0.9),
-                at(0.99),
-                at(1.0),
+                times.count().to_string().into(),
+                times.never().to_string().into(),
+                at(&times, 0.0).into(),
+                at(&times, 0.5).into(),
+                high(&times, 0.9).into(),
+                high(&times, 0.99).into(),
+                at(&times, 1.0).into(),
             ]);
             if charted {
+                let never = match times.never() {
+                    0 => String::new(),
+                    count => format!(", {count} never"),
+                };
                 strips.push(Strip {
-                    name: format!("{}: {name}", fault.name()),
-                    values: values.iter().map(|ns| *ns as f64).collect(),
+                    name: format!("{}: {name}{never}", fault.name()),
+                    values: times.came_ns().iter().map(|ns| *ns as f64).collect(),
                 });
             }
         }
     }
-    blocks.push(Block::Text(
-        "Percentiles are values that occurred; with fewer than a hundred trials p99 is the maximum.".to_owned(),
-    ));
+    blocks.push(Block::Text(percentiles(recovery_max_ns)));
     blocks.push(Block::Table(table));
     blocks.push(Block::Chart(Chart::Strips(StripChart {
         title: "Each trial".to_owned(),
@@ -252,11 +254,38 @@ fn each_trial(cell: &Cell) -> Table {
     table
 }
 
-fn grid(report: &mut Report, cells: &[Cell]) {
+/// What the columns mean.
+fn percentiles(recovery_max_ns: u64) -> String {
+    format!(
+        "Percentiles are values that occurred, over all trials; with so few trials that one is the maximum, it says so. \
+         Never: not within the trial, for puts {}; such a trial is above all others.",
+        time(Some(recovery_max_ns))
+    )
+}
+
+/// A quantile in a table.
+fn at(times: &Times, quantile: f64) -> String {
+    match times.quantile(quantile) {
+        None => time(None),
+        Some(Time::After(ns)) => time(Some(ns)),
+        Some(Time::Never) => "never".to_owned(),
+    }
+}
+
+/// A high quantile beside the maximum: named so where it is no other value.
+fn high(times: &Times, quantile: f64) -> String {
+    match times.count() > 0 && times.is_maximum(quantile) {
+        true => "= max".to_owned(),
+        false => at(times, quantile),
+    }
+}
+
+fn grid(report: &mut Report, cells: &[Cell], recovery_max_ns: u64) {
     let mut table = Table::new(
         &["heartbeat", "election timeout"],
         &[
             "trials",
+            "never",
             "first put p50",
             "p99",
             "max",
@@ -270,44 +299,49 @@ fn grid(report: &mut Report, cells: &[Cell]) {
         let Some(settings) = cell.settings else {
             continue;
         };
-        let at = |quantile| {
-            time(quantile_ns(
-                &cell.values_ns(|trial| trial.first_put_ns),
-                quantile,
-            ))
-            .into()
-        };
+        let times = cell.times(|trial| trial.first_put_ns);
         let count = |elections: Option<u64>| {
             elections.map_or_else(|| "-".to_owned(), |count| count.to_string())
         };
         table.push(vec![
             format!("{} ms", settings.heartbeat_ms).into(),
             format!("{} ms", settings.election_ms).into(),
-            cell.trials.len().to_string().into(),
-            at(0.5),
-            at(0.99),
-            at(1.0),
+            times.count().to_string().into(),
+            times.never().to_string().into(),
+            at(&times, 0.5).into(),
+            high(&times, 0.99).into(),
+            at(&times, 1.0).into(),
             count(cell.elections_quiet).into(),
             count(cell.elections_loaded).into(),
             cell.violations().to_string().into(),
         ]);
-        if let Some(why) = &cell.failed {
-            let named = format!(
-                "heartbeat {} ms, election timeout {} ms",
-                settings.heartbeat_ms, settings.election_ms
-            );
+        let named = format!(
+            "heartbeat {} ms, election timeout {} ms",
+            settings.heartbeat_ms, settings.election_ms
+        );
+        if let Some(why) = &cell.refused {
             blocks.push(Block::Text(format!("{named}: {why}")));
         }
+        if let Some(why) = &cell.failed {
+            blocks.push(Block::Warning(format!("{named} failed: {why}")));
+        }
     }
-    blocks.insert(0, Block::Table(table));
-    for (name, quantile) in [("p50", 0.5), ("p99", 0.99)] {
-        blocks.push(Block::Chart(Chart::Heat(heat(cells, name, quantile))));
+    blocks.insert(0, Block::Text(percentiles(recovery_max_ns)));
+    blocks.insert(1, Block::Table(table));
+    let few = cells
+        .iter()
+        .all(|cell| cell.times(|trial| trial.first_put_ns).is_maximum(0.99));
+    let highest = if few { ("maximum", 1.0) } else { ("p99", 0.99) };
+    for (name, quantile) in [("p50", 0.5), highest] {
+        let map = heat(cells, name, quantile, recovery_max_ns);
+        blocks.push(Block::Chart(Chart::Heat(map)));
     }
     report.push("Heartbeat interval and election timeout", blocks);
 }
 
-/// Time to the first put over both settings; below it the needless elections of both phases.
-fn heat(cells: &[Cell], name: &str, quantile: f64) -> HeatMap {
+/// Time to the first put over both settings, at least `recovery_max_ns` where it never came; below it the needless
+/// elections of both phases.
+fn heat(cells: &[Cell], name: &str, quantile: f64, recovery_max_ns: u64) -> HeatMap {
     let settings: Vec<_> = cells.iter().filter_map(|cell| cell.settings).collect();
     let sorted = |mut values: Vec<u64>| {
         values.sort_unstable();
@@ -332,13 +366,17 @@ fn heat(cells: &[Cell], name: &str, quantile: f64) -> HeatMap {
                 (found.heartbeat_ms, found.election_ms) == (heartbeat_ms, election_ms)
             })
         })?;
-        let value = quantile_ns(&cell.values_ns(|trial| trial.first_put_ns), quantile)?;
+        let times = cell.times(|trial| trial.first_put_ns);
+        let (ns, never) = match times.quantile(quantile)? {
+            Time::After(ns) => (ns, None),
+            Time::Never => (recovery_max_ns, Some("never".to_owned())),
+        };
         let needless = cell.elections_quiet.zip(cell.elections_loaded);
+        let needless = needless.map(|(quiet, loaded)| format!("{quiet} + {loaded} needless"));
+        let notes: Vec<String> = never.into_iter().chain(needless).collect();
         Some(HeatCell {
-            value: value as f64,
-            note: needless.map_or_else(String::new, |(quiet, loaded)| {
-                format!("{quiet} + {loaded} needless")
-            }),
+            value: ns as f64,
+            note: notes.join(", "),
         })
     };
     let milliseconds = |values: &[u64]| values.iter().map(|value| format!("{value} ms")).collect();
@@ -379,6 +417,7 @@ mod tests {
             target: crate::result::Target::default(),
             machine: crate::result::Machine::default(),
             parameters: std::collections::BTreeMap::new(),
+            recovery_max_ns: 30_000_000_000,
             cells,
             partial: None,
         }
@@ -425,6 +464,15 @@ mod tests {
         );
         let shown = report(&outcome);
         let text = shown.to_text();
+        // The trial that never recovered is the slowest of the two; with two, high percentiles are the maximum.
+        let row = text
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .find(|line| line.starts_with("kill first put "));
+        assert_eq!(
+            row.as_deref(),
+            Some("kill first put 2 1 1.50 ms 1.50 ms = max = max never")
+        );
         for expected in ["1.50 ms", "put 7 is <lost>", "in 1 trials no put", "2 -> 3"] {
             assert!(text.contains(expected), "{expected} is not in\n{text}");
         }
@@ -448,7 +496,8 @@ mod tests {
                 .collect(),
             elections_quiet: first_put_ns.map(|_| 0),
             elections_loaded: first_put_ns.map(|_| 2),
-            failed: first_put_ns.is_none().then(|| "refused".to_owned()),
+            refused: first_put_ns.is_none().then(|| "refused".to_owned()),
+            failed: None,
         };
         let cells = vec![
             cell(10, 100, Some(1)),
@@ -456,7 +505,7 @@ mod tests {
             cell(10, 500, Some(2)),
             cell(100, 500, Some(3)),
         ];
-        let map = heat(&cells, "p50", 0.5);
+        let map = heat(&cells, "p50", 0.5, 9);
         let values: Vec<Vec<Option<u64>>> = map
             .cells
             .iter()
@@ -467,6 +516,14 @@ mod tests {
             })
             .collect();
         assert_eq!(values, [[Some(1), None], [Some(2), Some(3)]]);
+        let mut stuck = cells.clone();
+        stuck[0].trials.push(trial(2, None));
+        let cell = heat(&stuck, "maximum", 1.0, 9).cells[0][0].clone();
+        let cell = cell.expect("measured");
+        assert_eq!(
+            (cell.value as u64, cell.note.as_str()),
+            (9, "never, 0 + 2 needless")
+        );
         let text = report(&outcome(cells)).to_text();
         assert!(
             text.contains("heartbeat 100 ms, election timeout 100 ms: refused"),

@@ -2,8 +2,10 @@
 //!
 //! The probe sends a put and a linearizable read to every endpoint at every interval, whether earlier ones are
 //! answered or not: what it sees is the cluster's gap, up to one interval, and not the patience of a client
-//! that waits for a lost answer. Every operation is kept with its times. Must never send a put again: each
-//! has a key of its own, so that its fate can be told afterwards. Runs on two threads of its own.
+//! that waits for a lost answer. A read asks for the newest put that was acknowledged before it, of either, so
+//! that old data shows itself and not only an old revision. Every operation is kept with its times. Must never
+//! send a put again: each has a key of its own, so that its fate can be told afterwards. Runs on two threads of
+//! its own.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -20,6 +22,8 @@ use kontiki_harness::messages::{
 };
 use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::verify::Stored;
 
 /// Operations of one trial that are kept; at this number the stream ends itself.
 pub(super) const RECORDS_MAX: usize = 4_000_000;
@@ -54,8 +58,17 @@ pub(super) struct StreamSpec {
 pub(super) enum Did {
     /// The put of the key with this number.
     Put(u64),
-    /// A linearizable read.
-    Read,
+    /// A linearizable read of a put that was acknowledged before; none before there was one.
+    Read(Option<Known>),
+}
+
+/// A put that was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    /// The number of its key.
+    pub(super) number: u64,
+    /// The revision it was acknowledged with.
+    pub(super) revision: i64,
 }
 
 /// One operation that was sent.
@@ -70,6 +83,8 @@ pub(super) struct Record {
     pub(super) invoked: Instant,
     /// When its answer came, and that answer's revision; none for an operation without an answer that says OK.
     pub(super) acknowledged: Option<(Instant, i64)>,
+    /// What an answered read found under its key.
+    pub(super) found: Option<Stored>,
 }
 
 /// A running stream. Dropping it ends it.
@@ -84,6 +99,8 @@ struct Shared {
     spec: StreamSpec,
     end: AtomicBool,
     next_key: AtomicU64,
+    /// The acknowledged put of the highest revision.
+    newest: Mutex<Option<Known>>,
     records: Mutex<Vec<Record>>,
 }
 
@@ -94,6 +111,7 @@ impl Stream {
             spec,
             end: AtomicBool::new(false),
             next_key: AtomicU64::new(0),
+            newest: Mutex::new(None),
             records: Mutex::new(Vec::new()),
         });
         let mut stream = Stream {
@@ -156,6 +174,10 @@ impl Shared {
         }
     }
 
+    fn newest(&self) -> MutexGuard<'_, Option<Known>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn has_ended(&self) -> bool {
         self.end.load(Ordering::Relaxed)
     }
@@ -176,16 +198,24 @@ impl Shared {
         )
         .await;
         let header = link.seen(answer.map(|answer| answer.map(|answer| answer.header)));
-        self.ended(link, Did::Put(number), probe, invoked, header)
+        if let Some(revision) = header.as_ref().map(|header| header.revision) {
+            let mut newest = self.newest();
+            if newest.is_none_or(|newest| newest.revision < revision) {
+                *newest = Some(Known { number, revision });
+            }
+        }
+        self.ended(link, Did::Put(number), probe, invoked, header, None)
     }
 
     async fn read(&self, link: &Link) -> bool {
-        let request = RangeRequest {
-            key: self.spec.prefix.clone().into(),
-            ..RangeRequest::default()
-        };
         let Some(client) = link.client().await else {
             return false;
+        };
+        let known = *self.newest();
+        let request = RangeRequest {
+            // Before there is a put, that of the first one.
+            key: key(&self.spec.prefix, known.map_or(0, |known| known.number)).into(),
+            ..RangeRequest::default()
         };
         let invoked = Instant::now();
         let answer = timeout(
@@ -193,8 +223,19 @@ impl Shared {
             client.call::<RangeResponse>(RANGE, &request),
         )
         .await;
-        let header = link.seen(answer.map(|answer| answer.map(|answer| answer.header)));
-        self.ended(link, Did::Read, true, invoked, header)
+        let mut found = None;
+        let header = link.seen(answer.map(|answer| {
+            answer.map(|answer| {
+                let first = answer.kvs.first().zip(known);
+                found = first.map(|(kv, known)| Stored {
+                    mod_revision: kv.mod_revision,
+                    version: kv.version,
+                    value_is_right: kv.value == value(known.number, self.spec.value_bytes),
+                });
+                answer.header
+            })
+        }));
+        self.ended(link, Did::Read(known), true, invoked, header, found)
     }
 
     fn ended(
@@ -204,6 +245,7 @@ impl Shared {
         probe: bool,
         invoked: Instant,
         header: Option<ResponseHeader>,
+        found: Option<Stored>,
     ) -> bool {
         let acknowledged = header.map(|header| (Instant::now(), header.revision));
         self.keep(Record {
@@ -212,6 +254,7 @@ impl Shared {
             probe,
             invoked,
             acknowledged,
+            found,
         });
         acknowledged.is_some()
     }

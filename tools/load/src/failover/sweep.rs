@@ -22,8 +22,8 @@ pub struct Phases {
     pub loaded: Duration,
 }
 
-/// Runs the trials of `spec` for every pair of settings, each on a fresh cluster. A pair that servers refuse, or
-/// that never gets a leader, is a cell that says so.
+/// Runs the trials of `spec` for every pair of settings, each on a fresh cluster. A pair that servers refuse is a
+/// cell that says so, and so is one that failed, for example because it never got a leader: the others still run.
 pub fn sweep(
     spec: &Spec,
     heartbeats_ms: &[u64],
@@ -43,7 +43,7 @@ pub fn sweep(
                 ..Cell::default()
             };
             if election_ms / HEARTBEATS_MIN < *heartbeat_ms {
-                cell.failed = Some(format!(
+                cell.refused = Some(format!(
                     "the election timeout is below {HEARTBEATS_MIN} heartbeats"
                 ));
                 cells.push(cell);

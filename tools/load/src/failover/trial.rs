@@ -231,7 +231,7 @@ fn run_trial(
         term_after: healed.term(),
         first_put_ns: first(|did| matches!(did, Did::Put(_)))
             .filter(|first| *first <= ns(spec.recovery_max)),
-        first_read_ns: first(|did| did == Did::Read),
+        first_read_ns: first(|did| matches!(did, Did::Read(_))),
         all_endpoints_ns: all_served.map(|served| ns(served - at)),
         longest_gap_ns: longest_gap_ns(&records, at, healing),
         heal_ns,
@@ -419,6 +419,7 @@ mod tests {
                     probe: true,
                     invoked: start,
                     acknowledged: Some((at(*ms), 1)),
+                    found: None,
                 })
                 .collect();
             let gap_ms = longest_gap_ns(&records, at(from), at(to)).map(|ns| ns / 1_000_000);

@@ -3,15 +3,16 @@
 //!
 //! Checked: (1) every acknowledged put is there, with the revision it was acknowledged with and its own value;
 //! (2) no two acknowledged puts have one revision; (3) real time: an operation that was sent after another one
-//! was acknowledged shows a higher revision if it is a put, and no lower one if it is a linearizable read. A put
-//! without an answer may be there or not. These are necessary conditions of linearizability, and for puts
-//! of keys that are never written again (1) to (3) are all of it: the order of revisions is an order of the
+//! was acknowledged shows a higher revision if it is a put, and no lower one if it is a linearizable read; (4) a
+//! linearizable read of a put that was acknowledged before finds it as it was acknowledged, whatever its revision
+//! says. A put without an answer may be there or not. These are necessary conditions of linearizability, and for puts
+//! of keys that are never written again (1) to (4) are all of it: the order of revisions is an order of the
 //! puts that agrees with real time.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::stream::{Did, Record};
+use super::stream::{Did, Known, Record};
 
 /// Violations that are told in words; further ones are counted.
 pub const EXAMPLES_MAX: usize = 10;
@@ -63,8 +64,11 @@ pub(super) fn verify(
                 findings.unanswered += 1;
                 findings.took_effect += u64::from(stored.contains_key(&number));
             }
-            (Did::Read, Some(_)) => findings.reads += 1,
-            (Did::Read, None) => {}
+            (Did::Read(known), Some(_)) => {
+                findings.reads += 1;
+                findings.check_found(known, record, start);
+            }
+            (Did::Read(_), None) => {}
         }
     }
     findings.check_unique(records);
@@ -74,14 +78,28 @@ pub(super) fn verify(
 
 impl Findings {
     fn check_kept(&mut self, number: u64, revision: i64, stored: Option<&Stored>) {
-        let right = Stored {
-            mod_revision: revision,
-            version: 1,
-            value_is_right: true,
-        };
-        if stored != Some(&right) {
+        if stored != Some(&as_put(revision)) {
             self.lost += 1;
             self.tell(|| format!("put {number} was acknowledged with revision {revision}; afterwards there is {stored:?}"));
+        }
+    }
+
+    fn check_found(&mut self, known: Option<Known>, record: &Record, start: Instant) {
+        let Some(Known { number, revision }) = known else {
+            return;
+        };
+        if record.found != Some(as_put(revision)) {
+            self.stale += 1;
+            let after = record.invoked.saturating_duration_since(start);
+            let Record {
+                endpoint, found, ..
+            } = record;
+            self.tell(|| {
+                format!(
+                    "put {number} was acknowledged with revision {revision}; a read of it through endpoint {endpoint}, sent \
+                     {after:?} after the start, found {found:?}"
+                )
+            });
         }
     }
 
@@ -120,7 +138,7 @@ impl Findings {
             }
             let newer = match record.did {
                 Did::Put(_) => revision > known,
-                Did::Read => revision >= known,
+                Did::Read(_) => revision >= known,
             };
             if !newer {
                 self.stale += 1;
@@ -143,6 +161,15 @@ impl Findings {
     }
 }
 
+/// What is there of a put that was acknowledged with this revision.
+fn as_put(revision: i64) -> Stored {
+    Stored {
+        mod_revision: revision,
+        version: 1,
+        value_is_right: true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,18 +187,17 @@ mod tests {
             probe: true,
             invoked: at(*invoked),
             acknowledged: answer.map(|(ms, revision)| (at(ms), revision)),
+            found: match did {
+                Did::Read(Some(known)) => Some(as_put(known.revision)),
+                _ => None,
+            },
         };
         (operations.iter().map(record).collect(), start)
     }
 
     fn kept(puts: &[(u64, i64)]) -> BTreeMap<u64, Stored> {
-        let stored = |mod_revision| Stored {
-            mod_revision,
-            version: 1,
-            value_is_right: true,
-        };
         puts.iter()
-            .map(|(number, revision)| (*number, stored(*revision)))
+            .map(|(number, revision)| (*number, as_put(*revision)))
             .collect()
     }
 
@@ -200,8 +226,8 @@ mod tests {
         check(
             &[
                 (Put(0), 0, Some((2, 2))),
-                (Read, 3, Some((4, 2))),
-                (Read, 1, Some((5, 1))),
+                (Read(None), 3, Some((4, 2))),
+                (Read(None), 1, Some((5, 1))),
             ],
             &kept(&[(0, 2)]),
             (0, 0),
@@ -239,12 +265,47 @@ mod tests {
             &kept(&[(0, 5), (1, 4)]),
             (0, 1),
         );
-        check(&[put, (Read, 3, Some((4, 1)))], &kept(&[(0, 2)]), (0, 1));
+        check(
+            &[put, (Read(None), 3, Some((4, 1)))],
+            &kept(&[(0, 2)]),
+            (0, 1),
+        );
         // A read that goes back behind an earlier read.
         check(
-            &[(Read, 0, Some((1, 7))), (Read, 2, Some((3, 6)))],
+            &[(Read(None), 0, Some((1, 7))), (Read(None), 2, Some((3, 6)))],
             &kept(&[]),
             (0, 1),
         );
+    }
+
+    /// Goal: old data under a new revision is found: a read shows the put that was acknowledged before it as it was.
+    #[test]
+    fn reads_show_what_was_acknowledged() {
+        let known = Known {
+            number: 0,
+            revision: 2,
+        };
+        let operations = [
+            (Did::Put(0), 0, Some((2, 2))),
+            (Did::Read(Some(known)), 3, Some((4, 9))),
+        ];
+        let check_found = |found: Option<Stored>, expected: u64| {
+            let (mut records, start) = history(&operations);
+            records[1].found = found;
+            let findings = verify(&records, &kept(&[(0, 2)]), start);
+            assert_eq!((findings.lost, findings.stale), (0, expected), "{found:?}");
+        };
+        let right = as_put(2);
+        check_found(Some(right), 0);
+        check_found(None, 1);
+        check_found(Some(as_put(1)), 1);
+        let version = 2;
+        check_found(Some(Stored { version, ..right }), 1);
+        let value_is_right = false;
+        let other = Stored {
+            value_is_right,
+            ..right
+        };
+        check_found(Some(other), 1);
     }
 }
