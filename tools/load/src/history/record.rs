@@ -25,7 +25,7 @@ const MAGIC: &[u8] = b"kontiki-load history 1\n";
 const FLAG_EXCLUSIVE: u8 = 1;
 /// A recorder's block goes to the file when it is this long.
 const BLOCK_BYTES: usize = 64 * 1024;
-/// Longest block a reader takes: one entry may exceed [`BLOCK_BYTES`], but not by more than a large range.
+/// Longest block a reader takes: one entry may exceed `BLOCK_BYTES`, but not by more than a large range.
 pub const BLOCK_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// What holds for a whole record.

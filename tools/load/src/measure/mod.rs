@@ -1,7 +1,7 @@
 //! Histograms, counters and costs while a run goes on.
 //!
-//! A [`Tally`] belongs to one thread and is handed over once a second; the [`Collector`] adds the threads' tallies
-//! up to the result's operations. [`Watched`] reads what servers and the generator use, outside the hot path.
+//! A `Tally` belongs to one thread and is handed over once a second; the `Collector` adds the threads' tallies
+//! up to the result's operations. `Watched` reads what servers and the generator use, outside the hot path.
 
 mod collect;
 mod cost;

@@ -5,7 +5,7 @@
 //! library because it serves one kind of caller: gRPC calls with short heads that repeat. Buffers are bounded by
 //! the limits named here, and no byte of a server makes it panic.
 //!
-//! Runs on the thread that owns the connection. Must never block, except in [`call`], which says so.
+//! Runs on the thread that owns the connection. Must never block, except in [`call()`], which says so.
 
 mod call;
 mod connection;

@@ -1,6 +1,6 @@
 //! Which operation comes next, and its bytes.
 //!
-//! A [`WorkloadSpec`] is what the command line asks for; an [`Author`] writes the requests of one thread from it and
+//! A [`WorkloadSpec`] is what the command line asks for; an `Author` writes the requests of one thread from it and
 //! knows what a right answer looks like. Deterministic: the same seed writes the same requests. Must never look at
 //! a clock or a socket.
 
