@@ -270,10 +270,13 @@ impl ClusterState {
         self.head.membership()
     }
 
-    /// A member at the head.
+    /// Whether the head has nothing to learn from how a member introduces itself: it says so already, or the
+    /// member does not belong to the group.
     #[must_use]
-    pub fn member_at_head(&self, id: MemberId) -> Option<&Member> {
-        self.head.members.get(&id)
+    pub fn is_introduced(&self, member: &Member) -> bool {
+        self.head.members.get(&member.id).is_none_or(|known| {
+            known.name == member.name && known.client_urls == member.client_urls
+        })
     }
 
     /// The committed cluster version, when it is decided.

@@ -90,9 +90,7 @@ impl Shard {
 
     /// A member says its name and where its clients reach it, unless that is known.
     pub(super) fn introduce(&mut self, member: &super::Member) -> Result<(), Refusal> {
-        if self.cluster.member_at_head(member.id).is_none_or(|known| {
-            known.name == member.name && known.client_urls == member.client_urls
-        }) {
+        if self.cluster.is_introduced(member) {
             return Ok(());
         }
         let change = ClusterChange::MemberAttributes {
@@ -130,10 +128,7 @@ impl Shard {
             && leader != self.raft.id()
         {
             let own = &self.settings.member;
-            let known = self.cluster.member_at_head(own.id);
-            if known
-                .is_some_and(|known| known.name != own.name || known.client_urls != own.client_urls)
-            {
+            if !self.cluster.is_introduced(own) {
                 let introduction = PeerMessage::Introduce(own.clone());
                 self.messages.push((leader, introduction));
             }
@@ -159,9 +154,9 @@ impl Shard {
                 StageError::Full { .. } => Refusal::TooManyRequests,
                 StageError::Encode(_) => Refusal::TooLarge,
             })?;
-        let record = self.log.staged_record(&staged).expect("it was just staged");
-        let size_bytes = record.len() as u64;
+        let size_bytes = staged.range.len() as u64;
         if self.has_peers {
+            let record = self.log.staged_record(&staged).expect("it was just staged");
             self.recent.push(index, record);
         }
         let appended = match change {
