@@ -251,8 +251,8 @@ pub const LOG_BYTES_MAX: u64 = 2 * 1_024 * MIB;
 pub const CHECKPOINT_RETRY_SECONDS: u64 = 10;
 /// Blocks of a checkpoint that wait for the disk.
 pub const CHECKPOINT_BLOCKS_WAITING_MAX: usize = 16;
-/// Messages from the thread that writes checkpoints: one for each block, and one for the whole.
-pub const CHECKPOINT_ANSWERS_MAX: usize = CHECKPOINT_BLOCKS_WAITING_MAX + 2;
+/// Messages from the thread that writes checkpoints: one for each block, one for the whole, one for a read.
+pub const CHECKPOINT_ANSWERS_MAX: usize = CHECKPOINT_BLOCKS_WAITING_MAX + 3;
 /// Bytes of a checkpoint that are written between two syncs of its file.
 pub const CHECKPOINT_SYNC_BYTES: u64 = 4 * MIB;
 /// One row of a table without versions, in a checkpoint: what fits into an entry fits into a row.
@@ -265,6 +265,19 @@ pub const SLICE_CHECKPOINT_STEPS: usize = SLICE_STEPS_MAX / 8;
 const _: () = assert!(LOG_BYTES_MAX >= 4 * SEGMENT_SIZE_BYTES);
 const _: () =
     assert!(SLICE_READS_STEPS + SLICE_RECLAIM_STEPS + SLICE_CHECKPOINT_STEPS < SLICE_STEPS_MAX);
+
+// Checkpoints on their way to a follower.
+
+/// Blocks sent to one follower that it has not taken; as many wait there for those before them.
+pub const TRANSFER_WINDOW_BLOCKS: u32 = 32;
+/// Blocks of one read of the file.
+pub const TRANSFER_READ_BLOCKS: u32 = 4;
+/// Steps of reading a block into a state: as many versions as fit in one.
+pub const TRANSFER_BLOCK_STEPS: usize = 512;
+/// A slowed leader waits no longer for a follower that takes no block.
+pub const TRANSFER_PACE_PATIENCE: Duration = Duration::from_secs(5);
+
+const _: () = assert!(TRANSFER_READ_BLOCKS <= TRANSFER_WINDOW_BLOCKS);
 
 // The simulator.
 

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use crate::base::checksum::Crc32c;
 use crate::base::limits::{CHECKPOINT_BLOCK_BYTES, CHECKPOINT_ROW_BYTES_MAX};
 use crate::checkpoint::format::{
-    BLOCK_BODY_BYTES, BLOCK_HEADER_BYTES, End, Origin, Row, seal_block, write_end, write_header,
-    write_row, write_version,
+    BLOCK_BODY_BYTES, BLOCK_HEADER_BYTES, End, Origin, Row, open_block, seal_block, write_end,
+    write_header, write_row, write_version,
 };
 use crate::keyspace::Keyspace;
 use crate::keyspace::state::StateWalk;
@@ -29,6 +29,18 @@ pub struct Block {
 }
 
 impl Block {
+    /// A block as it lies in a file or came from elsewhere, checked; `None` when it is not one, whole and
+    /// undamaged.
+    #[must_use]
+    pub fn parse(bytes: Bytes) -> Option<Block> {
+        let (header, _) = open_block(&bytes)?;
+        Some(Block {
+            ordinal: header.ordinal,
+            is_last: header.last,
+            bytes,
+        })
+    }
+
     /// Where in the file it belongs.
     #[must_use]
     pub fn offset(&self) -> u64 {

@@ -31,7 +31,9 @@ use crate::base::limits::{SEAL_IDLE_MICROS, SLICE_STEPS_MAX, TICK_MILLIS};
 use crate::base::{CoreId, Instant};
 use crate::keyspace::steps::Steps;
 use crate::shard::Shard;
-use crate::shard::event::{Answer, CheckpointEffect, ClientRequest, Effects, Event, LogEffect};
+use crate::shard::event::{
+    Answer, CheckpointEffect, ClientRequest, Effects, Event, LogEffect, Notice,
+};
 use crate::wal::{self, Commit, SegmentOpening, SegmentSequence};
 
 /// What a shard with work left waits for its next turn, at least.
@@ -265,6 +267,7 @@ impl Turns {
                 CheckpointAnswer::Written => Event::CheckpointBlock,
                 CheckpointAnswer::Durable(id) => Event::CheckpointDurable(id),
                 CheckpointAnswer::Failed => Event::CheckpointFailed,
+                CheckpointAnswer::Read { read, bytes } => Event::CheckpointRead { read, bytes },
             };
             self.hand_in(event, now, steps);
         }
@@ -386,9 +389,22 @@ impl Turns {
                 CheckpointEffect::Block(block) => thread.write(block),
                 CheckpointEffect::Finish(id) => thread.finish(id),
                 CheckpointEffect::RemoveBefore(index) => thread.remove_before(index),
+                CheckpointEffect::Read(read) => thread.read(read),
+                CheckpointEffect::Free(state) => thread.free(state),
             };
             if let Err(error) = taken {
                 fatal(format_args!("{error}"));
+            }
+        }
+        for notice in self.effects.notices.drain(..) {
+            match notice {
+                Notice::TransferBegins { .. } | Notice::Installed { .. } => {
+                    tracing::info!("{notice}");
+                }
+                Notice::TransferAbandoned { .. }
+                | Notice::Unreadable { .. }
+                | Notice::BlockRefused { .. }
+                | Notice::Refused { .. } => tracing::warn!("{notice}"),
             }
         }
         let own = self.core.core.0;

@@ -178,6 +178,7 @@ pub async fn recover(
     }
     let checkpoint_bytes = restored.as_ref().map_or(0, |restored| restored.size_bytes);
     let mut start = Index(0);
+    let mut installed = None;
     let mut replayer = Replayer::default();
     if let Some(restored) = restored {
         start = restored.origin.mark.index;
@@ -185,10 +186,14 @@ pub async fn recover(
             let directory = places.checkpoints.clone();
             RecoveryError::CheckpointUnknown { directory, source }
         })?;
+        installed = base.installed_term(identity.member);
         replayer = Replayer::after(base);
     }
     let newest = unusable.drain(..).next();
     let mut recovery = Recovery::new(geometry, identity, start, &files).map_err(refused)?;
+    if let Some(term) = installed {
+        recovery.may_be_installed(term);
+    }
     let mut bytes = Vec::new();
     while let Some(sequence) = recovery.next_file() {
         read_file(&directory.join(sequence.file_name()), &mut bytes).await?;

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Before the mark is durable, everything that was there before still is; after it, the checkpoint and
-//! the log behind it say all.
+//! the log behind it say all. A leader keeps a longer log while a follower that it hears needs it, and the
+//! file that is on its way to one (`transfer`), up to `log_bytes_max`.
 
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::Shard;
 use super::cluster::{ClusterChange, ClusterState};
 use super::entry::{ArchivedEntryBody, ClusterEffect, EntryBody};
 use super::event::{CheckpointEffect, Effects, LogEffect};
+use super::install::Incoming;
 use super::replay::Replayed;
 use crate::base::limits::{
     CHECKPOINT_BLOCKS_WAITING_MAX, CHECKPOINT_PAYLOAD_BYTES_MIN, CHECKPOINT_RETRY_SECONDS,
@@ -29,7 +31,7 @@ use crate::checkpoint::{CheckpointId, Origin, Restored, Row, Writer};
 use crate::frame::{self, Encoder, PageBuffer, Record};
 use crate::keyspace::state::StateWalk;
 use crate::keyspace::steps::Steps;
-use crate::raft::{LogTerms, Position};
+use crate::raft::{Flow, LogTerms, Position};
 use crate::wal::{CommitSequence, SegmentSequence};
 
 /// The table of the cluster's state: each row is an entry, as a log record, whose changes together give it.
@@ -77,12 +79,20 @@ pub(super) struct Checkpoints {
     mark: Option<CommitSequence>,
     /// The log says durably that there is a checkpoint here: what is before is needless.
     marked: Option<Index>,
+    /// Below this the driver was told to remove checkpoints.
+    removed_before: Index,
     /// Writing failed; when it may be tried again.
     retry_at: Option<Instant>,
+    /// The file of this one was found not to hold: another one must be taken.
+    unreadable: Option<CheckpointId>,
+    /// What comes from the leader.
+    pub(super) incoming: Incoming,
+    /// What was asked for in this event.
+    pub(super) effects: Vec<CheckpointEffect>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct LogPosition {
+pub(super) struct LogPosition {
     /// Bytes of entries so far, from [`crate::wal::Appender::entry_bytes`].
     entry_bytes: u64,
     /// The segment that is opened next.
@@ -108,15 +118,50 @@ impl Checkpoints {
             to_mark: false,
             mark: None,
             marked: None,
+            removed_before: Index(0),
             retry_at: None,
+            unreadable: None,
+            incoming: Incoming::default(),
+            effects: Vec::new(),
         }
+    }
+
+    pub(super) fn limits(&self) -> &CheckpointLimits {
+        &self.limits
+    }
+
+    /// Whether no file is being written, nor is to be written now: one at a time, whoever it comes from.
+    pub(super) fn may_begin(&self) -> bool {
+        self.writing.is_none() && self.incoming.is_idle() && self.retry_at.is_none()
+    }
+
+    /// The file of a checkpoint does not hold.
+    pub(super) fn unreadable(&mut self, id: CheckpointId) {
+        if self.last.is_some_and(|last| last.id == id) {
+            self.unreadable = Some(id);
+        }
+    }
+
+    /// There is a newer durable checkpoint, `began` where the log stood then. `mark` is the commit that says so,
+    /// if there is one already.
+    pub(super) fn adopt(
+        &mut self,
+        summary: CheckpointSummary,
+        began: LogPosition,
+        mark: Option<CommitSequence>,
+    ) {
+        self.last = Some(summary);
+        self.last_began = began;
+        self.unreadable = None;
+        self.to_mark = mark.is_none();
+        self.mark = mark;
     }
 
     /// Whether the next slice would write something.
     pub(super) fn has_work(&self) -> bool {
         self.writing.as_ref().is_some_and(|writing| {
             !writing.writer.is_done() && writing.blocks_waiting < CHECKPOINT_BLOCKS_WAITING_MAX
-        })
+        }) || self.incoming.has_work()
     }
 
     /// The oldest block handed out is written.
@@ -124,25 +169,35 @@ impl Checkpoints {
         if let Some(writing) = &mut self.writing {
             assert!(writing.blocks_waiting > 0, "no block is being written");
             writing.blocks_waiting -= 1;
+        } else {
+            self.incoming.block_written();
         }
     }
 
     /// The checkpoint has its name, durably.
     pub(super) fn durable(&mut self, id: CheckpointId) {
-        let writing = self.writing.take().expect("a checkpoint is being written");
+        let Some(writing) = self.writing.take() else {
+            self.incoming.durable(id);
+            return;
+        };
         assert!(writing.finishing, "a checkpoint that is not finished");
         assert_eq!(writing.writer.origin().id(), id, "another checkpoint");
-        self.last = Some(CheckpointSummary {
+        let summary = CheckpointSummary {
             id,
             size_bytes: writing.writer.size_bytes(),
-        });
-        self.last_began = writing.began;
-        self.to_mark = true;
+        };
+        self.adopt(summary, writing.began, None);
     }
 
     /// The file could not be written; it is given up, and nothing was lost.
     pub(super) fn failed(&mut self, now: Instant) {
         self.writing = None;
+        self.incoming = Incoming::default();
+        self.wait_to_retry(now);
+    }
+
+    /// Nothing is written for a while.
+    pub(super) fn wait_to_retry(&mut self, now: Instant) {
         self.retry_at = Some(now + Duration::from_secs(CHECKPOINT_RETRY_SECONDS));
     }
 
@@ -162,6 +217,7 @@ impl Shard {
 
     /// Begins a checkpoint when one is due, and writes on at the one that was begun.
     pub(super) fn write_checkpoint(&mut self, steps: &mut Steps, effects: &mut Effects) {
+        effects.checkpoint.append(&mut self.checkpoints.effects);
         if self.checkpoint_is_due() {
             self.begin_checkpoint(effects);
         }
@@ -190,17 +246,17 @@ impl Shard {
             last_began,
             ..
         } = &self.checkpoints;
-        let idle = self.checkpoints.writing.is_none()
+        let idle = self.checkpoints.may_begin()
             && !self.checkpoints.to_mark
             && self.checkpoints.mark.is_none()
-            && self.checkpoints.retry_at.is_none()
-            && !self.stopping
-            // Followers can be sent entries only: theirs must stay readable.
-            && !self.has_peers;
+            && !self.stopping;
         let index = self.keyspace.committed_index();
-        if !idle || index <= last.map_or(Index(0), |last| last.id.index) {
+        let last_index = last.map_or(Index(0), |last| last.id.index);
+        let replaces = self.checkpoints.unreadable.is_some() && index == last_index;
+        if !idle || (index <= last_index && !replaces) {
             return false;
         }
+        let wanted = self.transfers.waits_for_checkpoint() && self.checkpoint_to_send().is_none();
         let payload = self.log.entry_bytes() - last_began.entry_bytes;
         let payload_min = limits
             .payload_bytes_min
@@ -210,7 +266,34 @@ impl Shard {
             && self.log.next_segment() > last_began.next_segment;
         // The fold may lag behind the commit; then the cluster's state is one of a later index.
         let together = self.cluster.changed_at() <= index;
-        (payload >= payload_min || log_is_long) && together
+        (payload >= payload_min || log_is_long || wanted) && together
+    }
+
+    /// The checkpoint that a follower is sent: the newest, unless so much log has come after it that the follower
+    /// would hardly have both before the next one.
+    pub(super) fn checkpoint_to_send(&self) -> Option<CheckpointSummary> {
+        let Checkpoints {
+            limits,
+            last,
+            last_began,
+            unreadable,
+            retry_at,
+            ..
+        } = &self.checkpoints;
+        let last = last.filter(|last| *unreadable != Some(last.id))?;
+        let log_after = self.log.entry_bytes() - last_began.entry_bytes;
+        let is_new = log_after <= limits.log_bytes_max / 2
+            || self.keyspace.committed_index() <= last.id.index
+            || retry_at.is_some();
+        is_new.then_some(last)
+    }
+
+    /// Where the log stands.
+    pub(super) fn log_position(&self) -> LogPosition {
+        LogPosition {
+            entry_bytes: self.log.entry_bytes(),
+            next_segment: self.log.next_segment(),
+        }
     }
 
     fn begin_checkpoint(&mut self, effects: &mut Effects) {
@@ -230,10 +313,7 @@ impl Shard {
         let rows = cluster_rows(&self.cluster, &origin);
         self.checkpoints.writing = Some(Writing {
             writer: Writer::new(origin, walk, &rows),
-            began: LogPosition {
-                entry_bytes: self.log.entry_bytes(),
-                next_segment: self.log.next_segment(),
-            },
+            began: self.log_position(),
             blocks_waiting: 0,
             finishing: false,
         });
@@ -243,8 +323,8 @@ impl Shard {
     }
 
     /// Says in the log that there is a durable checkpoint, and, when that is durable itself, gives up what
-    /// came before it.
-    pub(super) fn release_log(&mut self, effects: &mut Effects) {
+    /// came before it: as far as no follower that is heard needs it, while the log is not too long.
+    pub(super) fn release_log(&mut self, now: Instant, effects: &mut Effects) {
         let Checkpoints {
             last,
             to_mark,
@@ -252,7 +332,10 @@ impl Shard {
             marked,
             ..
         } = &mut self.checkpoints;
-        if *to_mark && let Some(last) = last {
+        if *to_mark
+            && let Some(last) = last
+            && last.id.index <= self.log.hard_state().commit
+        {
             // Without room it is said with the next event.
             if let Ok(commit) = self.log.stage_checkpoint(last.id.term, last.id.index) {
                 *to_mark = false;
@@ -260,19 +343,48 @@ impl Shard {
             }
         }
         if mark.is_some_and(|commit| commit <= self.log.durable_commit()) {
-            let last = last.expect("what was marked");
             *mark = None;
-            *marked = Some(last.id.index);
-            effects
-                .checkpoint
-                .push(CheckpointEffect::RemoveBefore(last.id.index));
+            *marked = last.map(|last| last.id.index);
         }
-        if let Some(index) = *marked {
-            for sequence in self.log.recyclable(index) {
-                self.log.recycled(sequence);
-                effects.log.push(LogEffect::Recycle(sequence));
-            }
+        let Some(marked) = *marked else {
+            return;
+        };
+        if self.log.log_size_bytes() > self.checkpoints.limits.log_bytes_max {
+            self.transfers.abandon_before(marked, &mut self.notices);
         }
+        let on_the_way = self.transfers.oldest();
+        let files_before = on_the_way.map_or(marked, |oldest| oldest.min(marked));
+        if files_before > self.checkpoints.removed_before {
+            self.checkpoints.removed_before = files_before;
+            let remove = CheckpointEffect::RemoveBefore(files_before);
+            effects.checkpoint.push(remove);
+        }
+        let needless = files_before.min(self.needed_by_followers(now).unwrap_or(marked));
+        for sequence in self.log.recyclable(needless) {
+            self.log.recycled(sequence);
+            effects.log.push(LogEffect::Recycle(sequence));
+        }
+        // A cut may have taken the log back behind the beginning of a segment.
+        let first = self.log.segments().map(|segment| segment.first_index).min();
+        if let Some(first) = first {
+            let released = Index(first.0.saturating_sub(1)).min(marked);
+            self.raft.log_released(released);
+        }
+    }
+
+    /// What the slowest follower that is heard has: it is served from the log while that is not too long.
+    fn needed_by_followers(&self, now: Instant) -> Option<Index> {
+        if self.log.log_size_bytes() > self.checkpoints.limits.log_bytes_max {
+            return None;
+        }
+        let own = self.raft.id();
+        let others = self.raft.membership().members().filter(|&id| id != own);
+        let needs = |id| {
+            let progress = self.raft.progress(id)?;
+            let heard = now.since(progress.heard) <= self.settings.election_timeout;
+            (heard && progress.flow != Flow::Checkpoint).then_some(progress.matched)
+        };
+        others.filter_map(needs).min()
     }
 }
 

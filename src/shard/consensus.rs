@@ -58,9 +58,12 @@ impl Shard {
                     Output::LeaderChanged(_)
                     | Output::RefusedPeer { .. }
                     | Output::TransferAbandoned { .. } => {}
-                    Output::NeedsCheckpoint { .. } | Output::ResetLog { .. } | Output::Rebuilt => {
-                        unreachable!("no entry was ever released, and no log is rebuilt")
+                    Output::NeedsCheckpoint { to } => {
+                        self.sending.forget(to);
+                        self.transfers.needs(to);
                     }
+                    Output::ResetLog { base } => self.begin_anew(base),
+                    Output::Rebuilt => unreachable!("no log is rebuilt"),
                 }
             }
             self.log.set_hard_state(self.raft.hard_state());
@@ -235,6 +238,7 @@ impl Shard {
     fn step_down(&mut self) {
         self.abandon_evaluation();
         self.sending.clear();
+        self.transfers.clear();
         let mut gone = Vec::new();
         self.waiters.step_down(|waiter| gone.push(waiter));
         self.refuse_all(gone);

@@ -66,6 +66,7 @@ impl Shard {
         self.raft.next_position().is_some()
             && self.waiters.len() < SHARD_UNCOMMITTED_ENTRIES_MAX
             && self.log.staged_bytes() < SHARD_STAGED_BYTES_MAX / 2
+            && !self.transfers.holds_writes()
     }
 
     /// Folds what the log holds, and evaluates writes in order behind it, for what `steps` allow.
@@ -289,6 +290,13 @@ impl Shard {
             .take_if(|job| !matches!(job.stage, Stage::Fold { .. }))
         {
             self.refuse(job.origin.asker, Refusal::LeaderChanged);
+        }
+    }
+
+    /// Another state takes the place of this one. An entry of this write may be in the log of others.
+    pub(super) fn drop_evaluation(&mut self) {
+        if let Some(job) = self.job.take() {
+            self.refuse(job.origin.asker, Refusal::TimedOut);
         }
     }
 

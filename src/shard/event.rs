@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::checkpoints::UnknownRow;
+use crate::base::limits::CHECKPOINT_BLOCK_BYTES;
 use crate::base::{ClusterId, Incarnation, Index, Instant, MemberId, Term};
-use crate::checkpoint::{Block, CheckpointId};
+use crate::checkpoint::{Block, CheckpointError, CheckpointId};
+use crate::keyspace::Keyspace;
 use crate::keyspace::request::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
     Refusal as KeyspaceRefusal, TxnRequest, TxnResponse,
@@ -45,7 +48,7 @@ pub enum Event<'a> {
     LogRead {
         /// From the request.
         read: LogRead,
-        /// The bytes there, fewer where the file ends.
+        /// The bytes there; fewer where the file ends, none where it was given up meanwhile.
         bytes: Vec<u8>,
     },
     /// Time passed: about every [`crate::base::limits::TICK_MILLIS`], and not later than
@@ -63,6 +66,13 @@ pub enum Event<'a> {
     CheckpointBlock,
     /// What [`CheckpointEffect::Finish`] asked for is done.
     CheckpointDurable(CheckpointId),
+    /// What [`CheckpointEffect::Read`] asked for.
+    CheckpointRead {
+        /// From the request.
+        read: CheckpointRead,
+        /// The bytes there; fewer, or none, where the file ends or cannot be read.
+        bytes: Bytes,
+    },
     /// The checkpoint that was begun cannot be written, for want of space or because the disk fails. The
     /// driver has given it up, and reports nothing further about it.
     CheckpointFailed,
@@ -89,8 +99,79 @@ pub struct Effects {
     pub log_reads: Vec<LogRead>,
     /// Write this beside the log, sync, then [`Event::KnownMembersStored`].
     pub known_members: Option<KnownMembers>,
+    /// What an operator may want to know; nothing is to be done.
+    pub notices: Vec<Notice>,
     /// This member must not go on: say why, and end.
     pub end: Option<EndReason>,
+}
+
+/// Something that happened to a checkpoint between members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Notice {
+    /// A follower gets a checkpoint.
+    #[error("follower {to} needs what the log has not any more: it is sent the checkpoint at index {}", id.index)]
+    TransferBegins {
+        /// Who.
+        to: MemberId,
+        /// Which.
+        id: CheckpointId,
+    },
+    /// It was not done before the log was as long as it may be.
+    #[error(
+        "the log has its longest size: the checkpoint at index {} on its way to follower {to} is given up for a          newer one, and writes are slowed until that is there", id.index
+    )]
+    TransferAbandoned {
+        /// Who gets it.
+        to: MemberId,
+        /// Which.
+        id: CheckpointId,
+    },
+    /// The file on disk here does not hold.
+    #[error("the checkpoint at index {} cannot be read or is damaged: another one is taken", id.index)]
+    Unreadable {
+        /// Which.
+        id: CheckpointId,
+    },
+    /// What the leader sent does not hold.
+    #[error("block {ordinal} of the checkpoint at index {} from member {from} is damaged: dropped", id.index)]
+    BlockRefused {
+        /// Who sent it.
+        from: MemberId,
+        /// Of which.
+        id: CheckpointId,
+        /// Which block.
+        ordinal: u32,
+    },
+    /// What the leader sent is no state.
+    #[error("the checkpoint at index {} from member {from} is refused: {why}", id.index)]
+    Refused {
+        /// Who sent it.
+        from: MemberId,
+        /// Which.
+        id: CheckpointId,
+        /// Why.
+        why: CheckpointRefusal,
+    },
+    /// This member goes on from the leader's checkpoint.
+    #[error("the state is that of the checkpoint at index {} from now on", id.index)]
+    Installed {
+        /// Which.
+        id: CheckpointId,
+    },
+}
+
+/// Why a checkpoint that came whole is not one that can be installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckpointRefusal {
+    /// What is in its blocks does not hold.
+    #[error(transparent)]
+    Content(#[from] CheckpointError),
+    /// It holds what this program does not know.
+    #[error(transparent)]
+    Row(#[from] UnknownRow),
+    /// It is another one than was offered.
+    #[error("it is the checkpoint at index {}", .0.index)]
+    Another(CheckpointId),
 }
 
 /// What a member remembers about directories, its own and others', beside the log.
@@ -232,6 +313,40 @@ pub enum CheckpointEffect {
     Finish(CheckpointId),
     /// Checkpoints below this index are not needed any more.
     RemoveBefore(Index),
+    /// Read a part of a checkpoint that has its name, then [`Event::CheckpointRead`]. One read is under way at a
+    /// time.
+    Read(CheckpointRead),
+    /// Free this state, which an installed checkpoint has replaced, where nobody waits for it: that takes long.
+    Free(Box<Keyspace>),
+}
+
+/// A part of a checkpoint's file that is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointRead {
+    /// For which follower.
+    pub to: MemberId,
+    /// For which attempt to send it.
+    pub attempt: u64,
+    /// Which checkpoint.
+    pub id: CheckpointId,
+    /// The first block, counted from zero.
+    pub first_block: u32,
+    /// How many blocks at most.
+    pub block_count: u32,
+}
+
+impl CheckpointRead {
+    /// Where to begin, in bytes.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        u64::from(self.first_block) * CHECKPOINT_BLOCK_BYTES as u64
+    }
+
+    /// How many bytes at most.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.block_count as usize * CHECKPOINT_BLOCK_BYTES
+    }
 }
 
 /// Where an answer goes: opaque to the shard, returned as it came.

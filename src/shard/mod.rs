@@ -19,10 +19,12 @@ mod evaluate;
 pub mod event;
 mod folder;
 mod forward;
+mod install;
 mod peers;
 mod reads;
 mod recent;
 pub mod replay;
+mod transfer;
 mod waiters;
 
 use std::collections::VecDeque;
@@ -36,7 +38,7 @@ use self::entry::{ClusterEffect, EntryBody};
 use self::evaluate::WriteJob;
 use self::event::{
     Alarm, AlarmKind, Effects, EndReason, Event, Header, Identity, KnownMembers, LogEffect, Member,
-    PeerMessage, Refusal, Request, Response, Status,
+    Notice, PeerMessage, Refusal, Request, Response, Status,
 };
 use self::folder::Folder;
 use self::forward::Forwards;
@@ -44,6 +46,7 @@ use self::peers::Sending;
 use self::reads::Reads;
 use self::recent::Recent;
 use self::replay::Replayed;
+use self::transfer::Transfers;
 use self::waiters::{Waiter, Waiters};
 use crate::base::limits::{
     SHARD_QUEUE_REQUESTS_MAX, SLICE_CHECKPOINT_STEPS, SLICE_READS_STEPS, SLICE_RECLAIM_STEPS,
@@ -130,6 +133,10 @@ pub struct Shard {
     reads: Reads,
     waiters: Waiters,
     checkpoints: Checkpoints,
+    /// Followers that need one.
+    transfers: Transfers,
+    /// What an operator may want to know of this event.
+    notices: Vec<Notice>,
     /// Compactions whose answers wait for the space: the revision, and the answer.
     physical: Vec<(i64, Waiter)>,
     /// The segment that is ready to follow the active one.
@@ -236,6 +243,8 @@ impl Shard {
             job: None,
             reads: Reads::default(),
             waiters: Waiters::default(),
+            transfers: Transfers::default(),
+            notices: Vec::new(),
             physical: Vec::new(),
             spare: None,
             preparing: false,
@@ -282,6 +291,7 @@ impl Shard {
             Event::SegmentRefused => self.log_space_exhausted = true,
             Event::Peer { from, message } => self.take_peer_message(from, message, now),
             Event::PeerDisconnected(peer) => {
+                self.transfers.peer_disconnected(peer);
                 self.raft.peer_disconnected(peer, now, &mut self.outputs);
             }
             Event::KnownMembersStored(stored) => self.known_members_stored(&stored),
@@ -301,6 +311,7 @@ impl Shard {
             Event::LogDamaged => self.log_damaged = true,
             Event::CheckpointBlock => self.checkpoints.block_written(),
             Event::CheckpointDurable(id) => self.checkpoints.durable(id),
+            Event::CheckpointRead { read, bytes } => self.checkpoint_read(&read, &bytes),
             Event::CheckpointFailed => self.checkpoints.failed(now),
             Event::Continue => {}
             Event::Stop => self.stopping = true,
@@ -445,8 +456,10 @@ impl Shard {
         steps.put_back(for_reclaim);
         self.reclaiming = self.keyspace.reclaim(steps);
         steps.put_back(for_checkpoint);
+        self.drive_transfers(now);
+        self.receive_checkpoint(now, steps);
         self.write_checkpoint(steps, effects);
-        self.release_log(effects);
+        self.release_log(now, effects);
         self.compare_digest();
         self.drive_log(effects);
         self.release();
@@ -606,6 +619,7 @@ impl Shard {
         }
         self.send_lagging(&mut effects.log_reads);
         effects.messages.append(&mut self.messages);
+        effects.notices.append(&mut self.notices);
         if self.store_known_members && !self.storing_known_members {
             self.store_known_members = false;
             self.storing_known_members = true;

@@ -41,6 +41,11 @@ impl Sending {
     pub(super) fn clear(&mut self) {
         self.lagging.clear();
     }
+
+    /// Nothing that waits for one follower is sent any more: the log has it not.
+    pub(super) fn forget(&mut self, to: MemberId) {
+        self.lagging.remove(&to);
+    }
 }
 
 impl Shard {
@@ -103,7 +108,12 @@ impl Shard {
                 let index = Index(append.prev.index.0 + 1 + lagging.found.len() as u64);
                 // What is not on disk yet will be soon.
                 let durable = index <= self.log.durable_index();
-                if let Some(location) = self.log.locate(index).filter(|_| durable) {
+                let location = self.log.locate(index);
+                if durable && location.is_none() {
+                    // It was released: raft learns that nothing came, and asks for a checkpoint.
+                    continue;
+                }
+                if let Some(location) = location.filter(|_| durable) {
                     lagging.reading = Some(index);
                     lagging.read_bytes = lagging.read_bytes.max(LOG_READ_BYTES);
                     reads.push(LogRead {
@@ -171,10 +181,17 @@ impl Shard {
                     let _appended = self.introduce(&member);
                 }
             }
-            // Nothing was ever offered, so nobody waits for an answer.
-            PeerMessage::CheckpointOffer { .. }
-            | PeerMessage::CheckpointBlock { .. }
-            | PeerMessage::CheckpointPosition { .. } => {}
+            PeerMessage::CheckpointOffer {
+                term, attempt, id, ..
+            } => self.take_checkpoint_offer(from, term, attempt, id),
+            PeerMessage::CheckpointBlock {
+                term, id, block, ..
+            } => self.take_checkpoint_block(from, term, id, block),
+            PeerMessage::CheckpointPosition {
+                term,
+                attempt,
+                position,
+            } => self.take_checkpoint_position(from, term, attempt, position, now),
         }
     }
 
@@ -197,7 +214,7 @@ impl Shard {
     }
 
     /// Whether the leader's entries may come: neither the disk nor the fold is far behind.
-    fn has_room_for_entries(&self) -> bool {
+    pub(super) fn has_room_for_entries(&self) -> bool {
         self.log.staged_bytes() < SHARD_STAGED_BYTES_MAX / 2
             && self.folder.size_bytes() < SHARD_STAGED_BYTES_MAX
     }

@@ -104,6 +104,13 @@ impl Reads {
         !self.running.is_empty() || !self.waiting.is_empty()
     }
 
+    /// Gives up what was started and not finished.
+    pub(super) fn drop_running(&mut self, mut each: impl FnMut(Asker)) {
+        for running in self.running.drain(..) {
+            each(running.asker);
+        }
+    }
+
     pub(super) fn expire(&mut self, now: Instant, late: &mut Vec<Asker>) {
         self.unconfirmed
             .retain(|(_, ask)| keep(ask.deadline, ask.asker, now, late));

@@ -5,11 +5,12 @@
 
 use super::checkpoints::CheckpointSummary;
 use super::cluster::{ClusterChange, ClusterState};
+use super::consensus::has_others;
 use super::entry::{ArchivedEntryBody, EntryBody};
 use super::folder::Folder;
 use crate::base::HardState;
 use crate::base::planted::Planted;
-use crate::base::{Index, Term};
+use crate::base::{Index, MemberId, Term};
 use crate::frame::{self, AccessError, Record};
 use crate::keyspace::Keyspace;
 use crate::keyspace::steps::Steps;
@@ -29,6 +30,17 @@ pub struct Replayed {
     pub hard_state: HardState,
     /// The checkpoint that the replay began with.
     pub checkpoint: Option<CheckpointSummary>,
+}
+
+impl Replayed {
+    /// The term of the checkpoint's last entry, when another member than `own` may have sent it: the group has
+    /// others ([`wal::Recovery::may_be_installed`]).
+    #[must_use]
+    pub fn installed_term(&self, own: MemberId) -> Option<Term> {
+        let membership = self.cluster.membership_at_head();
+        let checkpoint = self.checkpoint?;
+        has_others(own, membership.members()).then_some(checkpoint.id.term)
+    }
 }
 
 /// A piece of a log, checked and on its own: it may cross to another core.
@@ -182,10 +194,15 @@ impl Replayer {
         assert!(!self.folder.has_work(), "replay everything first");
         let mut state = self.state;
         // The log's own commit index may lag behind a checkpoint, which holds only what is committed.
-        let hard_state = HardState {
+        let mut hard_state = HardState {
             commit: hard_state.commit.max(state.keyspace.committed_index()),
             ..hard_state
         };
+        // Nor may it know the term of one that a leader sent; then nobody got a vote in that.
+        if state.terms.last_term() > hard_state.term {
+            hard_state.term = state.terms.last_term();
+            hard_state.vote = None;
+        }
         state.keyspace.commit(hard_state.commit);
         state.cluster.commit(hard_state.commit);
         state.hard_state = hard_state;

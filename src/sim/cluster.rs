@@ -26,7 +26,7 @@ use super::workload::Workload;
 use crate::checkpoint::CheckpointId;
 use crate::keyspace::events::EventFilter;
 use crate::keyspace::request::KeyRange;
-use crate::shard::event::{ClientRequest, Effects, Event, KnownMembers, LogRead};
+use crate::shard::event::{CheckpointRead, ClientRequest, Effects, Event, KnownMembers, LogRead};
 use crate::wal::SegmentSequence;
 
 /// Something to come. A number is a member's; a life that has ended is not reached any more.
@@ -49,6 +49,7 @@ pub(super) enum Next {
     LogRead(usize, u32, Box<LogRead>),
     CheckpointBlock(usize, u32),
     CheckpointDurable(usize, u32, CheckpointId),
+    CheckpointRead(usize, u32, Box<CheckpointRead>),
     Mend,
     Unwipe(usize),
     Burst,
@@ -242,6 +243,13 @@ impl Cluster {
                 }
                 self.hand_in(member, Event::CheckpointBlock)
             }
+            Next::CheckpointRead(member, life, read) => {
+                if self.process(member, life).is_none() {
+                    return Ok(());
+                }
+                let bytes = self.members[member].disk.read_checkpoint(&read);
+                self.hand_in(member, Event::CheckpointRead { read: *read, bytes })
+            }
             Next::CheckpointDurable(member, life, id) => {
                 if self.process(member, life).is_none() {
                     return Ok(());
@@ -297,6 +305,7 @@ impl Cluster {
         | Next::Request(member, ..)
         | Next::CheckpointBlock(member, _)
         | Next::CheckpointDurable(member, ..)
+        | Next::CheckpointRead(member, ..)
         | Next::Known(member, ..)
         | Next::LogRead(member, ..)) = *next
         else {

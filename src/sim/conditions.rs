@@ -130,19 +130,17 @@ impl Conditions {
             faults.push((u32::try_from(weight).expect("small"), kind));
         }
         let millis = Duration::from_millis;
-        // A follower that lags needs the log from where it is: among several members none goes.
-        let checkpoints = if members > 1 {
-            CheckpointLimits {
-                payload_bytes_min: u64::MAX,
-                log_bytes_max: u64::MAX,
-            }
-        } else {
-            CheckpointLimits {
-                payload_bytes_min: dice.between(10_000, 400_000),
-                log_bytes_max: dice.between(1_000_000, 30_000_000),
-            }
+        // A short log, so that a member that was away for a moment needs a checkpoint.
+        let log_bytes_max = match members {
+            1 => 30_000_000,
+            _ => 4_000_000,
+        };
+        let mut checkpoints = CheckpointLimits {
+            payload_bytes_min: dice.between(10_000, 400_000),
+            log_bytes_max: dice.between(log_bytes_max / 30, log_bytes_max),
         };
         let segment_size_bytes = [64, 128, 256, 1_024][dice.place(4)] * 1_024;
+        checkpoints.log_bytes_max = checkpoints.log_bytes_max.max(4 * segment_size_bytes);
         // A transaction has up to four values.
         let value_long_max = Geometry::new(segment_size_bytes).entry_size_bytes_max() / 5;
         Conditions {

@@ -7,9 +7,12 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use super::dice::Dice;
 use crate::base::limits::PAGE_SIZE_BYTES;
 use crate::base::{Index, Instant};
+use crate::shard::event::CheckpointRead;
 use crate::wal::{Geometry, SegmentFile, SegmentSequence};
 
 /// What a disk writes as one.
@@ -34,6 +37,8 @@ pub struct Disk {
     checkpoints: BTreeMap<Index, Vec<u8>>,
     /// The one that is being written. A crash leaves nothing of it that counts.
     writing: Vec<u8>,
+    /// It is about to get its name.
+    naming: Option<Index>,
 }
 
 /// Some bytes and their place.
@@ -94,6 +99,7 @@ impl Disk {
             recycled: Vec::new(),
             checkpoints: BTreeMap::new(),
             writing: Vec::new(),
+            naming: None,
         }
     }
 
@@ -122,6 +128,12 @@ impl Disk {
         &self.files[&segment]
     }
 
+    /// Whether there is such a file.
+    #[must_use]
+    pub fn holds(&self, segment: SegmentSequence) -> bool {
+        self.files.contains_key(&segment)
+    }
+
     /// A file is made and synced: of one that was given up, or of zeros. One that exists stays as it is.
     pub fn prepare(&mut self, segment: SegmentSequence) {
         let size = usize::try_from(self.geometry.segment_size_bytes()).expect("a segment fits");
@@ -147,6 +159,22 @@ impl Disk {
     /// The file of a checkpoint begins.
     pub fn begin_checkpoint(&mut self) {
         self.writing.clear();
+        self.naming = None;
+    }
+
+    /// It is being synced and named: from now on a crash may leave it there.
+    pub fn name_checkpoint(&mut self, index: Index) {
+        self.naming = Some(index);
+    }
+
+    /// Its writer died. What was being named may have its name; a file without one is removed.
+    pub fn abandon_checkpoint(&mut self, dice: &mut Dice) {
+        if let Some(index) = self.naming
+            && dice.below(2) == 0
+        {
+            self.finish_checkpoint(index);
+        }
+        self.begin_checkpoint();
     }
 
     /// A part of it is written.
@@ -162,7 +190,19 @@ impl Disk {
     /// It is synced and has its name.
     pub fn finish_checkpoint(&mut self, index: Index) {
         let bytes = std::mem::take(&mut self.writing);
+        self.naming = None;
         self.checkpoints.insert(index, bytes);
+    }
+
+    /// A part of one that has its name; what is not there is missing.
+    #[must_use]
+    pub fn read_checkpoint(&self, read: &CheckpointRead) -> Bytes {
+        let file = self.checkpoints.get(&read.id.index);
+        let file = file.map_or(&[][..], Vec::as_slice);
+        let from = usize::try_from(read.offset()).expect("an offset fits in an address");
+        let from = file.len().min(from);
+        let to = file.len().min(from + read.size_bytes());
+        Bytes::copy_from_slice(&file[from..to])
     }
 
     /// Older ones go.

@@ -172,6 +172,10 @@ impl Member {
 
     /// A part of a segment as the page cache has it.
     pub(super) fn read_log(&self, read: &LogRead) -> Vec<u8> {
+        if !self.disk.holds(read.location.segment) {
+            // It was recycled meanwhile.
+            return Vec::new();
+        }
         let file = self.disk.read(read.location.segment);
         let from = usize::try_from(read.location.offset).expect("an offset fits in an address");
         let size = usize::try_from(read.size_bytes).expect("a read fits in memory");
@@ -300,6 +304,7 @@ impl Member {
         {
             self.disk.write_unsynced(segment, offset, bytes);
         }
+        self.disk.abandon_checkpoint(dice);
         if let Some(tear) = power {
             self.disk.power_cut(tear, dice, self.clock.read(now));
         }
@@ -349,16 +354,21 @@ fn recover(
     let refused = |refusal: crate::wal::Refusal| (StartFailure::Refused, refusal.to_string());
     let mut replayer = Replayer::default();
     let mut start = Index(0);
+    let mut installed = None;
     if let Some(bytes) = disk.checkpoints().next() {
         let restored =
             restore(bytes, identity).map_err(|error| (StartFailure::Corrupt, error.to_string()))?;
         start = restored.origin.mark.index;
         let base = Replayed::from_checkpoint(restored)
             .map_err(|error| (StartFailure::Corrupt, error.to_string()))?;
+        installed = base.installed_term(identity.member);
         replayer = Replayer::after(base);
     }
     let mut recovery =
         Recovery::new(disk.geometry(), identity, start, &disk.listing()).map_err(refused)?;
+    if let Some(term) = installed {
+        recovery.may_be_installed(term);
+    }
     recovery.plant(planted);
     replayer.plant(planted);
     while let Some(segment) = recovery.next_file() {

@@ -31,8 +31,9 @@ impl Cluster {
                 member: number,
                 life: member.life,
             };
+            let (log, base) = (raft.log(), raft.log().base().index);
             self.replicas
-                .leads(life, raft.term(), |index| raft.log().term_at(index))?;
+                .leads_after(base, life, raft.term(), |index| log.term_at(index))?;
             leader_term = Some(What::Leads {
                 term: raft.term().0,
             });

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use super::checker::Verdict;
 use super::cluster::{Cluster, Next};
-use super::member::member_number;
+use super::member::{Watched, member_number};
+use super::trace::What;
 use crate::base::limits::{SEAL_IDLE_MICROS, TICK_MILLIS};
 use crate::keyspace::steps::Steps;
-use crate::shard::event::Event;
+use crate::shard::event::{Event, Notice};
 
 /// How late a timer is: a clock is not exact, and nobody is called again and again within a moment.
 const TICK_LATE: Duration = Duration::from_micros(50);
@@ -32,10 +33,41 @@ impl Cluster {
         process
             .shard
             .handle(event, now, &mut steps, &mut self.effects);
+        self.note(number);
         self.observe(number)?;
         self.perform(number)?;
         self.plan_more(number);
         Ok(())
+    }
+
+    /// What a member says about checkpoints on their way.
+    fn note(&mut self, number: usize) {
+        for notice in std::mem::take(&mut self.effects.notices) {
+            let (what, id) = match notice {
+                Notice::TransferBegins { id, .. } => ("begins", id),
+                Notice::TransferAbandoned { id, .. } => {
+                    self.statistics.transfers_abandoned += 1;
+                    ("abandoned", id)
+                }
+                Notice::Unreadable { id } => ("unreadable", id),
+                Notice::BlockRefused { id, .. } => ("block refused", id),
+                Notice::Refused { id, .. } => ("refused", id),
+                Notice::Installed { id } => {
+                    self.statistics.checkpoint_installs += 1;
+                    if let Some(process) = &mut self.members[number].process {
+                        // Its state is another one: what it shows begins anew, as after a restart.
+                        let leads = process.watched.leads;
+                        process.watched = Watched {
+                            leads,
+                            ..Watched::default()
+                        };
+                    }
+                    ("installed", id)
+                }
+            };
+            let index = id.index.0;
+            self.line(number, What::Transfer { what, index });
+        }
     }
 
     /// Performs what a member wants, one after the other; a trap may end that anywhere.

@@ -68,6 +68,9 @@ fn kind_of_message(message: &PeerMessage) -> (&'static str, u64) {
         return match message {
             PeerMessage::Introduce(_) => ("introduction", 0),
             PeerMessage::Forward { .. } => ("forward", 0),
+            PeerMessage::CheckpointOffer { term, .. } => ("checkpoint offer", term.0),
+            PeerMessage::CheckpointBlock { term, .. } => ("checkpoint block", term.0),
+            PeerMessage::CheckpointPosition { term, .. } => ("checkpoint position", term.0),
             _ => ("forwarded", 0),
         };
     };

@@ -56,6 +56,8 @@ pub struct Statistics {
     pub checkpoints: u64,
     /// Checkpoints that a member was brought up with.
     pub checkpoint_installs: u64,
+    /// Checkpoints on their way that were given up because the log became too long.
+    pub transfers_abandoned: u64,
     /// Compactions that were acknowledged.
     pub compactions: u64,
 }
@@ -87,6 +89,7 @@ impl AddAssign<&Statistics> for Statistics {
             damage_found,
             checkpoints,
             checkpoint_installs,
+            transfers_abandoned,
             compactions,
         } = other;
         self.simulated_nanos += simulated_nanos;
@@ -107,6 +110,7 @@ impl AddAssign<&Statistics> for Statistics {
         self.damage_found += damage_found;
         self.checkpoints += checkpoints;
         self.checkpoint_installs += checkpoint_installs;
+        self.transfers_abandoned += transfers_abandoned;
         self.compactions += compactions;
     }
 }

@@ -78,6 +78,10 @@ pub enum What {
     Checkpoint {
         index: u64,
     },
+    Transfer {
+        what: &'static str,
+        index: u64,
+    },
     Leads {
         term: u64,
     },

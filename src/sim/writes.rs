@@ -72,10 +72,16 @@ impl Cluster {
                 self.plan_in(after, Next::CheckpointBlock(number, life));
             }
             CheckpointEffect::Finish(id) => {
+                disk.name_checkpoint(id.index);
                 let after = self.sync_time(number);
                 self.plan_in(after, Next::CheckpointDurable(number, life, id));
             }
             CheckpointEffect::RemoveBefore(index) => disk.remove_checkpoints_before(index),
+            CheckpointEffect::Read(read) => {
+                let after = self.dice.around(BLOCK_TIME);
+                self.plan_in(after, Next::CheckpointRead(number, life, Box::new(read)));
+            }
+            CheckpointEffect::Free(_) => {}
         }
     }
 

@@ -14,7 +14,7 @@ use kontiki::raft::Windows;
 use kontiki::shard::checkpoints::CheckpointLimits;
 use kontiki::shard::event::{
     Answer, CheckpointEffect, ClientRequest, Effects, Event, Identity, KnownMembers, LogEffect,
-    Member, PeerMessage, Refusal, Request, Response, Ticket,
+    Member, Notice, PeerMessage, Refusal, Request, Response, Ticket,
 };
 use kontiki::shard::replay::{Piece, Replayed, Replayer};
 use kontiki::shard::{Settings, Shard};
@@ -52,6 +52,8 @@ pub(crate) struct Driver {
     pub(crate) answers: Vec<Answer>,
     /// What was said to other members and not delivered.
     pub(crate) messages: Vec<(MemberId, PeerMessage)>,
+    /// What was said about checkpoints on their way.
+    pub(crate) notices: Vec<Notice>,
     effects: Effects,
     /// The checkpoint that has no name yet; gone with a crash.
     unfinished: Vec<Block>,
@@ -124,6 +126,7 @@ impl Driver {
         };
         let files: Vec<SegmentFile> = disk.segments.iter().map(file).collect();
         let mut start = Index(0);
+        let mut installed = None;
         let mut replayer = Replayer::default();
         if let Some((&index, blocks)) = disk.checkpoints.last_key_value() {
             start = index;
@@ -134,10 +137,14 @@ impl Driver {
             let restored = reader.finish().expect("a checkpoint that has its name");
             assert_eq!(restored.origin.id().index, index);
             let base = Replayed::from_checkpoint(restored).expect("rows of this build");
+            installed = base.installed_term(settings.identity.member);
             replayer = Replayer::after(base);
         }
         let mut recovery =
             Recovery::new(geometry, identity, start, &files).expect("the files are in order");
+        if let Some(term) = installed {
+            recovery.may_be_installed(term);
+        }
         while let Some(sequence) = recovery.next_file() {
             let mut visit = |recovered: kontiki::wal::Replayed<'_>| {
                 replayer.take(Piece::new(recovered)?);
@@ -178,6 +185,7 @@ impl Driver {
             memory_used_bytes: 0,
             answers: Vec::new(),
             messages: Vec::new(),
+            notices: Vec::new(),
             effects: Effects::default(),
             requests: 0,
         }
@@ -222,6 +230,7 @@ impl Driver {
             .handle(event, self.now, &mut steps, &mut self.effects);
         self.answers.append(&mut self.effects.answers);
         self.messages.append(&mut self.effects.messages);
+        self.notices.append(&mut self.effects.notices);
         assert_eq!(self.effects.end, None);
     }
 
@@ -248,6 +257,19 @@ impl Driver {
             CheckpointEffect::RemoveBefore(index) => {
                 self.disk.checkpoints.retain(|&of, _| of >= index);
             }
+            CheckpointEffect::Read(read) => {
+                let blocks = self.disk.checkpoints.get(&read.id.index);
+                let blocks = blocks.map_or(&[][..], Vec::as_slice).iter();
+                let wanted = blocks
+                    .skip(read.first_block as usize)
+                    .take(read.block_count as usize);
+                let bytes: Vec<u8> = wanted.flat_map(|block| block.bytes.to_vec()).collect();
+                self.hand_in(Event::CheckpointRead {
+                    read,
+                    bytes: bytes.into(),
+                });
+            }
+            CheckpointEffect::Free(_) => {}
         }
         true
     }
@@ -260,10 +282,11 @@ impl Driver {
             return true;
         }
         if let Some(read) = self.effects.log_reads.pop() {
-            let file = &self.disk.segments[&read.location.segment];
+            let file = self.disk.segments.get(&read.location.segment);
+            let file = file.map_or(&[][..], Vec::as_slice);
             let from = usize::try_from(read.location.offset).expect("small");
             let size = usize::try_from(read.size_bytes).expect("small");
-            let bytes = file[from..file.len().min(from + size)].to_vec();
+            let bytes = file[from.min(file.len())..file.len().min(from + size)].to_vec();
             self.hand_in(Event::LogRead { read, bytes });
             return true;
         }

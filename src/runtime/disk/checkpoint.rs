@@ -3,7 +3,8 @@
 //! A file has the name of a checkpoint only when all of it is durable: it is written under another name,
 //! synced, renamed, and the directory synced. Every few megabytes are synced on their own and leave the page
 //! cache, so that the log's syncs never wait behind a whole checkpoint. Must never run on a core. A
-//! failure here loses nothing, because the log still has everything; it is reported, and tried again.
+//! failure here loses nothing, because the log still has everything; it is reported, and tried again. Also read
+//! here: the parts of a checkpoint that a follower is sent.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use rustix::fs::{Advice, fadvise};
 
@@ -20,8 +22,10 @@ use crate::base::limits::{
 };
 use crate::base::{ClusterId, Index, ShardId};
 use crate::checkpoint::{Block, CheckpointError, CheckpointId, Reader, Restored};
+use crate::keyspace::Keyspace;
 use crate::runtime::beside::spawn_beside;
 use crate::runtime::mailbox;
+use crate::shard::event::CheckpointRead;
 
 /// A checkpoint that is being written; never the name of one.
 const UNFINISHED: &str = "unfinished.tmp";
@@ -31,7 +35,7 @@ const REQUESTS_MAX: usize = 2 * CHECKPOINT_BLOCKS_WAITING_MAX;
 const READ_BLOCKS: usize = 16;
 
 /// What the thread answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckpointAnswer {
     /// The oldest block that was not reported is written.
     Written,
@@ -39,6 +43,13 @@ pub enum CheckpointAnswer {
     Durable(CheckpointId),
     /// The checkpoint that was begun cannot be written; what else was sent of it is dropped.
     Failed,
+    /// A part of a checkpoint.
+    Read {
+        /// From the request.
+        read: CheckpointRead,
+        /// What is there; nothing when it cannot be read.
+        bytes: Bytes,
+    },
 }
 
 enum Request {
@@ -46,6 +57,8 @@ enum Request {
     Block(Block),
     Finish(CheckpointId),
     RemoveBefore(Index),
+    Read(CheckpointRead),
+    Free(Box<Keyspace>),
 }
 
 /// The thread does not take requests: it has ended, or the caller does not wait for its answers.
@@ -74,6 +87,7 @@ impl CheckpointThread {
             directory,
             answers,
             writing: None,
+            reading: None,
         };
         let thread = spawn_beside("checkpoint", move || worker.run(&received))?;
         Ok(CheckpointThread {
@@ -114,6 +128,22 @@ impl CheckpointThread {
         self.request(Request::RemoveBefore(index))
     }
 
+    /// Reads a part of a checkpoint that has its name.
+    ///
+    /// # Errors
+    /// [`NotTaken`].
+    pub fn read(&self, read: CheckpointRead) -> Result<(), NotTaken> {
+        self.request(Request::Read(read))
+    }
+
+    /// Frees a state that nothing needs.
+    ///
+    /// # Errors
+    /// [`NotTaken`].
+    pub fn free(&self, state: Box<Keyspace>) -> Result<(), NotTaken> {
+        self.request(Request::Free(state))
+    }
+
     fn request(&self, request: Request) -> Result<(), NotTaken> {
         let requests = self.requests.as_ref().expect("open until dropped");
         requests.try_send(request).map_err(|_| NotTaken)
@@ -135,6 +165,8 @@ struct Worker {
     directory: PathBuf,
     answers: mailbox::Sender<CheckpointAnswer>,
     writing: Option<Unfinished>,
+    /// The file that was read last.
+    reading: Option<(Index, File)>,
 }
 
 struct Unfinished {
@@ -151,7 +183,13 @@ impl Worker {
                 Request::Block(block) => self.write(&block),
                 Request::Finish(id) => self.finish(id),
                 Request::RemoveBefore(index) => {
+                    self.reading.take_if(|(reading, _)| *reading < index);
                     self.remove_before(index);
+                    None
+                }
+                Request::Read(read) => Some(self.read(read)),
+                Request::Free(state) => {
+                    drop(state);
                     None
                 }
             };
@@ -216,6 +254,41 @@ impl Worker {
         // Space for others.
         let _ = std::fs::remove_file(self.unfinished());
         CheckpointAnswer::Failed
+    }
+
+    fn read(&mut self, read: CheckpointRead) -> CheckpointAnswer {
+        let bytes = self.read_part(&read).unwrap_or_else(|error| {
+            let directory = self.directory.display();
+            let index = read.id.index;
+            tracing::warn!(%error, %index, "{directory}: cannot read a checkpoint");
+            self.reading = None;
+            Bytes::new()
+        });
+        CheckpointAnswer::Read { read, bytes }
+    }
+
+    fn read_part(&mut self, read: &CheckpointRead) -> io::Result<Bytes> {
+        let index = read.id.index;
+        let open = self.reading.take().filter(|(reading, _)| *reading == index);
+        let (_, file) = match open {
+            Some(open) => self.reading.insert(open),
+            None => {
+                let file = File::open(self.directory.join(CheckpointId::file_name(index)))?;
+                self.reading.insert((index, file))
+            }
+        };
+        let mut bytes = vec![0; read.size_bytes()];
+        let mut length = 0;
+        while length < bytes.len() {
+            match file.read_at(&mut bytes[length..], read.offset() + length as u64) {
+                Ok(0) => break,
+                Ok(count) => length += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        bytes.truncate(length);
+        Ok(Bytes::from(bytes))
     }
 
     /// What cannot be removed costs space, nothing else: the next checkpoint tries again.

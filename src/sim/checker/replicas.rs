@@ -58,6 +58,21 @@ impl Replicas {
         term: Term,
         holds: impl Fn(Index) -> Option<Term>,
     ) -> Verdict {
+        self.leads_after(Index(0), life, term, holds)
+    }
+
+    /// The same of a member whose log begins after `base`. What lies below is in a checkpoint, and its digest is
+    /// compared when the member shows what is committed.
+    ///
+    /// # Errors
+    /// As [`Self::leads`].
+    pub fn leads_after(
+        &mut self,
+        base: Index,
+        life: Life,
+        term: Term,
+        holds: impl Fn(Index) -> Option<Term>,
+    ) -> Verdict {
         let first = *self.leaders.entry(term).or_insert(life);
         if first != life {
             return Err(broken(
@@ -78,7 +93,7 @@ impl Replicas {
         };
         let index = Index(at as u64 + 1);
         let held = holds(index);
-        if held == Some(committed.term) {
+        if index < base || held == Some(committed.term) {
             return Ok(());
         }
         Err(broken(

@@ -241,7 +241,7 @@ impl Findings {
             statistics.compactions,
         );
         println!(
-            "members: {} crashes, {} starts, {} leader changes, {} truncations, {} checkpoints, {} installs, \
+            "members: {} crashes, {} starts, {} leader changes, {} truncations, {} checkpoints, {} installs ({} transfers given up), \
              {} torn tails, {} times damage found",
             statistics.crashes,
             statistics.starts,
@@ -249,6 +249,7 @@ impl Findings {
             statistics.truncations,
             statistics.checkpoints,
             statistics.checkpoint_installs,
+            statistics.transfers_abandoned,
             statistics.torn_tails,
             statistics.damage_found,
         );
