@@ -78,6 +78,8 @@ pub struct Recovery {
     hard_state_copies: u8,
     /// The commit whose hard state is the newest; beyond the end only in a corrupt log.
     hard_state_commit: CommitSequence,
+    /// The newest commit that there has been, as far as anything tells.
+    newest_commit: CommitSequence,
     sealed: bool,
     entry_count: u64,
     entry_bytes: u64,
@@ -104,6 +106,9 @@ pub struct Recovered {
     pub entry_bytes: u64,
     /// Commits that hold.
     pub commit_count: u64,
+    /// Whether a term or a vote may be gone with what is damaged: two commits or more behind the newest
+    /// that can be read.
+    pub term_lost: bool,
     /// Files that hold nothing of the log and may be used for the segments they are named for.
     pub spares: Vec<SegmentSequence>,
     /// Header pages that are damaged while their copy holds. The caller writes them again.
@@ -210,6 +215,7 @@ impl Recovery {
             hard_state: HardState::default(),
             hard_state_copies: u8::MAX,
             hard_state_commit: CommitSequence(0),
+            newest_commit: CommitSequence(0),
             sealed: true,
             entry_count: 0,
             entry_bytes: 0,
@@ -284,6 +290,9 @@ impl Recovery {
             let cause = Cause::BehindCheckpoint(self.last_index);
             self.corrupt(segment, offset, cause, Evidence::Checkpoint(self.start));
         }
+        let unknown = |damage: Damage| matches!(damage.evidence, Evidence::Checkpoint(_));
+        let term_lost = self.damage.is_some_and(unknown)
+            || self.newest_commit.0 > self.hard_state_commit.0 + 1;
         let outcome = match self.damage {
             Some(_) if self.planted.has(Defect::DamageCutAsTail) => {
                 Outcome::TornTail { segment, offset }
@@ -299,6 +308,7 @@ impl Recovery {
             entry_count: self.entry_count,
             entry_bytes: self.entry_bytes,
             commit_count: self.commit_count,
+            term_lost,
             spares: self.spares,
             damaged_headers: self.damaged_headers,
             end: LogEnd {
@@ -381,11 +391,15 @@ impl Recovery {
         }
         // Nothing is ever written behind a header that is not durable. So a commit that the log does
         // not have yet proves a lost header, while a recycled file only holds older ones.
-        let lost = self
+        let lost: Vec<(u64, CommitHeader)> = self
             .commits_in(bytes, self.geometry.commits_begin())
-            .find(|(_, header)| header.sequence >= self.next_commit);
-        Ok(match lost {
-            Some((offset, header)) => Contents::HeaderLost(Evidence::LaterCommit {
+            .filter(|(_, header)| header.sequence >= self.next_commit)
+            .collect();
+        for (_, header) in &lost {
+            self.note_newer(header);
+        }
+        Ok(match lost.first() {
+            Some(&(offset, header)) => Contents::HeaderLost(Evidence::LaterCommit {
                 segment: name,
                 offset,
                 commit: header.sequence,
@@ -406,6 +420,7 @@ impl Recovery {
             );
         }
         self.catalog.add_segment(&header);
+        let before = CommitSequence(header.first_commit.0.saturating_sub(1));
         let Some((previous, offset)) = &self.active else {
             if header.first_index > self.start.next() && self.damage.is_none() {
                 let reason = RefusalReason::BeginsLate {
@@ -423,6 +438,7 @@ impl Recovery {
             self.last_index = Index(header.first_index.0.saturating_sub(1));
             return Ok(());
         };
+        self.newest_commit = self.newest_commit.max(before);
         let (previous, offset) = (previous.sequence, *offset);
         if header.first_commit > self.next_commit {
             self.corrupt(
@@ -606,9 +622,13 @@ impl Recovery {
                 };
                 self.corrupt(segment, end, Cause::Commit(self.end), evidence);
             }
-            if commit.sequence > self.hard_state_commit {
-                self.note_hard_state(commit.sequence, commit.hard_state);
-            }
+            self.note_newer(&commit);
+        }
+    }
+
+    fn note_newer(&mut self, commit: &CommitHeader) {
+        if commit.sequence > self.hard_state_commit {
+            self.note_hard_state(commit.sequence, commit.hard_state);
         }
     }
 
@@ -642,6 +662,7 @@ impl Recovery {
         };
         self.hard_state = hard_state;
         self.hard_state_commit = commit;
+        self.newest_commit = self.newest_commit.max(commit);
     }
 
     /// Keeps the first damage; later ones follow from it.
