@@ -52,6 +52,8 @@ pub struct Appender {
     last_index: Index,
     durable_commit: CommitSequence,
     durable_index: Index,
+    /// Where the log began anew, zero for never: what is up to here is durable in a checkpoint.
+    base: Index,
     hard_state: HardState,
     /// Counts changes of term or vote, so that a completion knows which one it made durable.
     hard_state_version: u64,
@@ -176,6 +178,7 @@ impl Appender {
             last_index: Index(0),
             durable_commit: CommitSequence(0),
             durable_index: Index(0),
+            base: Index(0),
             hard_state: HardState::default(),
             hard_state_version: 0,
             hard_state_placed: HARD_STATE_COPIES,
@@ -199,11 +202,12 @@ impl Appender {
         let Recovered {
             outcome,
             hard_state,
-            last_index,
+            begins_anew,
             end,
             entry_bytes,
             ..
         } = recovered;
+        let last_index = end.last_index;
         assert!(
             outcome.may_continue(),
             "a corrupt log is never continued: {outcome:?}"
@@ -227,6 +231,11 @@ impl Appender {
         appender.hard_state_placed = end.hard_state_copies.min(HARD_STATE_COPIES);
         appender.hard_state_durable = appender.hard_state_placed;
         appender.sealed = end.sealed;
+        if let Some((term, index)) = begins_anew {
+            appender
+                .stage_base(hard_state.term, term, index)
+                .expect("nothing is staged yet");
+        }
         appender
     }
 
@@ -315,6 +324,40 @@ impl Appender {
             self.hard_state.commit
         );
         self.staging.checkpoint(term, index, self.last_index)?;
+        Ok(self.last_staged_commit())
+    }
+
+    /// Begins anew after the checkpoint at `index`, whose entry had `term`: it is durable under its name, and
+    /// nothing that is not committed here is kept. `leader` is the term of the leader it came from. Returns
+    /// the commit that will say so.
+    ///
+    /// # Errors
+    /// [`StageError::Full`]; nothing was staged.
+    ///
+    /// # Panics
+    /// If `index` is not above the commit index.
+    pub fn stage_base(
+        &mut self,
+        leader: Term,
+        term: Term,
+        index: Index,
+    ) -> Result<CommitSequence, StageError> {
+        let kept = self.hard_state.commit;
+        assert!(
+            index > kept,
+            "the log begins anew after {index}, and is committed up to {kept}"
+        );
+        // What is staged or under way and not committed is void: it must not count as durable, nor a commit
+        // index be written with it that it does not hold.
+        let cut = self.last_index > kept;
+        self.staging
+            .base(leader, cut.then_some(kept), term, index)?;
+        if let Flight::Commit { durable_index, .. } = &mut self.flight {
+            *durable_index = kept.min(*durable_index);
+        }
+        self.last_index = index;
+        self.durable_index = index;
+        self.base = index;
         Ok(self.last_staged_commit())
     }
 
@@ -461,6 +504,7 @@ impl Appender {
         };
         assert_eq!(commit.sequence, sequence, "the commit in flight");
         self.durable_commit = sequence;
+        let durable_index = durable_index.max(self.base);
         self.durable_index = durable_index;
         if hard_state_version == self.hard_state_version {
             self.hard_state_durable = HARD_STATE_COPIES.min(self.hard_state_durable + 1);

@@ -162,6 +162,9 @@ pub enum ContentError {
         /// Last index after the commit.
         last: Index,
     },
+    /// It begins anew after a checkpoint that is not there.
+    #[error("the log begins anew after the checkpoint at index {0}, which is not there")]
+    Base(Index),
     /// A truncation beyond the last index, or below what is committed.
     #[error("truncation after index {after}, with last index {last}")]
     Truncate {

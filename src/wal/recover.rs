@@ -63,6 +63,10 @@ pub struct Recovery {
     identity: LogIdentity,
     /// The state the caller already has ends here; entries up to it are checked and not handed on.
     start: Index,
+    /// Of a checkpoint that may have come from another member: the term of the entry at `start`.
+    installed: Option<Term>,
+    /// The log's entry at `start` is another one than the checkpoint's: what follows it is void.
+    parted: bool,
     files: Vec<SegmentFile>,
     /// How many of `files` were read.
     files_read: usize,
@@ -100,6 +104,8 @@ pub struct Recovered {
     pub hard_state: HardState,
     /// Index of the last entry that holds, or where the caller's state ends when nothing follows it.
     pub last_index: Index,
+    /// The log does not lead to the checkpoint at this index, whose entry had this term: it goes on behind it.
+    pub begins_anew: Option<(Term, Index)>,
     /// Entries that were handed on, those undone later included.
     pub entry_count: u64,
     /// Bytes of their records.
@@ -128,6 +134,8 @@ impl Recovered {
 #[derive(Clone, Debug)]
 pub(crate) struct LogEnd {
     pub(crate) active: Option<(SegmentHeader, u64)>,
+    /// Of what the segments hold.
+    pub(crate) last_index: Index,
     pub(crate) next_commit: CommitSequence,
     pub(crate) chain: u32,
     pub(crate) hard_state_copies: u8,
@@ -205,6 +213,8 @@ impl Recovery {
             geometry,
             identity,
             start,
+            installed: None,
+            parted: false,
             files: files.to_vec(),
             files_read: 0,
             active: None,
@@ -231,6 +241,13 @@ impl Recovery {
     /// Makes it wrong on purpose.
     pub fn plant(&mut self, planted: Planted) {
         self.planted = planted;
+    }
+
+    /// The caller's state may be a checkpoint that another member sent, whose log had `term` at `start`. A log
+    /// that ends before it, or holds another entry there, is that of a member that died while it installed the
+    /// checkpoint: it begins anew behind it. Without this such a log is corrupt.
+    pub fn may_be_installed(&mut self, term: Term) {
+        self.installed = Some(term);
     }
 
     /// The file to read next, whole; `None` when all were read.
@@ -286,7 +303,11 @@ impl Recovery {
             Some((header, offset)) => (header.sequence, *offset),
             None => (SegmentSequence(0), 0),
         };
-        if self.damage.is_none() && self.last_index < self.start {
+        let ends_before = self.last_index < self.start || self.parted;
+        // A member that installs has a log: without one, term and vote would be forgotten.
+        let installed = self.installed.filter(|_| self.active.is_some());
+        let begins_anew = installed.filter(|_| ends_before && self.damage.is_none());
+        if self.damage.is_none() && ends_before && begins_anew.is_none() {
             let cause = Cause::BehindCheckpoint(self.last_index);
             self.corrupt(segment, offset, cause, Evidence::Checkpoint(self.start));
         }
@@ -304,7 +325,11 @@ impl Recovery {
         Recovered {
             outcome,
             hard_state: self.hard_state,
-            last_index: self.last_index,
+            last_index: match begins_anew {
+                Some(_) => self.start,
+                None => self.last_index,
+            },
+            begins_anew: begins_anew.map(|term| (term, self.start)),
             entry_count: self.entry_count,
             entry_bytes: self.entry_bytes,
             commit_count: self.commit_count,
@@ -313,6 +338,7 @@ impl Recovery {
             damaged_headers: self.damaged_headers,
             end: LogEnd {
                 active: self.active,
+                last_index: self.last_index,
                 next_commit: self.next_commit,
                 chain: self.chain,
                 hard_state_copies: self.hard_state_copies,
@@ -542,7 +568,12 @@ impl Recovery {
                     }
                     extent.first_index =
                         Some(extent.first_index.map_or(index, |lowest| lowest.min(index)));
-                    (index > self.start).then_some(Replayed::Entry(record))
+                    if index == self.start {
+                        self.parted = self
+                            .installed
+                            .is_some_and(|term| term != record.header.term);
+                    }
+                    self.counts(index).then_some(Replayed::Entry(record))
                 }
                 RecordKind::Truncate => {
                     if index > self.last_index || index < committed {
@@ -553,14 +584,24 @@ impl Recovery {
                     }
                     extent.cut_after =
                         Some(extent.cut_after.map_or(index, |lowest| lowest.min(index)));
+                    self.parted &= index >= self.start;
                     Some(Replayed::Cut {
                         after: index.max(self.start),
                     })
                 }
-                RecordKind::Checkpoint => Some(Replayed::Checkpoint {
-                    term: record.header.term,
-                    index,
-                }),
+                RecordKind::Checkpoint => {
+                    if index > self.last_index {
+                        if index > self.start {
+                            return Err(content(ContentError::Base(index)));
+                        }
+                        extent.cut_after.get_or_insert(index);
+                        self.last_index = index;
+                    }
+                    Some(Replayed::Checkpoint {
+                        term: record.header.term,
+                        index,
+                    })
+                }
                 RecordKind::Seal => None,
             };
             if let Some(replayed) = replayed {
@@ -568,7 +609,7 @@ impl Recovery {
             }
             match record.header.kind {
                 RecordKind::Entry => {
-                    if index > self.start {
+                    if self.counts(index) {
                         self.entry_count += 1;
                         self.entry_bytes += record.bytes.len() as u64;
                     }
@@ -587,7 +628,7 @@ impl Recovery {
                 last: self.last_index,
             }));
         }
-        if hard_state.commit > committed && hard_state.commit > self.start {
+        if hard_state.commit > committed && self.counts(hard_state.commit) {
             let replayed = Replayed::Committed(hard_state.commit);
             visit(replayed).map_err(|error| Cause::Body(sequence, error))?;
         }
@@ -597,6 +638,11 @@ impl Recovery {
         self.next_commit = sequence.next();
         self.commit_count += 1;
         Ok(())
+    }
+
+    /// Whether an index lies behind the caller's state, in a log that leads there.
+    fn counts(&self, index: Index) -> bool {
+        index > self.start && !self.parted
     }
 
     /// Looks for valid commits from `from` on. One that follows the first bad commit makes the log

@@ -122,6 +122,26 @@ impl Staging {
         Ok(())
     }
 
+    /// Begins anew after a checkpoint at `index`: a mark beyond the end of the log. With `cut_after`, entries
+    /// that are void are cut off before.
+    pub(crate) fn base(
+        &mut self,
+        leader: Term,
+        cut_after: Option<Index>,
+        term: Term,
+        index: Index,
+    ) -> Result<(), StageError> {
+        self.check_room()?;
+        if let Some(after) = cut_after {
+            self.truncate(leader, after)?;
+        }
+        let batch = self.open(index);
+        // So that nothing behind the mark is looked for before it.
+        batch.extent.cut_after.get_or_insert(index);
+        self.size_bytes += batch.mark(RecordKind::Checkpoint, term, index, index);
+        Ok(())
+    }
+
     /// A seal, in a batch of its own.
     pub(crate) fn seal(&mut self, term: Term, last_index: Index) {
         let mut batch = self.new_batch(last_index);
