@@ -14,8 +14,8 @@ use crate::keyspace::request::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
     Refusal as KeyspaceRefusal, TxnRequest, TxnResponse,
 };
-use crate::raft::{self, Rebuild};
-use crate::wal::{Commit, Location, PreparedSegment, SegmentOpening, SegmentSequence};
+use crate::raft::{self, Position, Rebuild};
+use crate::wal::{Commit, Location, PreparedSegment, Recovered, SegmentOpening, SegmentSequence};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -106,6 +106,27 @@ pub struct KnownMembers {
     /// A damaged log is being rebuilt. It was stored before anything was cut from the log, and goes when
     /// consensus says that the log is whole again.
     pub rebuild: Option<Rebuild>,
+}
+
+impl KnownMembers {
+    /// Part of the log is to be cut away. `found` is what can be read of it, and `checkpoint` is where the
+    /// newest checkpoint that holds stands. Stored before the cut, this keeps the member from voting where it may
+    /// have voted, and from being counted until it is rebuilt.
+    pub fn note_loss(&mut self, found: &Recovered, checkpoint: Position) {
+        let term = found.hard_state.term.max(checkpoint.term).max(Term(1));
+        self.vote_floor = self.vote_floor.max(term);
+        let rebuild = Rebuild {
+            through: found.hard_state.commit.max(checkpoint.index),
+            every_voter: found.term_lost,
+        };
+        self.rebuild = Some(self.rebuild.map_or(rebuild, |before| before.and(rebuild)));
+    }
+
+    /// Whether part of the log was ever cut away for damage.
+    #[must_use]
+    pub fn has_lost(&self) -> bool {
+        self.vote_floor > Term(0)
+    }
 }
 
 /// A part of the log's files that is wanted.

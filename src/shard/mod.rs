@@ -167,7 +167,8 @@ impl Shard {
         log.plant(settings.planted);
         keyspace.plant(settings.planted);
         let mut hard_state = hard_state;
-        if durable == Index(0) {
+        // A log that was lost as a whole comes back from the leader, from its first entry on.
+        if durable == Index(0) && settings.known.rebuild.is_none() {
             let index = Index(1);
             let mut members = settings.initial_members.clone();
             members.sort_by_key(|member| member.id);

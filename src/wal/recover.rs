@@ -67,6 +67,8 @@ pub struct Recovery {
     installed: Option<Term>,
     /// The log's entry at `start` is another one than the checkpoint's: what follows it is void.
     parted: bool,
+    /// Whether an empty log is no sign of damage.
+    was_cut: bool,
     files: Vec<SegmentFile>,
     /// How many of `files` were read.
     files_read: usize,
@@ -215,6 +217,7 @@ impl Recovery {
             start,
             installed: None,
             parted: false,
+            was_cut: false,
             files: files.to_vec(),
             files_read: 0,
             active: None,
@@ -248,6 +251,12 @@ impl Recovery {
     /// checkpoint: it begins anew behind it. Without this such a log is corrupt.
     pub fn may_be_installed(&mut self, term: Term) {
         self.installed = Some(term);
+    }
+
+    /// Part of the log was cut away for damage, and what it said of term and vote is stored elsewhere: that
+    /// nothing is left of it is no further damage.
+    pub fn was_cut(&mut self) {
+        self.was_cut = true;
     }
 
     /// The file to read next, whole; `None` when all were read.
@@ -305,15 +314,16 @@ impl Recovery {
         };
         let ends_before = self.last_index < self.start || self.parted;
         // A member that installs has a log: without one, term and vote would be forgotten.
-        let installed = self.installed.filter(|_| self.active.is_some());
+        let has_log = self.active.is_some() || self.was_cut;
+        let installed = self.installed.filter(|_| has_log);
         let begins_anew = installed.filter(|_| ends_before && self.damage.is_none());
         if self.damage.is_none() && ends_before && begins_anew.is_none() {
             let cause = Cause::BehindCheckpoint(self.last_index);
             self.corrupt(segment, offset, cause, Evidence::Checkpoint(self.start));
         }
         let unknown = |damage: Damage| matches!(damage.evidence, Evidence::Checkpoint(_));
-        let term_lost = self.damage.is_some_and(unknown)
-            || self.newest_commit.0 > self.hard_state_commit.0 + 1;
+        let term_lost =
+            self.damage.is_some_and(unknown) || self.newest_commit.0 > self.hard_state_commit.0 + 1;
         let outcome = match self.damage {
             Some(_) if self.planted.has(Defect::DamageCutAsTail) => {
                 Outcome::TornTail { segment, offset }
