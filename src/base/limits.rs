@@ -270,3 +270,12 @@ const _: () =
 
 /// Lines of a trace that are kept when not all are asked for.
 pub const SIM_TRACE_LINES_KEPT: usize = 200;
+
+// Members of a group.
+
+/// What came from other members and is handled in one turn of a shard, in events.
+pub const PEER_EVENTS_PER_TURN_MAX: usize = 256;
+/// How long a member of a group that starts waits for a leader before it serves without one, in seconds.
+pub const LEADER_WAIT_SECONDS_MAX: u64 = 5;
+/// How long a member that stops waits until another one leads, in seconds.
+pub const HAND_OVER_SECONDS_MAX: u64 = 5;

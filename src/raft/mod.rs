@@ -36,6 +36,7 @@ mod vote;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use identity::Confirmation;
 pub use log::LogTerms;
 pub use membership::{Change, ChangeRefusal, Membership, ReadMode};
 pub use message::{

@@ -68,6 +68,8 @@ pub enum Event<'a> {
     CheckpointFailed,
     /// The shard said that it has work left ([`crate::shard::Shard::has_work`]).
     Continue,
+    /// The member is about to stop: if it leads, somebody else should. It still takes what comes.
+    HandOver,
     /// The member stops: nothing new is taken, what was taken is finished.
     Stop,
 }

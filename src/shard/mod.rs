@@ -305,6 +305,10 @@ impl Shard {
             Event::CheckpointDurable(id) => self.checkpoints.durable(id),
             Event::CheckpointFailed => self.checkpoints.failed(now),
             Event::Continue => {}
+            Event::HandOver => {
+                // Refused where it does not lead, hands over already, or nobody could follow.
+                let _handing_over = self.raft.transfer_leader(None, now);
+            }
             Event::Stop => self.stopping = true,
         }
         self.upkeep(now, steps, effects);
@@ -368,6 +372,24 @@ impl Shard {
     #[must_use]
     pub fn raft(&self) -> &Raft {
         &self.raft
+    }
+
+    /// Whether leadership is on its way to another member.
+    #[must_use]
+    pub fn is_handing_over(&self) -> bool {
+        self.raft.is_handing_over()
+    }
+
+    /// The members of the group, by id, as far as this log goes.
+    #[must_use]
+    pub fn members_at_head(&self) -> Vec<Member> {
+        self.cluster.members_at_head()
+    }
+
+    /// Where they were changed last.
+    #[must_use]
+    pub fn membership_changed_at(&self) -> Index {
+        self.cluster.membership_index_at_head()
     }
 
     /// This member's own view.
