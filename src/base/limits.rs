@@ -279,3 +279,10 @@ pub const PEER_EVENTS_PER_TURN_MAX: usize = 256;
 pub const LEADER_WAIT_SECONDS_MAX: u64 = 5;
 /// How long a member that stops waits until another one leads, in seconds.
 pub const HAND_OVER_SECONDS_MAX: u64 = 5;
+
+// Damaged logs.
+
+/// Lines about cuts that are kept beside a log.
+pub const CUT_RECORDS_MAX: usize = 100;
+/// Cuts of one start: the damage, and what it leaves to be cut.
+pub const RECOVERY_CUTS_MAX: usize = 4;

@@ -30,3 +30,4 @@ pub mod router;
 pub mod scrub;
 pub mod signals;
 pub mod stats;
+pub mod survey;

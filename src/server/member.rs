@@ -21,7 +21,7 @@ use crate::runtime::executor::{Queue, sleep, spawn_local, timeout};
 use crate::runtime::mailbox::{Receiver, Sender, mailbox};
 use crate::runtime::net::Listener;
 use crate::runtime::placement::{Core, Ready};
-use crate::runtime::recovery::{self, Places, RecoveryError, recover};
+use crate::runtime::recovery::{self, Beside, Places, RecoveryError, recover};
 use crate::runtime::router::{Doorbell, Outbound, Router};
 use crate::runtime::scrub::{self, Scrubbed};
 use crate::runtime::signals::Signal;
@@ -208,7 +208,19 @@ async fn start_shard(
         clock: shared.clock,
         stats: &core.stats,
     };
-    let log = match recover(&shared.places, geometry, shared.log_identity, &turns).await {
+    let beside = Beside {
+        known: shared.settings.known.clone(),
+        began_in_group: shared.settings.initial_members.len() > 1,
+    };
+    let log = match recover(
+        &shared.places,
+        geometry,
+        shared.log_identity,
+        beside,
+        &turns,
+    )
+    .await
+    {
         Ok(log) => log,
         Err(error @ RecoveryError::Corrupt { .. }) => {
             tracing::error!("{error}");
@@ -253,8 +265,13 @@ async fn start_shard(
     spawn_local(Queue::Background, scrub).detach();
     let peers = peers::start(&shared.settings, mail.peer_listeners);
     let (outbound, router, ending) = local;
+    // Damage that was found is stored by now.
+    let settings = Settings {
+        known: log.known,
+        ..shared.settings.clone()
+    };
     let shard_core = ShardCore {
-        shard: Shard::new(shared.settings.clone(), log.appender, log.replayed),
+        shard: Shard::new(settings, log.appender, log.replayed),
         core: SHARD_CORE,
         clock: shared.clock,
         stats: Arc::clone(&core.stats),

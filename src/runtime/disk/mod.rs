@@ -14,6 +14,7 @@
 
 mod checked;
 pub mod checkpoint;
+pub mod cut;
 pub mod device;
 pub mod directory;
 pub mod identity;
