@@ -383,7 +383,12 @@ impl Shard {
     /// The members of the group, by id, as far as this log goes.
     #[must_use]
     pub fn members_at_head(&self) -> Vec<Member> {
-        self.cluster.members_at_head()
+        let members = self.cluster.members_at_head();
+        // A log that was lost as a whole tells nothing yet; then the first members may know more.
+        if members.is_empty() {
+            return self.settings.initial_members.clone();
+        }
+        members
     }
 
     /// Where they were changed last.

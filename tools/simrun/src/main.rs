@@ -242,7 +242,7 @@ impl Findings {
         );
         println!(
             "members: {} crashes, {} starts, {} leader changes, {} truncations, {} checkpoints, {} installs, \
-             {} torn tails, {} times damage found",
+             {} torn tails, {} times damage found, {} rebuilt",
             statistics.crashes,
             statistics.starts,
             statistics.leader_changes,
@@ -251,6 +251,7 @@ impl Findings {
             statistics.checkpoint_installs,
             statistics.torn_tails,
             statistics.damage_found,
+            statistics.rebuilt,
         );
         println!("faults: {:?}", statistics.faults);
     }
