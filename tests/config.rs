@@ -69,9 +69,16 @@ fn defaults() {
         "http://localhost:2380"
     );
     assert_eq!(config.initial.state, ClusterState::New);
-    assert_eq!(config.initial.member_id.to_string(), "8e9e05c52164694d");
-    assert_eq!(config.initial.cluster_id.to_string(), "cdf818194e3a8c32");
+    let founding = config.initial.founding.expect("a cluster of one");
+    assert_eq!(founding.member_id.to_string(), "8e9e05c52164694d");
+    assert_eq!(founding.cluster_id.to_string(), "cdf818194e3a8c32");
+    let [own] = founding.members.as_slice() else {
+        panic!("{:?}", founding.members)
+    };
+    assert_eq!((own.id, own.name.as_str()), (founding.member_id, "default"));
     assert_eq!(config.raft.election_timeout, Duration::from_secs(1));
+    assert_eq!(config.raft.heartbeat_interval, Duration::from_millis(100));
+    assert!(config.raft.pre_vote);
     assert!(!config.reuse_port);
     assert_eq!(config.slow_request, Some(Duration::from_millis(300)));
     assert_eq!(config.limits.quota_bytes, Some(2_147_483_648));
@@ -201,27 +208,6 @@ fn refusals() {
         1,
     );
     check_refused(
-        "--initial-cluster=a=http://localhost:2380",
-        "--initial-cluster does not name this member: add \"default=<its peer URL>\" or change --name",
-        1,
-    );
-    check_refused(
-        "--initial-cluster=default",
-        "--initial-cluster: \"default\" does not have the form name=url",
-        1,
-    );
-    check_refused(
-        "--initial-cluster=default=http://localhost:2380,b=http://b:2380",
-        "--initial-cluster names 2 members; this version of kontiki runs clusters of one: name only \"default\" there",
-        2,
-    );
-    check_refused(
-        "--initial-cluster=default=http://127.0.0.1:2380",
-        "--initial-cluster gives this member the peer URLs \"http://127.0.0.1:2380\", \
-         --initial-advertise-peer-urls \"http://localhost:2380\": they must be the same, letter by letter",
-        1,
-    );
-    check_refused(
         "--max-request-bytes=15728641",
         "--max-request-bytes=15728641 is out of range: it must be 1 to 15728640 (the largest entry of the log)",
         1,
@@ -235,6 +221,80 @@ fn refusals() {
         "--grpc-keepalive-timeout=-1s",
         "--grpc-keepalive-timeout=-1000000000ns is out of range: it must be zero or more",
         1,
+    );
+}
+
+/// Goal: member and cluster ids of a group are those that a real etcd computes, whoever computes them.
+#[test]
+fn ids_of_a_group() {
+    const LISTED: &str =
+        "infra1=http://127.0.0.1:12380,infra2=http://127.0.0.1:22380,infra3=http://127.0.0.1:32380";
+    let check = |name: &str, port: u16, id: &str| {
+        let config = run(&format!(
+            "--name={name} --initial-advertise-peer-urls=http://127.0.0.1:{port} --initial-cluster={LISTED} \
+             --initial-cluster-token=etcd-cluster-1"
+        ));
+        let founding = config.initial.founding.expect("founded");
+        assert_eq!(founding.member_id.to_string(), id);
+        assert_eq!(founding.cluster_id.to_string(), "ef37ad9dc622a7c4");
+        founding.members
+    };
+    let members = check("infra1", 12_380, "8211f1d0f64f3269");
+    assert_eq!(check("infra2", 22_380, "91bc3c398fb3c146"), members);
+    assert_eq!(check("infra3", 32_380, "fd422379fda50e48"), members);
+    let names: Vec<_> = members.iter().map(|member| &member.name).collect();
+    assert_eq!(names, ["infra1", "infra2", "infra3"]);
+}
+
+/// Goal: what cannot found a cluster says why, and is no reason to refuse the flags: a member that has its data
+/// never looks at it.
+#[test]
+fn unsound_initial_clusters() {
+    #[track_caller]
+    fn check(line: &str, message: &str) {
+        let refused = run(line).initial.founding.expect_err(line);
+        assert_eq!(
+            (refused.to_string().as_str(), refused.exit_code()),
+            (message, 1),
+            "{line}"
+        );
+    }
+    check(
+        "--initial-cluster=a=http://localhost:2380",
+        "--initial-cluster: couldn't find local name \"default\" in the initial cluster configuration: add \
+         \"default=<its peer URL>\" or change --name",
+    );
+    check(
+        "--initial-cluster=default",
+        "--initial-cluster: \"default\" does not have the form name=url",
+    );
+    check(
+        "--initial-cluster=default=http://localhost:2380,=http://b:2380",
+        "--initial-cluster: \"=http://b:2380\" does not have the form name=url",
+    );
+    check(
+        "--initial-cluster=default=http://localhost:2380,b=b:2380",
+        "--initial-cluster: URL scheme must be http, https, unix, or unixs: \"b:2380\"",
+    );
+    check(
+        "--initial-cluster=default=http://127.0.0.1:2380",
+        "--initial-cluster gives this member the peer URLs \"http://127.0.0.1:2380\", \
+         --initial-advertise-peer-urls \"http://localhost:2380\": they must be the same, letter by letter",
+    );
+    check(
+        "--initial-cluster=default=http://localhost:2380,b=http://b:1,c=http://b:1",
+        "initial cluster default=http://localhost:2380,b=http://b:1,c=http://b:1 has duplicate url http://b:1",
+    );
+    check(
+        "--initial-cluster=default=http://localhost:2380,default=http://localhost:2380 \
+         --initial-advertise-peer-urls=http://localhost:2380,http://localhost:2380",
+        "initial cluster default=http://localhost:2380,default=http://localhost:2380 has duplicate url \
+         http://localhost:2380",
+    );
+    let many: Vec<_> = (0..65).map(|n| format!("m{n}=http://m{n}:1")).collect();
+    check(
+        &format!("--initial-cluster={}", many.join(",")),
+        "--initial-cluster names 65 members; a cluster has at most 64",
     );
 }
 

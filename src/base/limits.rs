@@ -283,3 +283,19 @@ const _: () = assert!(TRANSFER_READ_BLOCKS <= TRANSFER_WINDOW_BLOCKS);
 
 /// Lines of a trace that are kept when not all are asked for.
 pub const SIM_TRACE_LINES_KEPT: usize = 200;
+
+// Members of a group.
+
+/// What came from other members and is handled in one turn of a shard, in events.
+pub const PEER_EVENTS_PER_TURN_MAX: usize = 256;
+/// How long a member of a group that starts waits for a leader before it serves without one, in seconds.
+pub const LEADER_WAIT_SECONDS_MAX: u64 = 5;
+/// How long a member that stops waits until another one leads, in seconds.
+pub const HAND_OVER_SECONDS_MAX: u64 = 5;
+
+// Damaged logs.
+
+/// Lines about cuts that are kept beside a log.
+pub const CUT_RECORDS_MAX: usize = 100;
+/// Cuts of one start: the damage, and what it leaves to be cut.
+pub const RECOVERY_CUTS_MAX: usize = 4;

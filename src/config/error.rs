@@ -2,6 +2,7 @@
 
 use super::url::UrlFault;
 use super::value::ValueError;
+use crate::base::limits::RAFT_MEMBERS_MAX;
 
 /// Exit code for what the command line says wrongly, and for features that are not built.
 pub const EXIT_USAGE: u8 = 2;
@@ -157,7 +158,8 @@ pub enum ConfigError {
     },
     /// This member is not in `--initial-cluster`.
     #[error(
-        "--initial-cluster does not name this member: add \"{name}=<its peer URL>\" or change --name"
+        "--initial-cluster: couldn't find local name \"{name}\" in the initial cluster configuration: add \
+         \"{name}=<its peer URL>\" or change --name"
     )]
     NotInInitialCluster {
         /// `--name`.
@@ -174,16 +176,30 @@ pub enum ConfigError {
         /// From `--initial-advertise-peer-urls`.
         advertised: String,
     },
-    /// `--initial-cluster` names other members.
+    /// `--initial-cluster` gives two members the same URL.
+    #[error("initial cluster {listed} has duplicate url {url}")]
+    DuplicateUrl {
+        /// The list.
+        listed: String,
+        /// The URL.
+        url: String,
+    },
+    /// Two members of `--initial-cluster` have the same id.
     #[error(
-        "--initial-cluster names {count} members; this version of kontiki runs clusters of one: \
-         name only \"{name}\" there"
+        "--initial-cluster: member exists with identical ID: \"{one}\" and \"{other}\"; change a URL or \
+         --initial-cluster-token"
     )]
-    SeveralMembers {
+    SameMemberId {
+        /// One name.
+        one: String,
+        /// The other.
+        other: String,
+    },
+    /// More members than a cluster can have.
+    #[error("--initial-cluster names {count} members; a cluster has at most {RAFT_MEMBERS_MAX}")]
+    TooManyMembers {
         /// How many it names.
         count: usize,
-        /// `--name`.
-        name: String,
     },
     /// `--feature-gates` is not `Name=true,Name=false`, or names an unknown gate.
     #[error("--feature-gates: \"{text}\" is not a known gate with =true or =false")]
@@ -204,7 +220,6 @@ impl ConfigError {
             | ConfigError::StrayText { .. }
             | ConfigError::NotUtf8 { .. }
             | ConfigError::InvalidValue { .. }
-            | ConfigError::SeveralMembers { .. }
             | ConfigError::NotYet { .. } => EXIT_USAGE,
             _ => EXIT_SETTINGS,
         }

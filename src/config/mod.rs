@@ -9,6 +9,7 @@ mod cores;
 mod error;
 mod file;
 pub mod flags;
+mod founding;
 mod gates;
 mod help;
 mod identity;
@@ -71,7 +72,7 @@ pub struct Config {
 pub struct Urls {
     /// Clients are accepted here.
     pub listen_client: Vec<ListenUrl>,
-    /// Other members will be accepted here.
+    /// Other members are accepted here.
     pub listen_peer: Vec<ListenUrl>,
     /// Clients are told these, sorted.
     pub advertise_client: Vec<Url>,
@@ -79,17 +80,38 @@ pub struct Urls {
     pub advertise_peer: Vec<Url>,
 }
 
-/// The members a cluster starts with. One, in this version.
+/// How the cluster starts. Means nothing to a member whose data directory already belongs to one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InitialCluster {
     /// Whether this member founds the cluster or joins it.
     pub state: ClusterState,
     /// Keeps the ids of clusters with equal URLs apart.
     pub token: String,
-    /// The id of a cluster founded with these settings. A data directory that has one already keeps it.
+    /// The cluster that these settings found, or why they cannot: that counts for an empty data directory
+    /// only, as with etcd.
+    pub founding: Result<Founding, ConfigError>,
+}
+
+/// A new cluster as every one of its first members computes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Founding {
+    /// Its id.
     pub cluster_id: ClusterId,
-    /// The id of this member when founded with these settings. The data directory's, if any, counts.
+    /// The id of this member.
     pub member_id: MemberId,
+    /// All its members, this one among them, sorted by id.
+    pub members: Vec<FirstMember>,
+}
+
+/// One of the first members of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstMember {
+    /// Computed from its peer URLs and the cluster's token.
+    pub id: MemberId,
+    /// Its name in `--initial-cluster`.
+    pub name: String,
+    /// Where the others reach it, sorted; never empty.
+    pub peer_urls: Vec<Url>,
 }
 
 /// `--initial-cluster-state`.
@@ -106,6 +128,10 @@ pub enum ClusterState {
 pub struct RaftSettings {
     /// Silence that starts an election; five heartbeats to 50 seconds.
     pub election_timeout: Duration,
+    /// How often a leader says that it is there; more than zero.
+    pub heartbeat_interval: Duration,
+    /// Whether a member asks if it would be elected before it disturbs anybody.
+    pub pre_vote: bool,
 }
 
 /// What clients may ask for.

@@ -8,7 +8,7 @@ use super::sources::Settings;
 use super::{
     AllowList, ClusterState, Config, Cores, InitialCluster, Keepalive, Limits, ListenUrl,
     LogFormat, LogLevel, LogOutput, LogSettings, Notice, Placement, RaftSettings, Url, Urls,
-    WalWrite, identity,
+    WalWrite, founding,
 };
 use crate::base::limits::{ENTRY_SIZE_BYTES_MAX, MIB, QUOTA_BYTES_DEFAULT, SEGMENT_SIZE_BYTES};
 
@@ -109,11 +109,7 @@ fn initial_cluster(
     urls: &Urls,
 ) -> Result<InitialCluster, ConfigError> {
     let listed = settings.text("initial-cluster");
-    if !listed.is_empty() {
-        check_alone(&listed, name, &urls.advertise_peer)?;
-    }
     let token = settings.text("initial-cluster-token");
-    let member_id = identity::member_id(urls.advertise_peer.iter().map(Url::as_str), &token);
     Ok(InitialCluster {
         state: choose(
             settings,
@@ -125,59 +121,9 @@ fn initial_cluster(
                 _ => None,
             },
         )?,
-        cluster_id: identity::cluster_id([member_id]),
-        member_id,
+        founding: founding::founding(&listed, name, &urls.advertise_peer, &token),
         token,
     })
-}
-
-/// `listed` is `name=url,...` where a name may come again with another URL; it must name `name` alone,
-/// with the URLs `advertised`, which are sorted.
-fn check_alone(listed: &str, name: &str, advertised: &[Url]) -> Result<(), ConfigError> {
-    let mut names = std::collections::BTreeSet::new();
-    let mut own = Vec::new();
-    for part in listed.split(',') {
-        let malformed = || ConfigError::InitialClusterForm {
-            text: part.to_owned(),
-        };
-        let (member, url) = part.split_once('=').ok_or_else(malformed)?;
-        let member = member.trim();
-        if member.is_empty() || url.is_empty() {
-            return Err(malformed());
-        }
-        let url = Url::parse(url).map_err(|fault| ConfigError::Url {
-            flag: "initial-cluster",
-            url: url.to_owned(),
-            fault,
-        })?;
-        names.insert(member);
-        if member == name {
-            own.push(url);
-        }
-    }
-    if own.is_empty() {
-        return Err(ConfigError::NotInInitialCluster {
-            name: name.to_owned(),
-        });
-    }
-    if names.len() > 1 {
-        return Err(ConfigError::SeveralMembers {
-            count: names.len(),
-            name: name.to_owned(),
-        });
-    }
-    own.sort();
-    if own != advertised {
-        return Err(ConfigError::PeerUrlsDiffer {
-            listed: joined(&own),
-            advertised: joined(advertised),
-        });
-    }
-    Ok(())
-}
-
-fn joined(urls: &[Url]) -> String {
-    urls.iter().map(Url::as_str).collect::<Vec<_>>().join(",")
 }
 
 fn raft(settings: &Settings) -> Result<RaftSettings, ConfigError> {
@@ -202,6 +148,8 @@ fn raft(settings: &Settings) -> Result<RaftSettings, ConfigError> {
     }
     Ok(RaftSettings {
         election_timeout: Duration::from_millis(election_ms),
+        heartbeat_interval: Duration::from_millis(heartbeat_ms),
+        pre_vote: settings.bool("pre-vote"),
     })
 }
 

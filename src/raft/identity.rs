@@ -56,7 +56,35 @@ impl Identity {
     }
 }
 
+/// How far the others have confirmed this member's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confirmation {
+    /// Members that have.
+    pub confirmed: usize,
+    /// Members that must.
+    pub needed: usize,
+    /// The voters that have not.
+    pub missing: Vec<MemberId>,
+}
+
 impl Raft {
+    /// What this member waits for before it votes; `None` when its directory is confirmed.
+    #[must_use]
+    pub fn confirmation(&self) -> Option<Confirmation> {
+        if self.identity.confirmed {
+            return None;
+        }
+        let (missing, confirmed): (Vec<_>, Vec<_>) = self
+            .other_voters()
+            .into_iter()
+            .partition(|id| !self.identity.confirmed_by.contains(id));
+        Some(Confirmation {
+            confirmed: confirmed.len(),
+            needed: self.confirmations_needed(),
+            missing,
+        })
+    }
+
     /// What [`Output::LearnIncarnation`] asked for is on disk: from now on this member is heard.
     pub fn incarnation_durable(&mut self, member: MemberId, incarnation: Incarnation) {
         if self.identity.storing.get(&member) == Some(&incarnation) {
@@ -199,7 +227,7 @@ impl Raft {
         if self.membership().voters.is_empty() {
             return;
         }
-        let needed = majority_size(self.membership().voters.len()).min(others.len());
+        let needed = self.confirmations_needed();
         let confirmed = others
             .iter()
             .filter(|id| self.identity.confirmed_by.contains(id))
@@ -207,6 +235,10 @@ impl Raft {
         if confirmed >= needed {
             self.confirm(outputs);
         }
+    }
+
+    fn confirmations_needed(&self) -> usize {
+        majority_size(self.membership().voters.len()).min(self.other_voters().len())
     }
 
     fn confirm(&mut self, outputs: &mut Vec<Output>) {

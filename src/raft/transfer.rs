@@ -72,6 +72,12 @@ impl Raft {
         Ok(to)
     }
 
+    /// Whether this member leads and is handing leadership over.
+    #[must_use]
+    pub fn is_handing_over(&self) -> bool {
+        self.role == Role::Leader && self.leading.transfer.is_some()
+    }
+
     /// This member's disk does not complete its syncs: somebody else should lead. Entries can be committed
     /// without it, so a leader hands over if anybody is there.
     pub fn sync_stalled(&mut self, now: Instant) {

@@ -23,6 +23,7 @@ use super::disk::log::{LogDone, LogJob, LogWriter};
 use super::disk::segments::{DiskAnswer, DiskThread, PreparedSegment};
 use super::executor::sleep;
 use super::fatal::fatal;
+use super::group::{Group, Peers};
 use super::mailbox::{Receiver, SendError, Sender};
 use super::router::{Doorbell, Outbound, Router};
 use super::scrub::Scrubbed;
@@ -81,12 +82,23 @@ pub struct ShardCore {
     pub router: Rc<Router>,
     /// The other cores, by id; none for this one.
     pub cores: Vec<Option<Sender<Mail>>>,
-    /// Set when the member stops; the doorbell is rung then.
-    pub stopping: Rc<Cell<bool>>,
+    /// How far the end of the member has come; the doorbell is rung when it changes.
+    pub ending: Rc<Ending>,
     /// What the scrub reads, and what it found.
     pub scrubbed: Rc<Scrubbed>,
     /// Memory the process has allocated, in bytes.
     pub memory_used_bytes: fn() -> u64,
+}
+
+/// The end of a member, in steps.
+#[derive(Debug, Default)]
+pub struct Ending {
+    /// It is about to stop: leadership is handed over, while everything is still served.
+    pub leaving: Cell<bool>,
+    /// Whether it still leads and hands over. Kept by the turns, once they know that it is leaving.
+    pub handing_over: Cell<bool>,
+    /// It stops: nothing new is taken.
+    pub stopping: Cell<bool>,
 }
 
 /// Bytes on their way to the log's file.
@@ -117,6 +129,8 @@ struct Gathered {
     prepared: VecDeque<DiskAnswer>,
     checkpoint: VecDeque<CheckpointAnswer>,
     tick: bool,
+    /// The shard's own deadline came between two ticks.
+    deadline: bool,
     sealing: bool,
     more: bool,
 }
@@ -124,6 +138,7 @@ struct Gathered {
 /// The task of one shard.
 pub struct Turns {
     core: ShardCore,
+    group: Group,
     gathered: Gathered,
     effects: Effects,
     /// The file of the spare that the shard knows of.
@@ -137,6 +152,9 @@ pub struct Turns {
     pause: Option<Timer>,
     /// Answers for other cores, gathered over a turn.
     outgoing: Vec<Vec<Answer>>,
+    /// As of the last tick, in bytes.
+    memory_used_bytes: u64,
+    leave_seen: bool,
     stop_seen: bool,
     damage_seen: bool,
 }
@@ -144,7 +162,13 @@ pub struct Turns {
 impl Turns {
     /// Prepares the task; the active segment must be open in the writer already.
     #[must_use]
-    pub fn new(core: ShardCore) -> Turns {
+    pub fn new(core: ShardCore, peers: Box<dyn Peers>) -> Turns {
+        let group = Group::new(
+            peers,
+            core.clock,
+            core.log_directory.clone(),
+            Rc::clone(&core.doorbell),
+        );
         let outgoing = core.cores.iter().map(|_| Vec::new()).collect();
         Turns {
             gathered: Gathered {
@@ -159,13 +183,22 @@ impl Turns {
             last_write: Instant::default(),
             pause: None,
             outgoing,
+            memory_used_bytes: 0,
+            leave_seen: false,
             stop_seen: false,
             damage_seen: false,
+            group,
             core,
         }
     }
 
-    /// Turns until this member serves: leads and has committed an entry of its term.
+    /// Whether the group has nobody else.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.core.shard.members_at_head().len() <= 1
+    }
+
+    /// Turns until this member serves: it leads and has committed an entry of its term, or knows who leads.
     pub async fn until_serving(&mut self) {
         self.turn();
         while !self.core.shard.is_serving() {
@@ -211,6 +244,11 @@ impl Turns {
             gathered.tick = true;
             ready = true;
         }
+        ready |= self.group.poll_gather(cx);
+        if self.group.poll_deadline(cx) {
+            gathered.deadline = true;
+            ready = true;
+        }
         if poll_timer(&mut self.seal, cx) {
             gathered.sealing = true;
             ready = true;
@@ -237,6 +275,10 @@ impl Turns {
             self.hand_in(Event::Requests(&mut requests), now, steps);
         }
         self.gathered.requests = requests;
+        // Likewise: what the leader sends shares the next commit.
+        while let Some(event) = self.group.next_event() {
+            self.hand_in(event, now, steps);
+        }
         while let Some(done) = self.gathered.done.pop_front() {
             match done {
                 LogDone::Durable {
@@ -271,15 +313,23 @@ impl Turns {
             };
             self.hand_in(event, now, steps);
         }
-        if std::mem::take(&mut self.gathered.tick) {
-            let memory_used_bytes = (self.core.memory_used_bytes)();
+        let tick = std::mem::take(&mut self.gathered.tick);
+        if std::mem::take(&mut self.gathered.deadline) || tick {
+            if tick {
+                self.memory_used_bytes = (self.core.memory_used_bytes)();
+            }
+            let memory_used_bytes = self.memory_used_bytes;
             self.hand_in(Event::Tick { memory_used_bytes }, now, steps);
         }
         if self.core.scrubbed.damaged.get() && !self.damage_seen {
             self.damage_seen = true;
             self.hand_in(Event::LogDamaged, now, steps);
         }
-        if self.core.stopping.get() && !self.stop_seen {
+        if self.core.ending.leaving.get() && !self.leave_seen {
+            self.leave_seen = true;
+            self.hand_in(Event::HandOver, now, steps);
+        }
+        if self.core.ending.stopping.get() && !self.stop_seen {
             self.stop_seen = true;
             self.hand_in(Event::Stop, now, steps);
         }
@@ -294,6 +344,11 @@ impl Turns {
         }
         self.give_up_segments();
         self.mail_answers();
+        self.group.end_turn(&self.core.shard, now);
+        if self.leave_seen {
+            let handing_over = self.core.shard.is_handing_over();
+            self.core.ending.handing_over.set(handing_over);
+        }
         if self.seal.is_none() && self.core.shard.needs_seal() {
             self.seal = Some(Box::pin(sleep(Duration::from_micros(SEAL_IDLE_MICROS))));
         }
@@ -407,6 +462,7 @@ impl Turns {
                 | Notice::Refused { .. } => tracing::warn!("{notice}"),
             }
         }
+        self.group.perform(&mut self.effects);
         let own = self.core.core.0;
         if self
             .effects

@@ -12,11 +12,19 @@ use std::io::Write;
 /// with 2; supervisors that restart on failure treat all three alike.
 pub const EXIT_CODE_FATAL: i32 = 3;
 
+/// The exit code of a member that was removed from its cluster: no restart helps.
+pub const EXIT_CODE_REMOVED: i32 = 4;
+
 /// Says why and ends the process, from any thread.
 pub fn fatal(message: impl Display) -> ! {
+    fatal_with(EXIT_CODE_FATAL, message)
+}
+
+/// The same with another exit code.
+pub(super) fn fatal_with(code: i32, message: impl Display) -> ! {
     tracing::error!(%message, "fatal");
     write_stderr(&format!("kontiki: fatal: {message}\n"));
-    std::process::exit(EXIT_CODE_FATAL);
+    std::process::exit(code);
 }
 
 /// Makes every panic end the process: a panicking task would otherwise kill one core's work and leave a

@@ -7,12 +7,14 @@
 //! Start-up order: [`preflight`] (can this machine run us), [`disk`] (whose directory is it),
 //! [`placement`] (one executor per core), [`net`] (sockets), and [`signals`] to end it.
 
+mod announce;
 pub mod beside;
 pub mod clock;
 pub mod core;
 pub mod disk;
 pub mod executor;
 pub mod fatal;
+pub mod group;
 pub mod mailbox;
 #[expect(unsafe_code, reason = "slices of a mapping, and the SIGBUS handler")]
 pub mod mmap;
@@ -28,3 +30,4 @@ pub mod router;
 pub mod scrub;
 pub mod signals;
 pub mod stats;
+pub mod survey;

@@ -14,21 +14,27 @@ use std::time::Duration;
 use super::beside::spawn_beside;
 use super::clock::Clock;
 use super::disk::checkpoint::{Loaded, Unusable, load_newest};
-use super::disk::directory::{DirectoryError, files_in};
+use super::disk::cut::{CutError, cut_log, record_cut, remove_checkpoints};
+use super::disk::directory::DirectoryError;
+use super::disk::known::{self, KnownError};
 use super::disk::read::{ReadError, read_file, sync_files};
 use super::executor::sleep;
 use super::mailbox::mailbox;
 use super::stats::CoreStats;
-use crate::base::Index;
+use super::survey::{SurveyError, segment_files, survey};
+use crate::base::MemberId;
 use crate::base::limits::{
-    PAGE_SIZE_BYTES, RECOVERY_BATCH_PIECES_MAX, RECOVERY_BATCHES_MAX, SLICE_STEPS_MAX,
+    PAGE_SIZE_BYTES, RECOVERY_BATCH_PIECES_MAX, RECOVERY_BATCHES_MAX, RECOVERY_CUTS_MAX,
+    SLICE_STEPS_MAX,
 };
 use crate::keyspace::steps::Steps;
+use crate::raft::{Membership, Position};
 use crate::shard::checkpoints::UnknownRow;
+use crate::shard::event::KnownMembers;
 use crate::shard::replay::{Piece, Replayed, Replayer};
 use crate::wal::damage::RefusalReason;
 use crate::wal::{
-    Appender, Damage, Geometry, LogIdentity, Outcome, Recovered, Recovery, Refusal, SegmentFile,
+    Appender, Cut, Damage, Geometry, LogIdentity, Outcome, Recovered, Recovery, Refusal,
     SegmentSequence,
 };
 
@@ -37,6 +43,8 @@ const SLICE_PAUSE: Duration = Duration::from_micros(1);
 
 /// A log that is found again.
 pub struct RecoveredLog {
+    /// What is stored beside it by now.
+    pub known: KnownMembers,
     /// The state it folds to.
     pub replayed: Replayed,
     /// Where it goes on.
@@ -81,7 +89,7 @@ pub enum RecoveryError {
     /// Something that was durable is gone.
     #[error(
         "{}: {damage}. This member is the only voter, so no other member can restore it: it stops. \
-         Restore the directory from a backup",
+         Restore the directory from a backup, or give up what follows with: kontiki recover --accept-cut",
         directory.display()
     )]
     Corrupt {
@@ -90,10 +98,32 @@ pub enum RecoveryError {
         /// What is damaged.
         damage: Box<Damage>,
     },
+    /// What is read is what was written, and this program cannot make sense of it.
+    #[error(
+        "{}: {damage}, so the disk has lost nothing. Start the version of the program that wrote it, or remove \
+         this member from the cluster and add it again with an empty directory",
+        directory.display()
+    )]
+    Unreadable {
+        /// Where the files lie.
+        directory: PathBuf,
+        /// What it is.
+        damage: Box<Damage>,
+    },
+    /// A part of the log that is damaged could not be judged or cut.
+    #[error(transparent)]
+    Survey(#[from] SurveyError),
+    /// The same.
+    #[error(transparent)]
+    Cut(#[from] CutError),
+    /// What must be stored before a cut could not be.
+    #[error(transparent)]
+    Known(#[from] KnownError),
     /// A checkpoint is damaged, and the log does not reach back far enough to do without it.
     #[error(
         "{checkpoint}. The log cannot replace it: {reason}. This member is the only voter, so no other \
-         member can restore it: it stops. Restore the directory from a backup"
+         member can restore it: it stops. Restore the directory from a backup, or give it up with: \
+         kontiki recover --accept-cut"
     )]
     CheckpointLost {
         /// The newest file that cannot be used.
@@ -139,7 +169,6 @@ enum Walk {
         bytes: Vec<u8>,
         result: Result<(), Refusal>,
     },
-    Repaired(Result<(), RecoveryError>),
 }
 
 /// Where a shard's state is kept.
@@ -151,18 +180,104 @@ pub struct Places {
     pub checkpoints: PathBuf,
 }
 
+/// What stands beside the log, and says how damage is met.
+#[derive(Clone, Debug)]
+pub struct Beside {
+    /// What is stored.
+    pub known: KnownMembers,
+    /// Whether the cluster began with several members.
+    pub began_in_group: bool,
+}
+
+impl Beside {
+    /// Whether anything tells that there are others, who could restore what is lost here.
+    fn has_others(&self, own: MemberId, membership: &Membership) -> bool {
+        let others = membership.members().any(|id| id != own);
+        others || self.began_in_group || !self.known.incarnations.is_empty()
+    }
+}
+
 /// Loads the newest checkpoint, then reads, checks, folds, repairs and syncs the log after it; counts its
 /// slices as turns. Where a checkpoint is damaged, an older one or none does as well, if the log reaches
 /// back that far.
 ///
+/// Where something that was durable is gone, a member of a group cuts the log there and begins once more. Before
+/// the cut it is stored that this member is to be rebuilt by the others: no crash turns it into one that is merely
+/// torn, and may vote. A lone member has nobody to be rebuilt by: it stops.
+///
 /// # Errors
-/// [`RecoveryError`] names the file, the offset and the cause. Nothing was changed then.
+/// [`RecoveryError`] names the file, the offset and the cause. Nothing was changed then, unless a cut failed.
 pub async fn recover(
     places: &Places,
     geometry: Geometry,
     identity: LogIdentity,
+    beside: Beside,
     turns: &Turns<'_>,
 ) -> Result<RecoveredLog, RecoveryError> {
+    let mut beside = beside;
+    let mut cuts = 0;
+    loop {
+        let loss = match attempt(places, geometry, identity, &beside, turns).await? {
+            Attempt::Whole(log) => {
+                let known = beside.known;
+                return Ok(RecoveredLog { known, ..*log });
+            }
+            Attempt::Lost(loss) => *loss,
+        };
+        if cuts == RECOVERY_CUTS_MAX || !beside.has_others(identity.member, &loss.membership) {
+            return Err(loss.error);
+        }
+        cuts += 1;
+        let what = loss.what;
+        tracing::error!("{what}. The log is cut there, and rebuilt from the other members");
+        beside.known.note_loss(&loss.found, loss.checkpoint);
+        let (places, known) = (places.clone(), beside.known.clone());
+        on_thread(move || {
+            known::store(&places.log, &known)?;
+            record_cut(
+                &places.log,
+                &format!("cut to be rebuilt from the other members: {what}"),
+            )?;
+            remove_checkpoints(&places.checkpoints, &loss.unusable)?;
+            if let Some(cut) = loss.cut {
+                cut_log(&places.log, geometry, cut)?;
+            }
+            Ok(())
+        })
+        .await?;
+    }
+}
+
+/// What came of reading everything once.
+enum Attempt {
+    Whole(Box<RecoveredLog>),
+    Lost(Box<Loss>),
+}
+
+/// Something that was durable is gone.
+struct Loss {
+    /// What a member says that is alone.
+    error: RecoveryError,
+    /// What one says that is not.
+    what: String,
+    /// What can be read of the log.
+    found: Recovered,
+    /// The checkpoint that holds.
+    checkpoint: Position,
+    /// Checkpoints that do not, and go.
+    unusable: Vec<PathBuf>,
+    /// What of the log goes.
+    cut: Option<Cut>,
+    membership: Membership,
+}
+
+async fn attempt(
+    places: &Places,
+    geometry: Geometry,
+    identity: LogIdentity,
+    beside: &Beside,
+    turns: &Turns<'_>,
+) -> Result<Attempt, RecoveryError> {
     let directory = places.log.as_path();
     let refused = |source| RecoveryError::Refused {
         directory: directory.to_path_buf(),
@@ -176,48 +291,99 @@ pub async fn recover(
     for file in &unusable {
         tracing::warn!("{file}");
     }
+    let unusable_paths: Vec<PathBuf> = unusable.iter().map(|file| file.path.clone()).collect();
     let checkpoint_bytes = restored.as_ref().map_or(0, |restored| restored.size_bytes);
-    let mut start = Index(0);
+    let mut base = Position::default();
     let mut installed = None;
     let mut replayer = Replayer::default();
     if let Some(restored) = restored {
-        start = restored.origin.mark.index;
-        let base = Replayed::from_checkpoint(restored).map_err(|source| {
+        let id = restored.origin.id();
+        base = Position {
+            term: id.term,
+            index: id.index,
+        };
+        let replayed = Replayed::from_checkpoint(restored).map_err(|source| {
             let directory = places.checkpoints.clone();
             RecoveryError::CheckpointUnknown { directory, source }
         })?;
-        installed = base.installed_term(identity.member);
-        replayer = Replayer::after(base);
+        installed = replayed.installed_term(identity.member);
+        replayer = Replayer::after(replayed);
     }
     let newest = unusable.drain(..).next();
-    let mut recovery = Recovery::new(geometry, identity, start, &files).map_err(refused)?;
+    let mut recovery = Recovery::new(geometry, identity, base.index, &files).map_err(refused)?;
     if let Some(term) = installed {
         recovery.may_be_installed(term);
+    }
+    let was_cut = beside.known.has_lost();
+    if was_cut {
+        recovery.was_cut();
+        recovery.may_be_installed(base.term);
     }
     let mut bytes = Vec::new();
     while let Some(sequence) = recovery.next_file() {
         read_file(&directory.join(sequence.file_name()), &mut bytes).await?;
         let result;
         (recovery, bytes, result) = walk(recovery, bytes, &mut replayer, turns).await?;
-        if let Err(refusal) = result {
-            return Err(match newest {
-                Some(checkpoint) if begins_late(&refusal) => lost(checkpoint, refusal.to_string()),
-                _ => refused(refusal),
-            });
+        match result {
+            Ok(()) => {}
+            Err(refusal) if begins_late(&refusal) => {
+                let what = match &newest {
+                    Some(checkpoint) => format!("{checkpoint}; {refusal}"),
+                    None => refusal.to_string(),
+                };
+                let error = match newest {
+                    Some(checkpoint) => lost(checkpoint, refusal.to_string()),
+                    None => refused(refusal),
+                };
+                let found = survey_beside(places, geometry, identity, base, was_cut).await?;
+                return Ok(Attempt::Lost(Box::new(Loss {
+                    error,
+                    what,
+                    found,
+                    checkpoint: base,
+                    unusable: unusable_paths,
+                    cut: Some(Cut::Everything),
+                    membership: replayer.membership(),
+                })));
+            }
+            Err(refusal) => return Err(refused(refusal)),
         }
     }
-    let recovered = recovery.finish();
+    let mut recovered = recovery.finish();
     if let Outcome::Corrupt(damage) = recovered.outcome {
         let directory = directory.to_path_buf();
-        return Err(RecoveryError::Corrupt {
+        if !damage.is_loss() {
+            let damage = Box::new(damage);
+            return Err(RecoveryError::Unreadable { directory, damage });
+        }
+        let what = format!("{}: {damage}", directory.display());
+        let error = RecoveryError::Corrupt {
             directory,
             damage: Box::new(damage),
-        });
+        };
+        return Ok(Attempt::Lost(Box::new(Loss {
+            error,
+            what,
+            found: recovered,
+            checkpoint: base,
+            unusable: Vec::new(),
+            cut: Some(damage.cut()),
+            membership: replayer.membership(),
+        })));
     }
     // A checkpoint gets its name when the log is durable up to its index.
     if let Some(checkpoint) = newest.filter(|newest| recovered.last_index < newest.index) {
-        let last = recovered.last_index;
-        return Err(lost(checkpoint, format!("it ends at index {last}")));
+        let reason = format!("it ends at index {}", recovered.last_index);
+        recovered.term_lost = true;
+        return Ok(Attempt::Lost(Box::new(Loss {
+            what: format!("{checkpoint}; the log ends before it: {reason}"),
+            error: lost(checkpoint, reason),
+            found: recovered,
+            checkpoint: base,
+            unusable: unusable_paths,
+            cut: None,
+            membership: replayer.membership(),
+        })));
     }
     repair(directory, &recovered).await?;
     let paths: Vec<PathBuf> = files
@@ -229,7 +395,8 @@ pub async fn recover(
         Outcome::TornTail { segment, offset } => Some((segment, offset)),
         Outcome::Clean | Outcome::Corrupt(_) => None,
     };
-    Ok(RecoveredLog {
+    Ok(Attempt::Whole(Box::new(RecoveredLog {
+        known: beside.known.clone(),
         replayed: replayer.finish(recovered.hard_state),
         active: recovered.active_segment(),
         entry_count: recovered.entry_count,
@@ -237,7 +404,18 @@ pub async fn recover(
         size_bytes: files.iter().map(|file| file.size_bytes).sum(),
         torn_at,
         appender: Appender::resume(geometry, identity, recovered),
-    })
+    })))
+}
+
+async fn survey_beside(
+    places: &Places,
+    geometry: Geometry,
+    identity: LogIdentity,
+    base: Position,
+    was_cut: bool,
+) -> Result<Recovered, RecoveryError> {
+    let directory = places.log.clone();
+    on_thread(move || Ok(survey(&directory, geometry, identity, base, was_cut)?)).await
 }
 
 fn begins_late(refusal: &Refusal) -> bool {
@@ -253,40 +431,22 @@ fn lost(checkpoint: Unusable, reason: String) -> RecoveryError {
 
 /// Reads and builds the state on a thread: it is handed over whole, so the core never waits for a slice.
 async fn load_checkpoint(directory: &Path, identity: LogIdentity) -> Result<Loaded, RecoveryError> {
-    let (sender, mut receiver) = mailbox(1);
     let directory = directory.to_path_buf();
-    beside(move || {
-        sender.send_waiting(load_newest(&directory, identity.cluster, identity.shard));
-    })?;
-    let loaded = receiver
-        .receive()
-        .await
-        .expect("the thread reports before it ends");
-    Ok(loaded?)
+    on_thread(move || Ok(load_newest(&directory, identity.cluster, identity.shard)?)).await
 }
 
-/// The files whose names are segments', in ascending order.
-fn segment_files(directory: &Path) -> Result<Vec<SegmentFile>, RecoveryError> {
-    let mut files = Vec::new();
-    for path in files_in(directory)? {
-        let name = path.file_name().and_then(|name| name.to_str());
-        let Some(sequence) = name.and_then(SegmentSequence::from_file_name) else {
-            continue;
-        };
-        let size_bytes = path
-            .metadata()
-            .map_err(|source| RecoveryError::Io {
-                path: path.clone(),
-                source,
-            })?
-            .len();
-        files.push(SegmentFile {
-            sequence,
-            size_bytes,
-        });
-    }
-    files.sort_by_key(|file| file.sequence);
-    Ok(files)
+/// What may block, on a thread of its own.
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RecoveryError> + Send + 'static,
+) -> Result<T, RecoveryError> {
+    let (sender, mut receiver) = mailbox(1);
+    beside(move || {
+        sender.send_waiting(work());
+    })?;
+    receiver
+        .receive()
+        .await
+        .expect("the thread reports before it ends")
 }
 
 /// Walks one segment on a thread of its own, and folds what it finds meanwhile.
@@ -330,7 +490,6 @@ async fn walk(
                 bytes,
                 result,
             } => return Ok((*recovery, bytes, result)),
-            Walk::Repaired(_) => unreachable!("only a repair reports a repair"),
         }
     }
 }
@@ -352,8 +511,7 @@ async fn repair(directory: &Path, recovered: &Recovered) -> Result<(), RecoveryE
     if pages.is_empty() {
         return Ok(());
     }
-    let (sender, mut receiver) = mailbox(1);
-    beside(move || {
+    on_thread(move || {
         let write = |(path, offset, page): (PathBuf, u64, Vec<u8>)| {
             File::options()
                 .write(true)
@@ -364,16 +522,9 @@ async fn repair(directory: &Path, recovered: &Recovered) -> Result<(), RecoveryE
                 })
                 .map_err(|source| RecoveryError::Io { path, source })
         };
-        sender.send_waiting(Walk::Repaired(pages.into_iter().try_for_each(write)));
-    })?;
-    match receiver
-        .receive()
-        .await
-        .expect("the thread reports before it ends")
-    {
-        Walk::Repaired(result) => result,
-        Walk::Found(_) | Walk::Done { .. } => unreachable!("only a walk reports a walk"),
-    }
+        pages.into_iter().try_for_each(write)
+    })
+    .await
 }
 
 fn beside(work: impl FnOnce() + Send + 'static) -> Result<(), RecoveryError> {

@@ -244,6 +244,18 @@ impl ClusterState {
         self.committed.members.values().cloned().collect()
     }
 
+    /// The members at the head, by id: those of the membership in force.
+    #[must_use]
+    pub fn members_at_head(&self) -> Vec<Member> {
+        self.head.members.values().cloned().collect()
+    }
+
+    /// Where the membership in force was changed last.
+    #[must_use]
+    pub fn membership_index_at_head(&self) -> Index {
+        self.head.membership_index
+    }
+
     /// The committed membership and those that follow it, each with the index of its entry: one is in
     /// force when it is appended (Raft dissertation, section 4.1).
     #[must_use]

@@ -62,8 +62,11 @@ impl Shard {
                         self.sending.forget(to);
                         self.transfers.needs(to);
                     }
+                    Output::Rebuilt => {
+                        self.known.rebuild = None;
+                        self.store_known_members = true;
+                    }
                     Output::ResetLog { base } => self.begin_anew(base),
-                    Output::Rebuilt => unreachable!("no log is rebuilt"),
                 }
             }
             self.log.set_hard_state(self.raft.hard_state());

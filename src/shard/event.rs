@@ -17,8 +17,8 @@ use crate::keyspace::request::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
     Refusal as KeyspaceRefusal, TxnRequest, TxnResponse,
 };
-use crate::raft;
-use crate::wal::{Commit, Location, PreparedSegment, SegmentOpening, SegmentSequence};
+use crate::raft::{self, Position, Rebuild};
+use crate::wal::{Commit, Location, PreparedSegment, Recovered, SegmentOpening, SegmentSequence};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -78,6 +78,8 @@ pub enum Event<'a> {
     CheckpointFailed,
     /// The shard said that it has work left ([`crate::shard::Shard::has_work`]).
     Continue,
+    /// The member is about to stop: if it leads, somebody else should. It still takes what comes.
+    HandOver,
     /// The member stops: nothing new is taken, what was taken is finished.
     Stop,
 }
@@ -174,13 +176,40 @@ pub enum CheckpointRefusal {
     Another(CheckpointId),
 }
 
-/// What a member remembers about directories, its own and others', beside the log.
+/// What a member remembers beside the log: about directories, its own and others', and about damage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownMembers {
     /// Whether a majority has confirmed that no other directory belongs to this member.
     pub confirmed: bool,
     /// The directory each other member was first heard from.
     pub incarnations: BTreeMap<MemberId, Incarnation>,
+    /// Part of the log was lost: this member may have voted in any term up to this one, though the log does
+    /// not say so. Zero when nothing ever was.
+    pub vote_floor: Term,
+    /// A damaged log is being rebuilt. It was stored before anything was cut from the log, and goes when
+    /// consensus says that the log is whole again.
+    pub rebuild: Option<Rebuild>,
+}
+
+impl KnownMembers {
+    /// Part of the log is to be cut away. `found` is what can be read of it, and `checkpoint` is where the
+    /// newest checkpoint that holds stands. Stored before the cut, this keeps the member from voting where it may
+    /// have voted, and from being counted until it is rebuilt.
+    pub fn note_loss(&mut self, found: &Recovered, checkpoint: Position) {
+        let term = found.hard_state.term.max(checkpoint.term).max(Term(1));
+        self.vote_floor = self.vote_floor.max(term);
+        let rebuild = Rebuild {
+            through: found.hard_state.commit.max(checkpoint.index),
+            every_voter: found.term_lost,
+        };
+        self.rebuild = Some(self.rebuild.map_or(rebuild, |before| before.and(rebuild)));
+    }
+
+    /// Whether part of the log was ever cut away for damage.
+    #[must_use]
+    pub fn has_lost(&self) -> bool {
+        self.vote_floor > Term(0)
+    }
 }
 
 /// A part of the log's files that is wanted.

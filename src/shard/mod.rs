@@ -174,7 +174,8 @@ impl Shard {
         log.plant(settings.planted);
         keyspace.plant(settings.planted);
         let mut hard_state = hard_state;
-        if durable == Index(0) {
+        // A log that was lost as a whole comes back from the leader, from its first entry on.
+        if durable == Index(0) && settings.known.rebuild.is_none() {
             let index = Index(1);
             let mut members = settings.initial_members.clone();
             members.sort_by_key(|member| member.id);
@@ -208,7 +209,8 @@ impl Shard {
             confirmed: settings.known.confirmed,
             incarnations: settings.known.incarnations.clone(),
             memberships: cluster.memberships(),
-            rebuild_through: None,
+            rebuild: settings.known.rebuild,
+            vote_floor: settings.known.vote_floor,
             election_timeout: settings.election_timeout,
             heartbeat_interval: settings.heartbeat_interval,
             windows: settings.windows,
@@ -314,6 +316,10 @@ impl Shard {
             Event::CheckpointRead { read, bytes } => self.checkpoint_read(&read, &bytes),
             Event::CheckpointFailed => self.checkpoints.failed(now),
             Event::Continue => {}
+            Event::HandOver => {
+                // Refused where it does not lead, hands over already, or nobody could follow.
+                let _handing_over = self.raft.transfer_leader(None, now);
+            }
             Event::Stop => self.stopping = true,
         }
         self.upkeep(now, steps, effects);
@@ -377,6 +383,29 @@ impl Shard {
     #[must_use]
     pub fn raft(&self) -> &Raft {
         &self.raft
+    }
+
+    /// Whether leadership is on its way to another member.
+    #[must_use]
+    pub fn is_handing_over(&self) -> bool {
+        self.raft.is_handing_over()
+    }
+
+    /// The members of the group, by id, as far as this log goes.
+    #[must_use]
+    pub fn members_at_head(&self) -> Vec<Member> {
+        let members = self.cluster.members_at_head();
+        // A log that was lost as a whole tells nothing yet; then the first members may know more.
+        if members.is_empty() {
+            return self.settings.initial_members.clone();
+        }
+        members
+    }
+
+    /// Where they were changed last.
+    #[must_use]
+    pub fn membership_changed_at(&self) -> Index {
+        self.cluster.membership_index_at_head()
     }
 
     /// This member's own view.

@@ -14,7 +14,7 @@ use crate::base::{Index, MemberId, Term};
 use crate::frame::{self, AccessError, Record};
 use crate::keyspace::Keyspace;
 use crate::keyspace::steps::Steps;
-use crate::raft::LogTerms;
+use crate::raft::{LogTerms, Membership};
 use crate::wal;
 
 /// State and position of a log that was replayed to its end.
@@ -135,6 +135,12 @@ impl Replayer {
             state: checkpoint,
             ..Replayer::default()
         }
+    }
+
+    /// Who belongs to the group, as far as what was taken tells.
+    #[must_use]
+    pub fn membership(&self) -> Membership {
+        self.state.cluster.membership_at_head()
     }
 
     /// Takes pieces, in the order of the log.

@@ -217,7 +217,11 @@ impl Cluster {
                 if self.process(member, life).is_none() {
                     return Ok(());
                 }
-                self.members[member].known = (*known).clone();
+                let before = std::mem::replace(&mut self.members[member].known, (*known).clone());
+                if before.rebuild.is_some() && known.rebuild.is_none() {
+                    self.statistics.rebuilt += 1;
+                    self.line(member, What::Rebuilt);
+                }
                 let (others, confirmed) = (known.incarnations.len(), known.confirmed);
                 self.line(member, What::Knows { others, confirmed });
                 self.hand_in(member, Event::KnownMembersStored(*known))

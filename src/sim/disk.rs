@@ -13,7 +13,7 @@ use super::dice::Dice;
 use crate::base::limits::PAGE_SIZE_BYTES;
 use crate::base::{Index, Instant};
 use crate::shard::event::CheckpointRead;
-use crate::wal::{Geometry, SegmentFile, SegmentSequence};
+use crate::wal::{Cut, Geometry, SegmentFile, SegmentSequence};
 
 /// What a disk writes as one.
 pub const SECTOR_SIZE_BYTES: usize = 512;
@@ -355,6 +355,27 @@ impl Disk {
     /// The member lives with the damage: it was repaired, cut off, or where nothing is read.
     pub fn accept_damage(&mut self) {
         self.damage.clear();
+    }
+
+    /// Cuts the log as the product does; a crash `in_between` leaves the damaged segment itself as it is.
+    pub fn cut(&mut self, cut: Cut, in_between: bool) {
+        let (zeros, first_gone) = match cut {
+            Cut::At { segment, offset } => (Some((segment, offset)), segment.next()),
+            Cut::From(segment) => (None, segment),
+            Cut::Everything => (None, SegmentSequence(0)),
+        };
+        self.files.retain(|&segment, _| segment < first_gone);
+        self.placed.retain(|placed| placed.segment < first_gone);
+        self.damage.retain(|write| write.segment < first_gone);
+        let Some((segment, offset)) = zeros.filter(|_| !in_between) else {
+            return;
+        };
+        let place = |offset| usize::try_from(offset).expect("an offset fits in an address");
+        let (from, to) = (place(offset), place(self.geometry.commits_end()));
+        self.put(segment, from, &vec![0; to - from]);
+        self.placed
+            .retain(|placed| placed.segment != segment || placed.offset < from);
+        self.accept_damage();
     }
 
     /// Writes the page that recovery asks for.

@@ -194,7 +194,8 @@ impl Cluster {
     /// A member loses its directory and comes back without anything; one at a time.
     fn wipe(&mut self, number: usize) -> bool {
         let incarnation = self.dice.number();
-        if self.members.iter().any(Member::is_wiped) || !self.members[number].known.confirmed {
+        let whole = self.members.iter().all(Member::is_whole);
+        if !whole || !self.members[number].known.confirmed {
             return false;
         }
         self.crash(number, None);
@@ -237,6 +238,10 @@ impl Cluster {
         ];
         let damage = damages[self.dice.place(damages.len())];
         let before = vouched_before(&self.members[number], self.now);
+        // One at a time: a majority is whole.
+        if self.members.len() > 1 && !self.members.iter().all(Member::is_whole) {
+            return false;
+        }
         let member = &mut self.members[number];
         if member.process.is_none() || !member.disk.spoil(damage, before, &mut self.dice) {
             return false;

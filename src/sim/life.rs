@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::checker::{Promise, Verdict, broken};
 use super::cluster::{Cluster, Next};
 use super::disk::Tear;
+use super::member::Started;
 use super::trace::{StartFailure, What};
 use crate::shard::event::EndReason;
 
@@ -17,18 +18,33 @@ impl Cluster {
             return Ok(());
         }
         let seed = self.dice.number();
-        let damaged = self.members[number].disk.is_damaged();
+        let member = &self.members[number];
+        let damaged = member.disk.is_damaged() || member.known.rebuild.is_some();
+        let interrupted = damaged && self.dice.below(3) == 0;
         let planted = self.options.planted;
-        match self.members[number].start(self.now, seed, planted) {
-            Ok(torn) => {
+        match self.members[number].start(self.now, seed, planted, interrupted) {
+            Ok(Started { torn, cut }) => {
+                if cut && !damaged {
+                    return Err(broken(
+                        Promise::DamageNoticed,
+                        format_args!("member {number} finds damage where there is none"),
+                    ));
+                }
+                if cut {
+                    self.statistics.damage_found += 1;
+                    let process = self.members[number].process.as_ref();
+                    let log = process.map(|process| process.shard.raft().last_index());
+                    let last_index = log.map_or(0, |index| index.0);
+                    self.line(number, What::Rebuilds { last_index });
+                }
                 if let Some((segment, offset)) = torn {
                     self.statistics.torn_tails += 1;
                     self.line(number, What::TornTail { segment, offset });
                 }
                 self.started(number)
             }
-            Err((StartFailure::ReadError, _)) => {
-                self.line(number, What::StartFailed(StartFailure::ReadError));
+            Err((failure @ (StartFailure::ReadError | StartFailure::CutInterrupted), _)) => {
+                self.line(number, What::StartFailed(failure));
                 let after = self.dice.around(self.conditions.down_max);
                 self.plan_in(after, Next::Start(number));
                 Ok(())

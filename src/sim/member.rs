@@ -9,12 +9,12 @@ use super::conditions::Conditions;
 use super::dice::Dice;
 use super::disk::{Disk, Tear};
 use super::trace::StartFailure;
-use crate::base::limits::{CHECKPOINT_BLOCK_BYTES, PAGE_SIZE_BYTES};
+use crate::base::limits::{CHECKPOINT_BLOCK_BYTES, PAGE_SIZE_BYTES, RECOVERY_CUTS_MAX};
 use crate::base::planted::{Defect, Planted};
 use crate::base::{ClusterId, Incarnation, Index, Instant, MemberId, ShardId};
 use crate::checkpoint::{CheckpointError, Reader, Restored};
 use crate::keyspace::steps::Steps;
-use crate::raft::Windows;
+use crate::raft::{Position, Windows};
 use crate::shard::event::{Identity, KnownMembers, LogRead, Member as ShardMember};
 use crate::shard::replay::{Piece, Replayed, Replayer};
 use crate::shard::{Settings, Shard};
@@ -97,6 +97,15 @@ pub(super) struct Watched {
     pub(super) leads: bool,
 }
 
+/// How a start went.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Started {
+    /// Where a torn tail was cut.
+    pub(super) torn: Option<(u64, u64)>,
+    /// Whether a damaged log was cut, to be rebuilt.
+    pub(super) cut: bool,
+}
+
 /// Bytes on their way to the disk.
 pub(super) enum Job {
     Commit(Commit),
@@ -170,6 +179,11 @@ impl Member {
         self.aside.is_some()
     }
 
+    /// Whether it keeps what it promised: its directory is its own, and nothing is missing there.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.is_wiped() && !self.disk.is_damaged() && self.known.rebuild.is_none()
+    }
+
     /// A part of a segment as the page cache has it.
     pub(super) fn read_log(&self, read: &LogRead) -> Vec<u8> {
         if !self.disk.holds(read.location.segment) {
@@ -228,7 +242,8 @@ impl Member {
         }
     }
 
-    /// Starts the process on what the disk holds. Where a torn tail was cut comes with it.
+    /// Starts the process on what the disk holds. If it is damaged, a member that has others to be rebuilt by cuts
+    /// its log; when `interrupted` it dies in the middle of that, and has to be started again.
     ///
     /// # Errors
     /// Why it does not start, in the product's words.
@@ -237,22 +252,37 @@ impl Member {
         now: Moment,
         seed: u64,
         planted: Planted,
-    ) -> Result<Option<(u64, u64)>, (StartFailure, String)> {
+        interrupted: bool,
+    ) -> Result<Started, (StartFailure, String)> {
         self.life += 1;
         if std::mem::take(&mut self.faults.read_fails) {
             return Err((StartFailure::ReadError, "a file cannot be read".to_owned()));
         }
         let now = self.clock.read(now);
-        let recovered = if planted.has(Defect::RecoveredBeforeSync) {
-            let mut cached = self.disk.clone();
-            cached.sync(now);
-            recover(&cached, self.log_identity(), planted)?
-        } else {
-            // The files end up synced before anything is made of them, as if the recovery had been at once.
-            self.disk.sync(now);
-            recover(&self.disk, self.log_identity(), planted)?
+        let mut cuts = 0;
+        let (recovered, replayer) = loop {
+            let found = if planted.has(Defect::RecoveredBeforeSync) {
+                let mut cached = self.disk.clone();
+                cached.sync(now);
+                recover(&cached, self.log_identity(), &self.known, planted)?
+            } else {
+                // The files end up synced before anything is made of them, as if the recovery had been at once.
+                self.disk.sync(now);
+                recover(&self.disk, self.log_identity(), &self.known, planted)?
+            };
+            let Outcome::Corrupt(damage) = found.recovered.outcome else {
+                break (found.recovered, found.replayer);
+            };
+            if self.count == 1 || !damage.is_loss() || cuts == RECOVERY_CUTS_MAX {
+                return Err((StartFailure::Corrupt, damage.to_string()));
+            }
+            cuts += 1;
+            self.known.note_loss(&found.recovered, found.checkpoint);
+            self.disk.cut(damage.cut(), interrupted);
+            if interrupted {
+                return Err((StartFailure::CutInterrupted, damage.to_string()));
+            }
         };
-        let (recovered, replayer) = recovered;
         let torn = self.repair(&recovered);
         // What recovery lived with is part of the log now.
         self.disk.accept_damage();
@@ -278,7 +308,10 @@ impl Member {
             tick_planned: None,
             watched,
         });
-        Ok(torn)
+        Ok(Started {
+            torn,
+            cut: cuts > 0,
+        })
     }
 
     fn repair(&mut self, recovered: &Recovered) -> Option<(u64, u64)> {
@@ -346,28 +379,44 @@ fn restore(bytes: &[u8], identity: LogIdentity) -> Result<Restored, CheckpointEr
     reader.finish()
 }
 
+/// What a disk holds.
+struct Found {
+    recovered: Recovered,
+    replayer: Replayer,
+    checkpoint: Position,
+}
+
 fn recover(
     disk: &Disk,
     identity: LogIdentity,
+    known: &KnownMembers,
     planted: Planted,
-) -> Result<(Recovered, Replayer), (StartFailure, String)> {
+) -> Result<Found, (StartFailure, String)> {
     let refused = |refusal: crate::wal::Refusal| (StartFailure::Refused, refusal.to_string());
     let mut replayer = Replayer::default();
-    let mut start = Index(0);
+    let mut checkpoint = Position::default();
     let mut installed = None;
     if let Some(bytes) = disk.checkpoints().next() {
         let restored =
             restore(bytes, identity).map_err(|error| (StartFailure::Corrupt, error.to_string()))?;
-        start = restored.origin.mark.index;
+        let id = restored.origin.id();
+        checkpoint = Position {
+            term: id.term,
+            index: id.index,
+        };
         let base = Replayed::from_checkpoint(restored)
             .map_err(|error| (StartFailure::Corrupt, error.to_string()))?;
         installed = base.installed_term(identity.member);
         replayer = Replayer::after(base);
     }
-    let mut recovery =
-        Recovery::new(disk.geometry(), identity, start, &disk.listing()).map_err(refused)?;
+    let mut recovery = Recovery::new(disk.geometry(), identity, checkpoint.index, &disk.listing())
+        .map_err(refused)?;
     if let Some(term) = installed {
         recovery.may_be_installed(term);
+    }
+    if known.has_lost() {
+        recovery.was_cut();
+        recovery.may_be_installed(checkpoint.term);
     }
     recovery.plant(planted);
     replayer.plant(planted);
@@ -383,9 +432,9 @@ fn recover(
         replayer.take(pieces);
         while !replayer.run(&mut Steps::new(REPLAY_STEPS)) {}
     }
-    let recovered = recovery.finish();
-    match recovered.outcome {
-        Outcome::Corrupt(damage) => Err((StartFailure::Corrupt, damage.to_string())),
-        Outcome::Clean | Outcome::TornTail { .. } => Ok((recovered, replayer)),
-    }
+    Ok(Found {
+        recovered: recovery.finish(),
+        replayer,
+        checkpoint,
+    })
 }

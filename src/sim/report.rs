@@ -50,8 +50,10 @@ pub struct Statistics {
     pub truncations: u64,
     /// Torn tails that were cut at a start.
     pub torn_tails: u64,
-    /// Damage that stopped a member.
+    /// Damage that a member found when it started.
     pub damage_found: u64,
+    /// Members whose damaged logs were made whole by the others.
+    pub rebuilt: u64,
     /// Checkpoints that became durable.
     pub checkpoints: u64,
     /// Checkpoints that a member was brought up with.
@@ -87,6 +89,7 @@ impl AddAssign<&Statistics> for Statistics {
             truncations,
             torn_tails,
             damage_found,
+            rebuilt,
             checkpoints,
             checkpoint_installs,
             transfers_abandoned,
@@ -108,6 +111,7 @@ impl AddAssign<&Statistics> for Statistics {
         self.truncations += truncations;
         self.torn_tails += torn_tails;
         self.damage_found += damage_found;
+        self.rebuilt += rebuilt;
         self.checkpoints += checkpoints;
         self.checkpoint_installs += checkpoint_installs;
         self.transfers_abandoned += transfers_abandoned;

@@ -115,6 +115,12 @@ pub enum What {
         others: usize,
         confirmed: bool,
     },
+    /// Damage was found; the log was cut, and is to be rebuilt by the others.
+    Rebuilds {
+        last_index: u64,
+    },
+    /// It is whole again.
+    Rebuilt,
     Ended(&'static str),
     Wiped,
     Stormy,
@@ -148,6 +154,8 @@ pub enum StartFailure {
     Refused,
     /// Something that was durable is gone.
     Corrupt,
+    /// The same, and the member died while it cut its log, to be rebuilt by the others.
+    CutInterrupted,
 }
 
 /// Which lines are kept.

@@ -214,23 +214,22 @@ impl Appender {
         );
         let last_commit = CommitSequence(end.next_commit.0 - 1);
         let mut appender = Appender::new(geometry, identity);
-        let Some((header, offset)) = end.active else {
-            return appender;
-        };
-        appender.next_segment = header.sequence.next();
-        appender.active = Some(Active { header, offset });
-        appender.catalog = end.catalog;
-        appender.entry_bytes = entry_bytes;
-        appender.next_commit = end.next_commit;
-        appender.chain = end.chain;
-        appender.placed_index = last_index;
-        appender.last_index = last_index;
-        appender.durable_commit = last_commit;
-        appender.durable_index = last_index;
-        appender.hard_state = hard_state;
-        appender.hard_state_placed = end.hard_state_copies.min(HARD_STATE_COPIES);
-        appender.hard_state_durable = appender.hard_state_placed;
-        appender.sealed = end.sealed;
+        if let Some((header, offset)) = end.active {
+            appender.next_segment = header.sequence.next();
+            appender.active = Some(Active { header, offset });
+            appender.catalog = end.catalog;
+            appender.entry_bytes = entry_bytes;
+            appender.next_commit = end.next_commit;
+            appender.chain = end.chain;
+            appender.placed_index = last_index;
+            appender.last_index = last_index;
+            appender.durable_commit = last_commit;
+            appender.durable_index = last_index;
+            appender.hard_state = hard_state;
+            appender.hard_state_placed = end.hard_state_copies.min(HARD_STATE_COPIES);
+            appender.hard_state_durable = appender.hard_state_placed;
+            appender.sealed = end.sealed;
+        }
         if let Some((term, index)) = begins_anew {
             appender
                 .stage_base(hard_state.term, term, index)

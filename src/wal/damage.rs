@@ -51,6 +51,46 @@ pub struct Damage {
     pub evidence: Evidence,
 }
 
+/// Where a damaged log is cut before it is rebuilt: everything behind goes, so that what is appended is not
+/// taken for damage again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Zeros from this offset to the end of the segment's commits; later segments go.
+    At {
+        /// The segment.
+        segment: SegmentSequence,
+        /// The first page that goes.
+        offset: u64,
+    },
+    /// This segment and all later ones go.
+    From(SegmentSequence),
+    /// All segments go: a checkpoint holds more than they do.
+    Everything,
+}
+
+impl Damage {
+    /// Whether the disk has lost what was written. Otherwise the checksums hold: what is read is what was
+    /// written, by another version of the program or into a file of the same name, and nothing is repaired
+    /// by losing it.
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        self.evidence != Evidence::Checksums
+    }
+
+    /// What goes when the log is to be continued.
+    #[must_use]
+    pub fn cut(&self) -> Cut {
+        let Damage {
+            segment, offset, ..
+        } = *self;
+        match (self.cause, offset) {
+            (Cause::BehindCheckpoint(_), _) => Cut::Everything,
+            (_, 0) => Cut::From(segment),
+            _ => Cut::At { segment, offset },
+        }
+    }
+}
+
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Damage {

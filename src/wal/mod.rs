@@ -19,7 +19,7 @@
 //! ```text
 //! files -> Recovery::segment(bytes)... -> finish() -> Outcome
 //!            Clean | TornTail: overwrite, sync all -> Appender::resume()
-//!            Corrupt: rebuild from peers, or stop
+//!            Corrupt: mark it, cut at Damage::cut(), recover again, rebuild from peers; or stop
 //!
 //! Appender: stage_entry()... -> commit() -> write, sync -> durable() -> acknowledge
 //! ```
@@ -36,7 +36,7 @@ pub mod stage;
 
 pub use crate::base::HardState;
 pub use append::{Appender, Commit, CommitStep, Durable, PreparedSegment, SegmentOpening, Staged};
-pub use damage::{Damage, Outcome, Refusal};
+pub use damage::{Cut, Damage, Outcome, Refusal};
 pub use read::entries;
 pub use record::CommitSequence;
 pub use recover::{Recovered, Recovery, Replayed, SegmentFile};

@@ -67,6 +67,8 @@ pub struct Recovery {
     installed: Option<Term>,
     /// The log's entry at `start` is another one than the checkpoint's: what follows it is void.
     parted: bool,
+    /// Whether an empty log is no sign of damage.
+    was_cut: bool,
     files: Vec<SegmentFile>,
     /// How many of `files` were read.
     files_read: usize,
@@ -82,6 +84,8 @@ pub struct Recovery {
     hard_state_copies: u8,
     /// The commit whose hard state is the newest; beyond the end only in a corrupt log.
     hard_state_commit: CommitSequence,
+    /// The newest commit that there has been, as far as anything tells.
+    newest_commit: CommitSequence,
     sealed: bool,
     entry_count: u64,
     entry_bytes: u64,
@@ -110,6 +114,9 @@ pub struct Recovered {
     pub entry_bytes: u64,
     /// Commits that hold.
     pub commit_count: u64,
+    /// Whether a term or a vote may be gone with what is damaged: two commits or more behind the newest
+    /// that can be read.
+    pub term_lost: bool,
     /// Files that hold nothing of the log and may be used for the segments they are named for.
     pub spares: Vec<SegmentSequence>,
     /// Header pages that are damaged while their copy holds. The caller writes them again.
@@ -210,6 +217,7 @@ impl Recovery {
             start,
             installed: None,
             parted: false,
+            was_cut: false,
             files: files.to_vec(),
             files_read: 0,
             active: None,
@@ -220,6 +228,7 @@ impl Recovery {
             hard_state: HardState::default(),
             hard_state_copies: u8::MAX,
             hard_state_commit: CommitSequence(0),
+            newest_commit: CommitSequence(0),
             sealed: true,
             entry_count: 0,
             entry_bytes: 0,
@@ -242,6 +251,12 @@ impl Recovery {
     /// checkpoint: it begins anew behind it. Without this such a log is corrupt.
     pub fn may_be_installed(&mut self, term: Term) {
         self.installed = Some(term);
+    }
+
+    /// Part of the log was cut away for damage, and what it said of term and vote is stored elsewhere: that
+    /// nothing is left of it is no further damage.
+    pub fn was_cut(&mut self) {
+        self.was_cut = true;
     }
 
     /// The file to read next, whole; `None` when all were read.
@@ -299,12 +314,16 @@ impl Recovery {
         };
         let ends_before = self.last_index < self.start || self.parted;
         // A member that installs has a log: without one, term and vote would be forgotten.
-        let installed = self.installed.filter(|_| self.active.is_some());
+        let has_log = self.active.is_some() || self.was_cut;
+        let installed = self.installed.filter(|_| has_log);
         let begins_anew = installed.filter(|_| ends_before && self.damage.is_none());
         if self.damage.is_none() && ends_before && begins_anew.is_none() {
             let cause = Cause::BehindCheckpoint(self.last_index);
             self.corrupt(segment, offset, cause, Evidence::Checkpoint(self.start));
         }
+        let unknown = |damage: Damage| matches!(damage.evidence, Evidence::Checkpoint(_));
+        let term_lost =
+            self.damage.is_some_and(unknown) || self.newest_commit.0 > self.hard_state_commit.0 + 1;
         let outcome = match self.damage {
             Some(_) if self.planted.has(Defect::DamageCutAsTail) => {
                 Outcome::TornTail { segment, offset }
@@ -324,6 +343,7 @@ impl Recovery {
             entry_count: self.entry_count,
             entry_bytes: self.entry_bytes,
             commit_count: self.commit_count,
+            term_lost,
             spares: self.spares,
             damaged_headers: self.damaged_headers,
             end: LogEnd {
@@ -407,11 +427,15 @@ impl Recovery {
         }
         // Nothing is ever written behind a header that is not durable. So a commit that the log does
         // not have yet proves a lost header, while a recycled file only holds older ones.
-        let lost = self
+        let lost: Vec<(u64, CommitHeader)> = self
             .commits_in(bytes, self.geometry.commits_begin())
-            .find(|(_, header)| header.sequence >= self.next_commit);
-        Ok(match lost {
-            Some((offset, header)) => Contents::HeaderLost(Evidence::LaterCommit {
+            .filter(|(_, header)| header.sequence >= self.next_commit)
+            .collect();
+        for (_, header) in &lost {
+            self.note_newer(header);
+        }
+        Ok(match lost.first() {
+            Some(&(offset, header)) => Contents::HeaderLost(Evidence::LaterCommit {
                 segment: name,
                 offset,
                 commit: header.sequence,
@@ -432,6 +456,7 @@ impl Recovery {
             );
         }
         self.catalog.add_segment(&header);
+        let before = CommitSequence(header.first_commit.0.saturating_sub(1));
         let Some((previous, offset)) = &self.active else {
             if header.first_index > self.start.next() && self.damage.is_none() {
                 let reason = RefusalReason::BeginsLate {
@@ -449,6 +474,7 @@ impl Recovery {
             self.last_index = Index(header.first_index.0.saturating_sub(1));
             return Ok(());
         };
+        self.newest_commit = self.newest_commit.max(before);
         let (previous, offset) = (previous.sequence, *offset);
         if header.first_commit > self.next_commit {
             self.corrupt(
@@ -652,9 +678,13 @@ impl Recovery {
                 };
                 self.corrupt(segment, end, Cause::Commit(self.end), evidence);
             }
-            if commit.sequence > self.hard_state_commit {
-                self.note_hard_state(commit.sequence, commit.hard_state);
-            }
+            self.note_newer(&commit);
+        }
+    }
+
+    fn note_newer(&mut self, commit: &CommitHeader) {
+        if commit.sequence > self.hard_state_commit {
+            self.note_hard_state(commit.sequence, commit.hard_state);
         }
     }
 
@@ -688,6 +718,7 @@ impl Recovery {
         };
         self.hard_state = hard_state;
         self.hard_state_commit = commit;
+        self.newest_commit = self.newest_commit.max(commit);
     }
 
     /// Keeps the first damage; later ones follow from it.

@@ -1,8 +1,9 @@
 //! The identity file: whose data directory this is.
 //!
 //! Owns the random identities of this process. The file is written once, when a member is born, and
-//! says for ever which member of which cluster the log belongs to, under which incarnation. A copy of a
-//! directory has the same incarnation, an emptied one another: peers can tell.
+//! says for ever which member of which cluster the log belongs to, under which incarnation, and with whom
+//! the cluster began: a start that finds the log still empty must begin it as the others do, whatever the
+//! flags say by then. A copy of a directory has the same incarnation, an emptied one another: peers can tell.
 //!
 //! Two lines of text: a JSON object, and the CRC-32C of that line.
 
@@ -12,12 +13,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::checked::{self, CheckedError};
 use super::directory::{DataDirectory, DirectoryError, replace_file};
-use crate::base::checksum::crc32c;
 use crate::base::{ClusterId, Incarnation, MemberId};
 
-/// The newest format this build reads and writes.
-const FORMAT_VERSION: u32 = 1;
+/// The newest format this build reads and writes. Format 1 had no first members.
+const FORMAT_VERSION: u32 = 2;
 
 /// Who a data directory belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,18 @@ pub struct Identity {
     pub name: String,
     /// The version of the server that made the directory.
     pub created_by: String,
+    /// The members the cluster began with, sorted by id. Empty in a directory of format 1, whose member was
+    /// alone.
+    pub first_members: Vec<FirstMember>,
+}
+
+/// One of the members a cluster began with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstMember {
+    /// Its id.
+    pub id: MemberId,
+    /// Where the others reach it.
+    pub peer_urls: Vec<String>,
 }
 
 /// The identity file cannot be used.
@@ -85,12 +98,14 @@ struct Line {
     incarnation: String,
     name: String,
     created_by: String,
+    #[serde(default)]
+    first_members: Vec<MemberLine>,
 }
 
-/// Read on its own first, so that a newer file is told from a damaged one.
-#[derive(Deserialize)]
-struct FormatOnly {
-    format: u32,
+#[derive(Serialize, Deserialize)]
+struct MemberLine {
+    id: String,
+    peer_urls: Vec<String>,
 }
 
 /// The identity in `directory`; `None` in a new one.
@@ -157,11 +172,16 @@ fn render(identity: &Identity) -> Vec<u8> {
         incarnation: identity.incarnation.to_string(),
         name: identity.name.clone(),
         created_by: identity.created_by.clone(),
+        first_members: identity
+            .first_members
+            .iter()
+            .map(|member| MemberLine {
+                id: member.id.to_string(),
+                peer_urls: member.peer_urls.clone(),
+            })
+            .collect(),
     };
-    let mut text = serde_json::to_string(&line).expect("text and numbers always encode");
-    let checksum = crc32c(text.as_bytes());
-    text.push_str(&format!("\n{checksum:08x}\n"));
-    text.into_bytes()
+    checked::render(&line)
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Identity, IdentityError> {
@@ -169,26 +189,23 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Identity, IdentityError> {
         path: path.to_owned(),
         cause,
     };
-    let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is not text"))?;
-    let (line, checksum) = text
-        .strip_suffix('\n')
-        .and_then(|text| text.split_once('\n'))
-        .ok_or_else(|| damaged("it does not have two lines"))?;
-    if checksum != format!("{:08x}", crc32c(line.as_bytes())) {
-        return Err(damaged("the checksum does not match"));
-    }
-    let FormatOnly { format } =
-        serde_json::from_str(line).map_err(|_| damaged("it has no format version"))?;
-    if format > FORMAT_VERSION {
-        return Err(IdentityError::Newer {
+    let line: Line = checked::parse(bytes, FORMAT_VERSION).map_err(|error| match error {
+        CheckedError::Damaged(cause) => damaged(cause),
+        CheckedError::Newer(version) => IdentityError::Newer {
             path: path.to_owned(),
-            version: format,
-        });
-    }
-    let line: Line = serde_json::from_str(line).map_err(|_| damaged("a field is missing"))?;
+            version,
+        },
+    })?;
     let id =
         |text: &str| u64::from_str_radix(text, 16).map_err(|_| damaged("an id is not a number"));
+    let first_members = line.first_members.into_iter().map(|member| {
+        Ok::<_, IdentityError>(FirstMember {
+            id: MemberId(id(&member.id)?),
+            peer_urls: member.peer_urls,
+        })
+    });
     Ok(Identity {
+        first_members: first_members.collect::<Result<_, _>>()?,
         cluster: ClusterId(id(&line.cluster)?),
         member: MemberId(id(&line.member)?),
         incarnation: Incarnation(
@@ -223,6 +240,7 @@ pub fn random_u64() -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::checksum::crc32c;
 
     fn identity() -> Identity {
         Identity {
@@ -231,7 +249,25 @@ mod tests {
             incarnation: Incarnation(random_u128().expect("random")),
             name: "a \"name\"\nwith two lines".into(),
             created_by: "0.1.0".into(),
+            first_members: vec![FirstMember {
+                id: MemberId(0x8e9e_05c5_2164_694d),
+                peer_urls: vec!["http://localhost:2380".into(), "http://[::1]:2380".into()],
+            }],
         }
+    }
+
+    /// Goal: a directory that was made before first members were written down is still one's own.
+    #[test]
+    fn format_one() {
+        let line = r#"{"format":1,"cluster":"c1","member":"a1","incarnation":"b1","name":"n","created_by":"0.1.0"}"#;
+        let text = format!("{line}\n{:08x}\n", crc32c(line.as_bytes()));
+        let parsed = parse(Path::new("identity"), text.as_bytes()).expect("readable");
+        assert_eq!(
+            (parsed.cluster, parsed.member),
+            (ClusterId(0xc1), MemberId(0xa1))
+        );
+        assert_eq!(parsed.incarnation, Incarnation(0xb1));
+        assert!(parsed.first_members.is_empty());
     }
 
     /// Goal: a log's directory is told from an empty one and from another member's.
@@ -275,11 +311,11 @@ mod tests {
             );
             assert!(parse(path, &bytes[..at]).is_err(), "cut at {at}");
         }
-        let line = r#"{"format":2,"something":"else"}"#;
+        let line = r#"{"format":3,"something":"else"}"#;
         let newer = format!("{line}\n{:08x}\n", crc32c(line.as_bytes()));
         let outcome = parse(path, newer.as_bytes());
         assert!(
-            matches!(outcome, Err(IdentityError::Newer { version: 2, .. })),
+            matches!(outcome, Err(IdentityError::Newer { version: 3, .. })),
             "{outcome:?}"
         );
     }

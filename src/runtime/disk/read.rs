@@ -87,6 +87,31 @@ async fn read_uncached(path: &Path, buffer: &mut Vec<u8>) -> Result<(), ReadErro
     Ok(())
 }
 
+/// Reads `size` bytes at `offset`, fewer where the file ends, through the page cache: what a mapping of the
+/// file holds is seen, and nothing waits for the disk that was written lately.
+///
+/// # Errors
+/// [`ReadError`].
+pub async fn read_part(path: &Path, offset: u64, size: usize) -> Result<Vec<u8>, ReadError> {
+    let file = BufferedFile::open(path)
+        .await
+        .map_err(|error| explain(path, "open the file", error))?;
+    let mut bytes = Vec::new();
+    while bytes.len() < size {
+        let length = (size - bytes.len()).min(READ_BYTES as usize);
+        let piece = file
+            .read_at(offset + bytes.len() as u64, length)
+            .await
+            .map_err(|error| explain(path, "read the file", error))?;
+        if piece.is_empty() {
+            break;
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    let _ = file.close().await;
+    Ok(bytes)
+}
+
 /// A file that ends early was truncated while it was read.
 fn take_piece(path: &Path, piece: &[u8], buffer: &mut Vec<u8>) -> Result<(), ReadError> {
     if piece.is_empty() {

@@ -242,7 +242,7 @@ impl Findings {
         );
         println!(
             "members: {} crashes, {} starts, {} leader changes, {} truncations, {} checkpoints, {} installs ({} transfers given up), \
-             {} torn tails, {} times damage found",
+             {} torn tails, {} times damage found, {} rebuilt",
             statistics.crashes,
             statistics.starts,
             statistics.leader_changes,
@@ -252,6 +252,7 @@ impl Findings {
             statistics.transfers_abandoned,
             statistics.torn_tails,
             statistics.damage_found,
+            statistics.rebuilt,
         );
         println!("faults: {:?}", statistics.faults);
     }

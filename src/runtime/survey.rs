@@ -1,0 +1,125 @@
+//! What a log holds, without making anything of it: for a judgement about damage, and for the operator who
+//! accepts a cut.
+//!
+//! Reads files past the page cache, one segment in memory at a time, and blocks: for a thread beside the cores,
+//! or for a process that serves nobody.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Advice, fadvise};
+
+use super::disk::directory::{DirectoryError, files_in};
+use crate::base::{Index, Term};
+use crate::raft::Position;
+use crate::shard::replay::Piece;
+use crate::wal::damage::RefusalReason;
+use crate::wal::{
+    Geometry, LogIdentity, Recovered, Recovery, Refusal, SegmentFile, SegmentSequence,
+};
+
+/// Why a log cannot be judged.
+#[derive(Debug, thiserror::Error)]
+pub enum SurveyError {
+    /// The directory cannot be listed.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// A file cannot be read.
+    #[error("{}: cannot read the file: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A file is not what it must be.
+    #[error(transparent)]
+    Refused(Refusal),
+}
+
+/// Judges the log behind a checkpoint at `base`, index zero for none. One that begins too late for that is judged
+/// from where it begins. `was_cut` says that it was damaged and cut before.
+///
+/// # Errors
+/// [`SurveyError`].
+pub fn survey(
+    directory: &Path,
+    geometry: Geometry,
+    identity: LogIdentity,
+    base: Position,
+    was_cut: bool,
+) -> Result<Recovered, SurveyError> {
+    let late = match walk(directory, geometry, identity, base, was_cut) {
+        Err(SurveyError::Refused(Refusal {
+            reason: RefusalReason::BeginsLate { first_index, .. },
+            ..
+        })) => first_index,
+        judged => return judged,
+    };
+    let base = Position {
+        term: Term(0),
+        index: Index(late.0 - 1),
+    };
+    walk(directory, geometry, identity, base, was_cut)
+}
+
+fn walk(
+    directory: &Path,
+    geometry: Geometry,
+    identity: LogIdentity,
+    base: Position,
+    was_cut: bool,
+) -> Result<Recovered, SurveyError> {
+    let files = segment_files(directory)?;
+    let mut recovery =
+        Recovery::new(geometry, identity, base.index, &files).map_err(SurveyError::Refused)?;
+    if was_cut {
+        recovery.was_cut();
+        recovery.may_be_installed(base.term);
+    }
+    let mut bytes = Vec::new();
+    while let Some(sequence) = recovery.next_file() {
+        let path = directory.join(sequence.file_name());
+        read_past_cache(&path, &mut bytes).map_err(|source| SurveyError::Io { path, source })?;
+        recovery
+            .segment(&bytes, &mut |found| Piece::new(found).map(drop))
+            .map_err(SurveyError::Refused)?;
+    }
+    Ok(recovery.finish())
+}
+
+/// What the disk holds counts, not what the cache of an earlier life says.
+fn read_past_cache(path: &Path, bytes: &mut Vec<u8>) -> io::Result<()> {
+    let mut file = File::open(path)?;
+    fadvise(&file, 0, None, Advice::DontNeed)?;
+    bytes.clear();
+    file.read_to_end(bytes).map(drop)
+}
+
+/// The files whose names are segments', in ascending order.
+///
+/// # Errors
+/// [`SurveyError`].
+pub fn segment_files(directory: &Path) -> Result<Vec<SegmentFile>, SurveyError> {
+    let mut files = Vec::new();
+    for path in files_in(directory)? {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(sequence) = name.and_then(SegmentSequence::from_file_name) else {
+            continue;
+        };
+        let size_bytes = path
+            .metadata()
+            .map_err(|source| SurveyError::Io {
+                path: path.clone(),
+                source,
+            })?
+            .len();
+        files.push(SegmentFile {
+            sequence,
+            size_bytes,
+        });
+    }
+    files.sort_by_key(|file| file.sequence);
+    Ok(files)
+}
