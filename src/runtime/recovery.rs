@@ -178,7 +178,7 @@ pub async fn recover(
     }
     let checkpoint_bytes = restored.as_ref().map_or(0, |restored| restored.size_bytes);
     let mut start = Index(0);
-    let mut installed = None;
+    let mut checkpoint = None;
     let mut replayer = Replayer::default();
     if let Some(restored) = restored {
         start = restored.origin.mark.index;
@@ -186,13 +186,13 @@ pub async fn recover(
             let directory = places.checkpoints.clone();
             RecoveryError::CheckpointUnknown { directory, source }
         })?;
-        installed = base.installed_term(identity.member);
+        checkpoint = base.recovers_after(identity.member);
         replayer = Replayer::after(base);
     }
     let newest = unusable.drain(..).next();
     let mut recovery = Recovery::new(geometry, identity, start, &files).map_err(refused)?;
-    if let Some(term) = installed {
-        recovery.may_be_installed(term);
+    if let Some(checkpoint) = checkpoint {
+        recovery.after_checkpoint(checkpoint);
     }
     let mut bytes = Vec::new();
     while let Some(sequence) = recovery.next_file() {

@@ -354,20 +354,20 @@ fn recover(
     let refused = |refusal: crate::wal::Refusal| (StartFailure::Refused, refusal.to_string());
     let mut replayer = Replayer::default();
     let mut start = Index(0);
-    let mut installed = None;
+    let mut checkpoint = None;
     if let Some(bytes) = disk.checkpoints().next() {
         let restored =
             restore(bytes, identity).map_err(|error| (StartFailure::Corrupt, error.to_string()))?;
         start = restored.origin.mark.index;
         let base = Replayed::from_checkpoint(restored)
             .map_err(|error| (StartFailure::Corrupt, error.to_string()))?;
-        installed = base.installed_term(identity.member);
+        checkpoint = base.recovers_after(identity.member);
         replayer = Replayer::after(base);
     }
     let mut recovery =
         Recovery::new(disk.geometry(), identity, start, &disk.listing()).map_err(refused)?;
-    if let Some(term) = installed {
-        recovery.may_be_installed(term);
+    if let Some(checkpoint) = checkpoint {
+        recovery.after_checkpoint(checkpoint);
     }
     recovery.plant(planted);
     replayer.plant(planted);
