@@ -79,6 +79,8 @@ pub(super) struct Process {
     pub(super) job: Option<Job>,
     /// A segment that was asked for and found no room.
     pub(super) waiting_for_room: Option<SegmentSequence>,
+    /// When everything that checkpoints have asked for will be done.
+    pub(super) checkpoints_until: Moment,
     pub(super) last_write: Instant,
     /// Whether a seal, or another turn, is planned.
     pub(super) seal_planned: bool,
@@ -272,6 +274,7 @@ impl Member {
             shard,
             job: None,
             waiting_for_room: None,
+            checkpoints_until: Moment(0),
             last_write: now,
             seal_planned: false,
             turn_planned: false,
