@@ -158,6 +158,10 @@ fn void_entries_are_passed_over() {
     let found = recovered(&disk, 5, true);
     assert_eq!(found.recovered.begins_anew, None);
     assert_eq!(
+        found.recovered.entry_count, 3,
+        "nothing is handed on and undone"
+    );
+    assert_eq!(
         (found.outcome(), terms(&found)),
         (Outcome::Clean, vec![4, 4, 4])
     );
