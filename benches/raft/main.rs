@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kontiki::base::{HardState, Incarnation, Index, Instant, MemberId};
+use kontiki::base::{HardState, Incarnation, Index, Instant, MemberId, Term};
 use kontiki::raft::{Body, Config, LogTerms, Membership, Message, Output, Raft, Role, Windows};
 use kontiki::runtime::clock::Clock;
 use raft::eraftpb;
@@ -103,7 +103,8 @@ impl Ours {
                 .map(|id| (id, Incarnation(id.0.into())))
                 .collect::<BTreeMap<_, _>>(),
             memberships: vec![(Index(0), Membership::of_voters(ids))],
-            rebuild_through: None,
+            rebuild: None,
+            vote_floor: Term(0),
             election_timeout: Duration::from_secs(1),
             heartbeat_interval: Duration::from_millis(100),
             windows: Windows::default(),

@@ -294,7 +294,7 @@ async fn attempt(
     let unusable_paths: Vec<PathBuf> = unusable.iter().map(|file| file.path.clone()).collect();
     let checkpoint_bytes = restored.as_ref().map_or(0, |restored| restored.size_bytes);
     let mut base = Position::default();
-    let mut installed = None;
+    let mut checkpoint = None;
     let mut replayer = Replayer::default();
     if let Some(restored) = restored {
         let id = restored.origin.id();
@@ -306,18 +306,17 @@ async fn attempt(
             let directory = places.checkpoints.clone();
             RecoveryError::CheckpointUnknown { directory, source }
         })?;
-        installed = replayed.installed_term(identity.member);
+        checkpoint = replayed.recovers_after(identity.member);
         replayer = Replayer::after(replayed);
     }
     let newest = unusable.drain(..).next();
     let mut recovery = Recovery::new(geometry, identity, base.index, &files).map_err(refused)?;
-    if let Some(term) = installed {
-        recovery.may_be_installed(term);
+    if let Some(checkpoint) = checkpoint {
+        recovery.after_checkpoint(checkpoint);
     }
     let was_cut = beside.known.has_lost();
     if was_cut {
         recovery.was_cut();
-        recovery.may_be_installed(base.term);
     }
     let mut bytes = Vec::new();
     while let Some(sequence) = recovery.next_file() {

@@ -16,7 +16,7 @@ use crate::raft::Position;
 use crate::shard::replay::Piece;
 use crate::wal::damage::RefusalReason;
 use crate::wal::{
-    Geometry, LogIdentity, Recovered, Recovery, Refusal, SegmentFile, SegmentSequence,
+    Checkpoint, Geometry, LogIdentity, Recovered, Recovery, Refusal, SegmentFile, SegmentSequence,
 };
 
 /// Why a log cannot be judged.
@@ -75,8 +75,11 @@ fn walk(
     let mut recovery =
         Recovery::new(geometry, identity, base.index, &files).map_err(SurveyError::Refused)?;
     if was_cut {
+        recovery.after_checkpoint(Checkpoint {
+            term: base.term,
+            may_be_installed: true,
+        });
         recovery.was_cut();
-        recovery.may_be_installed(base.term);
     }
     let mut bytes = Vec::new();
     while let Some(sequence) = recovery.next_file() {

@@ -33,13 +33,16 @@ pub struct Replayed {
 }
 
 impl Replayed {
-    /// The term of the checkpoint's last entry, when another member than `own` may have sent it: the group has
-    /// others ([`wal::Recovery::may_be_installed`]).
+    /// What the recovery of the log behind this checkpoint must know of it ([`wal::Recovery::after_checkpoint`]).
+    /// Another member than `own` may have sent it when the group has others.
     #[must_use]
-    pub fn installed_term(&self, own: MemberId) -> Option<Term> {
+    pub fn recovers_after(&self, own: MemberId) -> Option<wal::Checkpoint> {
         let membership = self.cluster.membership_at_head();
         let checkpoint = self.checkpoint?;
-        has_others(own, membership.members()).then_some(checkpoint.id.term)
+        Some(wal::Checkpoint {
+            term: checkpoint.id.term,
+            may_be_installed: has_others(own, membership.members()),
+        })
     }
 }
 

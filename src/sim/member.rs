@@ -79,6 +79,8 @@ pub(super) struct Process {
     pub(super) job: Option<Job>,
     /// A segment that was asked for and found no room.
     pub(super) waiting_for_room: Option<SegmentSequence>,
+    /// When everything that checkpoints have asked for will be done.
+    pub(super) checkpoints_until: Moment,
     pub(super) last_write: Instant,
     /// Whether a seal, or another turn, is planned.
     pub(super) seal_planned: bool,
@@ -302,6 +304,7 @@ impl Member {
             shard,
             job: None,
             waiting_for_room: None,
+            checkpoints_until: Moment(0),
             last_write: now,
             seal_planned: false,
             turn_planned: false,
@@ -394,29 +397,28 @@ fn recover(
 ) -> Result<Found, (StartFailure, String)> {
     let refused = |refusal: crate::wal::Refusal| (StartFailure::Refused, refusal.to_string());
     let mut replayer = Replayer::default();
-    let mut checkpoint = Position::default();
-    let mut installed = None;
+    let mut base = Position::default();
+    let mut checkpoint = None;
     if let Some(bytes) = disk.checkpoints().next() {
         let restored =
             restore(bytes, identity).map_err(|error| (StartFailure::Corrupt, error.to_string()))?;
         let id = restored.origin.id();
-        checkpoint = Position {
+        base = Position {
             term: id.term,
             index: id.index,
         };
-        let base = Replayed::from_checkpoint(restored)
+        let replayed = Replayed::from_checkpoint(restored)
             .map_err(|error| (StartFailure::Corrupt, error.to_string()))?;
-        installed = base.installed_term(identity.member);
-        replayer = Replayer::after(base);
+        checkpoint = replayed.recovers_after(identity.member);
+        replayer = Replayer::after(replayed);
     }
-    let mut recovery = Recovery::new(disk.geometry(), identity, checkpoint.index, &disk.listing())
-        .map_err(refused)?;
-    if let Some(term) = installed {
-        recovery.may_be_installed(term);
+    let mut recovery =
+        Recovery::new(disk.geometry(), identity, base.index, &disk.listing()).map_err(refused)?;
+    if let Some(checkpoint) = checkpoint {
+        recovery.after_checkpoint(checkpoint);
     }
     if known.has_lost() {
         recovery.was_cut();
-        recovery.may_be_installed(checkpoint.term);
     }
     recovery.plant(planted);
     replayer.plant(planted);
@@ -435,6 +437,6 @@ fn recover(
     Ok(Found {
         recovered: recovery.finish(),
         replayer,
-        checkpoint,
+        checkpoint: base,
     })
 }

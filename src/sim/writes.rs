@@ -69,20 +69,30 @@ impl Cluster {
             CheckpointEffect::Block(block) => {
                 disk.write_checkpoint(block.offset(), &block.bytes);
                 let after = self.dice.around(BLOCK_TIME);
-                self.plan_in(after, Next::CheckpointBlock(number, life));
+                self.plan_checkpoint(number, after, Next::CheckpointBlock(number, life));
             }
             CheckpointEffect::Finish(id) => {
                 disk.name_checkpoint(id.index);
                 let after = self.sync_time(number);
-                self.plan_in(after, Next::CheckpointDurable(number, life, id));
+                self.plan_checkpoint(number, after, Next::CheckpointDurable(number, life, id));
             }
             CheckpointEffect::RemoveBefore(index) => disk.remove_checkpoints_before(index),
             CheckpointEffect::Read(read) => {
                 let after = self.dice.around(BLOCK_TIME);
-                self.plan_in(after, Next::CheckpointRead(number, life, Box::new(read)));
+                let read = Next::CheckpointRead(number, life, Box::new(read));
+                self.plan_checkpoint(number, after, read);
             }
             CheckpointEffect::Free(_) => {}
         }
+    }
+
+    /// One thread does what checkpoints ask for, one after the other.
+    fn plan_checkpoint(&mut self, number: usize, after: Duration, next: Next) {
+        let process = self.members[number].process.as_mut();
+        let process = process.expect("a living member writes");
+        let at = process.checkpoints_until.max(self.now).after(after);
+        process.checkpoints_until = at;
+        self.schedule.plan(at, next);
     }
 
     pub(super) fn sync_time(&mut self, number: usize) -> Duration {

@@ -703,12 +703,12 @@ impl Appender {
     }
 
     /// The segments, oldest first, that nothing needs once the state up to `checkpoint` is in a durable
-    /// checkpoint. Two durable commits always stay behind them, for the term and the vote they carry.
+    /// checkpoint. The entry at that index stays, for recovery to tell whether what follows belongs to the
+    /// checkpoint or was cut off later. Two durable commits always stay behind them, for the term and the vote they carry.
     /// The caller calls [`Self::recycled`] for each one it takes.
     #[must_use]
     pub fn recyclable(&self, checkpoint: Index) -> Vec<SegmentSequence> {
-        self.catalog
-            .recyclable(checkpoint.next(), self.durable_commit)
+        self.catalog.recyclable(checkpoint, self.durable_commit)
     }
 
     /// The oldest segment is about to become a spare.

@@ -39,7 +39,7 @@ pub use append::{Appender, Commit, CommitStep, Durable, PreparedSegment, Segment
 pub use damage::{Cut, Damage, Outcome, Refusal};
 pub use read::entries;
 pub use record::CommitSequence;
-pub use recover::{Recovered, Recovery, Replayed, SegmentFile};
+pub use recover::{Checkpoint, Recovered, Recovery, Replayed, SegmentFile};
 pub use retain::{Location, SegmentSummary};
 pub use scrub::{SealedDamage, SealedSegment, check_sealed};
 pub use segment::{Geometry, LogIdentity, SegmentSequence};

@@ -57,15 +57,27 @@ pub enum Replayed<'a> {
     },
 }
 
+/// A checkpoint that the log is replayed behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The term of the entry at its index.
+    pub term: Term,
+    /// Whether another member may have sent it. Then a log that ends before it, or holds another entry at its
+    /// index, is that of a member that died while it installed it, and begins anew behind it. Otherwise such a
+    /// log is corrupt.
+    pub may_be_installed: bool,
+}
+
 /// A recovery under way: [`Self::new`], [`Self::segment`] for each file in order, [`Self::finish`].
 pub struct Recovery {
     geometry: Geometry,
     identity: LogIdentity,
     /// The state the caller already has ends here; entries up to it are checked and not handed on.
     start: Index,
-    /// Of a checkpoint that may have come from another member: the term of the entry at `start`.
-    installed: Option<Term>,
-    /// The log's entry at `start` is another one than the checkpoint's: what follows it is void.
+    /// What is known of the checkpoint at `start`, if it is one.
+    checkpoint: Option<Checkpoint>,
+    /// The log's entry at `start` is another one than the checkpoint's: what follows it is void, and cut off
+    /// later in the log, or by the checkpoint itself.
     parted: bool,
     /// Whether an empty log is no sign of damage.
     was_cut: bool,
@@ -215,7 +227,7 @@ impl Recovery {
             geometry,
             identity,
             start,
-            installed: None,
+            checkpoint: None,
             parted: false,
             was_cut: false,
             files: files.to_vec(),
@@ -246,15 +258,13 @@ impl Recovery {
         self.planted = planted;
     }
 
-    /// The caller's state may be a checkpoint that another member sent, whose log had `term` at `start`. A log
-    /// that ends before it, or holds another entry there, is that of a member that died while it installed the
-    /// checkpoint: it begins anew behind it. Without this such a log is corrupt.
-    pub fn may_be_installed(&mut self, term: Term) {
-        self.installed = Some(term);
+    /// The caller's state is this checkpoint, at `start`.
+    pub fn after_checkpoint(&mut self, checkpoint: Checkpoint) {
+        self.checkpoint = Some(checkpoint);
     }
 
     /// Part of the log was cut away for damage, and what it said of term and vote is stored elsewhere: that
-    /// nothing is left of it is no further damage.
+    /// nothing is left of it, or less than the checkpoint holds, is no further damage.
     pub fn was_cut(&mut self) {
         self.was_cut = true;
     }
@@ -315,7 +325,9 @@ impl Recovery {
         let ends_before = self.last_index < self.start || self.parted;
         // A member that installs has a log: without one, term and vote would be forgotten.
         let has_log = self.active.is_some() || self.was_cut;
-        let installed = self.installed.filter(|_| has_log);
+        let installed = self
+            .checkpoint
+            .filter(|checkpoint| has_log && (checkpoint.may_be_installed || self.was_cut));
         let begins_anew = installed.filter(|_| ends_before && self.damage.is_none());
         if self.damage.is_none() && ends_before && begins_anew.is_none() {
             let cause = Cause::BehindCheckpoint(self.last_index);
@@ -339,7 +351,7 @@ impl Recovery {
                 Some(_) => self.start,
                 None => self.last_index,
             },
-            begins_anew: begins_anew.map(|term| (term, self.start)),
+            begins_anew: begins_anew.map(|checkpoint| (checkpoint.term, self.start)),
             entry_count: self.entry_count,
             entry_bytes: self.entry_bytes,
             commit_count: self.commit_count,
@@ -580,8 +592,8 @@ impl Recovery {
                         Some(extent.first_index.map_or(index, |lowest| lowest.min(index)));
                     if index == self.start {
                         self.parted = self
-                            .installed
-                            .is_some_and(|term| term != record.header.term);
+                            .checkpoint
+                            .is_some_and(|checkpoint| checkpoint.term != record.header.term);
                     }
                     self.counts(index).then_some(Replayed::Entry(record))
                 }

@@ -1,9 +1,10 @@
 //! What operators are promised: how many members may fail, and what a returning one does.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kontiki::base::{Index, MemberId, Term};
-use kontiki::raft::{Membership, Role};
+use kontiki::base::{HardState, Incarnation, Index, Instant, MemberId, Term};
+use kontiki::raft::{Config, LogTerms, Membership, Output, Position, Raft, Role, Windows};
 
 use crate::cluster::{Cluster, known_disk};
 use crate::member::{Entry, Options, Payload};
@@ -152,5 +153,54 @@ fn shorter_log_loses_the_vote() {
                 .map(|entry| entry.term.0),
             Some(long[1])
         );
+    }
+}
+
+/// Goal: a checkpoint that a log leads to is committed there and cuts nothing; one that it does not lead to
+/// begins the log anew (Raft paper, section 7).
+#[test]
+fn an_installed_checkpoint_keeps_a_log_that_leads_there() {
+    for (term, kept) in [(Term(1), true), (Term(2), false)] {
+        let membership = Membership {
+            voters: (1..=3).map(MemberId).collect(),
+            ..Membership::default()
+        };
+        let config = Config {
+            id: MemberId(1),
+            incarnation: Incarnation(1),
+            confirmed: true,
+            incarnations: BTreeMap::new(),
+            memberships: vec![(Index(0), membership.clone())],
+            rebuild: None,
+            vote_floor: Term(0),
+            election_timeout: Duration::from_secs(1),
+            heartbeat_interval: Duration::from_millis(100),
+            windows: Windows::default(),
+            pre_vote: true,
+            check_quorum: true,
+            seed: 1,
+        };
+        let mut log = LogTerms::default();
+        for _ in 0..5 {
+            log.append(Term(1), 10);
+        }
+        let hard_state = HardState {
+            term: Term(1),
+            ..HardState::default()
+        };
+        let mut raft = Raft::new(config, hard_state, log, Index(5));
+        let base = Position {
+            term,
+            index: Index(3),
+        };
+        let mut outputs = Vec::new();
+        let (leader, now) = (MemberId(2), Instant(1));
+        assert!(raft.install_checkpoint(leader, Term(2), base, membership, now, &mut outputs));
+        let anew = outputs.contains(&Output::ResetLog { base });
+        let cuts = |output: &Output| matches!(output, Output::TruncateLog { .. });
+        assert_eq!((anew, outputs.iter().any(cuts)), (!kept, false));
+        assert!(outputs.contains(&Output::Committed(Index(3))));
+        let last = if kept { Index(5) } else { Index(3) };
+        assert_eq!((raft.commit(), raft.last_index()), (Index(3), last));
     }
 }

@@ -126,7 +126,7 @@ impl Driver {
         };
         let files: Vec<SegmentFile> = disk.segments.iter().map(file).collect();
         let mut start = Index(0);
-        let mut installed = None;
+        let mut checkpoint = None;
         let mut replayer = Replayer::default();
         if let Some((&index, blocks)) = disk.checkpoints.last_key_value() {
             start = index;
@@ -137,13 +137,13 @@ impl Driver {
             let restored = reader.finish().expect("a checkpoint that has its name");
             assert_eq!(restored.origin.id().index, index);
             let base = Replayed::from_checkpoint(restored).expect("rows of this build");
-            installed = base.installed_term(settings.identity.member);
+            checkpoint = base.recovers_after(settings.identity.member);
             replayer = Replayer::after(base);
         }
         let mut recovery =
             Recovery::new(geometry, identity, start, &files).expect("the files are in order");
-        if let Some(term) = installed {
-            recovery.may_be_installed(term);
+        if let Some(checkpoint) = checkpoint {
+            recovery.after_checkpoint(checkpoint);
         }
         while let Some(sequence) = recovery.next_file() {
             let mut visit = |recovered: kontiki::wal::Replayed<'_>| {

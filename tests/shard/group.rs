@@ -8,15 +8,16 @@ use bytes::Bytes;
 use kontiki::base::{Incarnation, MemberId};
 use kontiki::raft::Role;
 use kontiki::shard::Settings;
+use kontiki::shard::checkpoints::CheckpointLimits;
 use kontiki::shard::event::{Event, KnownMembers, Member, PeerMessage, Refusal, Request, Response};
 
 use crate::driver::{Disk, Driver, put, settings};
 use crate::never_true;
 
 /// Members, and who of them is cut off from all others.
-struct Group {
-    members: BTreeMap<MemberId, Driver>,
-    cut_off: BTreeSet<MemberId>,
+pub(crate) struct Group {
+    pub(crate) members: BTreeMap<MemberId, Driver>,
+    pub(crate) cut_off: BTreeSet<MemberId>,
 }
 
 fn settings_of(id: u64, count: u64, recent_bytes_max: usize) -> Settings {
@@ -39,9 +40,18 @@ fn settings_of(id: u64, count: u64, recent_bytes_max: usize) -> Settings {
 }
 
 impl Group {
-    fn start(count: u64, recent_bytes_max: usize) -> Group {
+    pub(crate) fn start(count: u64, recent_bytes_max: usize) -> Group {
+        Group::start_with(count, recent_bytes_max, CheckpointLimits::default())
+    }
+
+    pub(crate) fn start_with(
+        count: u64,
+        recent_bytes_max: usize,
+        checkpoints: CheckpointLimits,
+    ) -> Group {
         let start = |id: u64| {
-            let settings = settings_of(id, count, recent_bytes_max);
+            let mut settings = settings_of(id, count, recent_bytes_max);
+            settings.checkpoints = checkpoints;
             (MemberId(id), Driver::recover(Disk::default(), settings))
         };
         let mut group = Group {
@@ -53,7 +63,7 @@ impl Group {
     }
 
     /// Lets all work and talk until nothing is left to say.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         loop {
             let mut mail: Vec<(MemberId, MemberId, PeerMessage)> = Vec::new();
             for (&from, driver) in &mut self.members {
@@ -74,7 +84,7 @@ impl Group {
     }
 
     /// Lets time pass, a tenth of a second at a time.
-    fn run(&mut self, span: Duration) {
+    pub(crate) fn run(&mut self, span: Duration) {
         for _ in 0..span.as_millis() / 100 {
             for driver in self.members.values_mut() {
                 driver.now = driver.now + Duration::from_millis(100);
@@ -85,7 +95,7 @@ impl Group {
     }
 
     /// The one that leads among those that are not cut off.
-    fn leader(&self) -> MemberId {
+    pub(crate) fn leader(&self) -> MemberId {
         let leads = |(&id, driver): (&MemberId, &Driver)| {
             let leads = driver.shard.raft().role() == Role::Leader;
             (leads && !self.cut_off.contains(&id)).then_some(id)
@@ -95,7 +105,7 @@ impl Group {
         leaders[0]
     }
 
-    fn followers(&self) -> Vec<MemberId> {
+    pub(crate) fn followers(&self) -> Vec<MemberId> {
         let leader = self.leader();
         self.members
             .keys()
@@ -104,22 +114,22 @@ impl Group {
             .collect()
     }
 
-    fn ask(&mut self, id: MemberId, request: Request) -> u32 {
+    pub(crate) fn ask(&mut self, id: MemberId, request: Request) -> u32 {
         self.member(id).ask(vec![request])[0]
     }
 
-    fn member(&mut self, id: MemberId) -> &mut Driver {
+    pub(crate) fn member(&mut self, id: MemberId) -> &mut Driver {
         self.members.get_mut(&id).expect("a member")
     }
 
-    fn call(&mut self, id: MemberId, request: Request) -> Result<Response, Refusal> {
+    pub(crate) fn call(&mut self, id: MemberId, request: Request) -> Result<Response, Refusal> {
         let number = self.ask(id, request);
         self.settle();
         let answer = self.member(id).take(number);
         answer.expect("answered").1
     }
 
-    fn contents(&mut self, id: MemberId) -> Vec<(Bytes, Bytes)> {
+    pub(crate) fn contents(&mut self, id: MemberId) -> Vec<(Bytes, Bytes)> {
         let range = Request::Range(kontiki::keyspace::request::RangeRequest {
             range: crate::driver::everything(),
             ..Default::default()
@@ -133,7 +143,7 @@ impl Group {
     }
 
     /// Every member holds the same state as far as all have committed.
-    fn assert_same(&self) {
+    pub(crate) fn assert_same(&self) {
         let committed = |driver: &Driver| driver.shard.keyspace().committed_index();
         let lowest = self.members.values().map(committed).min().expect("members");
         let digests: BTreeSet<_> = self

@@ -6,8 +6,9 @@ use std::ops::Range;
 use kontiki::base::{ClusterId, Incarnation, Index, MemberId, ShardId, Term};
 use kontiki::frame::access;
 use kontiki::wal::{
-    Appender, Commit, CommitStep, Durable, Geometry, LogIdentity, Outcome, PreparedSegment,
-    Recovered, Recovery, Refusal, Replayed, SegmentFile, SegmentOpening, SegmentSequence,
+    Appender, Checkpoint, Commit, CommitStep, Durable, Geometry, LogIdentity, Outcome,
+    PreparedSegment, Recovered, Recovery, Refusal, Replayed, SegmentFile, SegmentOpening,
+    SegmentSequence,
 };
 
 /// The body of every entry in these tests.
@@ -209,6 +210,17 @@ pub(crate) fn recover_as(
     files: &BTreeMap<u64, Vec<u8>>,
     start: u64,
 ) -> Result<Found, Refusal> {
+    recover_after(geometry, identity, files, start, None)
+}
+
+/// Recovers behind a checkpoint at `start`.
+pub(crate) fn recover_after(
+    geometry: Geometry,
+    identity: LogIdentity,
+    files: &BTreeMap<u64, Vec<u8>>,
+    start: u64,
+    checkpoint: Option<Checkpoint>,
+) -> Result<Found, Refusal> {
     let list: Vec<SegmentFile> = files
         .iter()
         .map(|(name, bytes)| SegmentFile {
@@ -217,6 +229,9 @@ pub(crate) fn recover_as(
         })
         .collect();
     let mut recovery = Recovery::new(geometry, identity, Index(start), &list)?;
+    if let Some(checkpoint) = checkpoint {
+        recovery.after_checkpoint(checkpoint);
+    }
     let mut entries: Vec<Entry> = Vec::new();
     while let Some(name) = recovery.next_file() {
         recovery.segment(&files[&name.0], &mut |replayed| {

@@ -35,14 +35,14 @@ fn log(sealed: bool) -> (Disk, u64) {
         .expect("four segments")
         .first_index
         .0;
-    disk.recycle(first_kept - 1);
+    disk.recycle(first_kept);
     disk.commit(2, &[10, 20]);
     disk.commit(3, &[3000, 20]);
     if sealed {
         disk.seal();
     }
     assert_eq!(disk.appender.segments().count(), 3);
-    (disk, start.max(first_kept - 1))
+    (disk, start.max(first_kept))
 }
 
 /// What a damaged range must lead to.

@@ -450,7 +450,7 @@ fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Term;
+    use crate::base::{MemberId, Term};
     use crate::checkpoint::{Origin, Writer};
     use crate::keyspace::Keyspace;
     use crate::keyspace::fold::FoldJob;
@@ -521,7 +521,7 @@ mod tests {
         (index, loaded.unusable.len())
     }
 
-    /// Goal: a file gets its name last; older ones go when told to; leftovers of a crash go.
+    /// Goal: a file gets its name last, and is read then; older ones go when told to; leftovers of a crash go.
     #[test]
     fn taken_and_removed() {
         let root = tempfile::tempdir().expect("a directory");
@@ -535,6 +535,19 @@ mod tests {
                     assert_eq!(answers.receive().await, Some(CheckpointAnswer::Written));
                     let durable = CheckpointAnswer::Durable(id(index));
                     assert_eq!(answers.receive().await, Some(durable));
+                }
+                for (index, expected) in [(3, blocks(3)[0].bytes.clone()), (4, Bytes::new())] {
+                    let read = CheckpointRead {
+                        to: MemberId(2),
+                        attempt: 1,
+                        id: id(index),
+                        first_block: 0,
+                        block_count: 4,
+                    };
+                    thread.read(read).expect("room");
+                    let bytes = expected;
+                    let expected = CheckpointAnswer::Read { read, bytes };
+                    assert_eq!(answers.receive().await, Some(expected));
                 }
                 let both = [Index(3), Index(9)].map(CheckpointId::file_name);
                 assert_eq!(names(&path), both);

@@ -1,0 +1,302 @@
+//! A follower that needs what the others' logs have not any more: it gets a checkpoint, block by block, and goes
+//! on from there, whatever breaks on the way.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use kontiki::base::MemberId;
+use kontiki::shard::checkpoints::CheckpointLimits;
+use kontiki::shard::event::{Event, Notice, PeerMessage, Response};
+
+use crate::driver::{Driver, SEGMENT_SIZE_BYTES, put};
+use crate::group::Group;
+
+const LIMITS: CheckpointLimits = CheckpointLimits {
+    payload_bytes_min: 200_000,
+    log_bytes_max: 8 * SEGMENT_SIZE_BYTES,
+};
+const VALUE_BYTES: usize = 40_000;
+/// Keys in the state that travels: some 20 blocks.
+const KEYS: u64 = 30;
+
+/// A group, and a member of it that is back after the others have released what it needs.
+fn far_behind() -> (Group, MemberId) {
+    let mut group = Group::start_with(3, 0, LIMITS);
+    let late = group.followers()[0];
+    let leader = group.leader();
+    group
+        .call(leader, put("first", "v"))
+        .expect("all are there");
+    group.cut_off.insert(late);
+    // So long that the leader hears nothing of it any more.
+    group.run(Duration::from_secs(2));
+    write(&mut group, KEYS);
+    group.cut_off.clear();
+    (group, late)
+}
+
+fn write(group: &mut Group, count: u64) {
+    let leader = group.leader();
+    for number in 0..count {
+        let value = vec![b'v'; VALUE_BYTES];
+        let answer = group.call(leader, put(&format!("k{number:03}"), value));
+        assert!(matches!(answer, Ok(Response::Put(_))), "{answer:?}");
+    }
+}
+
+fn installs(driver: &Driver) -> usize {
+    let installed = |notice: &&Notice| matches!(notice, Notice::Installed { .. });
+    driver.notices.iter().filter(installed).count()
+}
+
+/// The late member has everything, and so has it after a restart.
+fn assert_caught_up(group: &mut Group, late: MemberId) {
+    group.run(Duration::from_secs(3));
+    assert_eq!(group.contents(late).len() as u64, KEYS + 1);
+    group.assert_same();
+    restart(group, late);
+    group.run(Duration::from_secs(3));
+    assert_eq!(group.contents(late).len() as u64, KEYS + 1);
+    group.assert_same();
+    let leader = group.leader();
+    group.call(leader, put("last", "v")).expect("it goes on");
+    group.run(Duration::from_secs(1));
+    assert_eq!(group.contents(late).len() as u64, KEYS + 2);
+    group.assert_same();
+}
+
+/// Kills a member, and starts it on what its disk holds.
+fn restart(group: &mut Group, id: MemberId) {
+    let driver = group.members.remove(&id).expect("a member");
+    let (disk, settings, now) = (driver.disk, driver.settings, driver.now);
+    let mut driver = Driver::recover(disk, settings);
+    driver.now = now;
+    group.members.insert(id, driver);
+    for (&other, driver) in &mut group.members {
+        if other != id {
+            driver.hand_in(Event::PeerDisconnected(id));
+        }
+    }
+}
+
+/// Goal: the follower is brought up with one checkpoint and the log after it, holds the same state, keeps one
+/// checkpoint and a short log, and is the same after a restart.
+#[test]
+fn a_follower_far_behind() {
+    let (mut group, late) = far_behind();
+    group.run(Duration::from_secs(2));
+    assert_eq!(installs(group.member(late)), 1);
+    assert_eq!(group.member(late).disk.checkpoints.len(), 1);
+    assert!(group.member(late).disk.log_size_bytes() <= LIMITS.log_bytes_max);
+    assert_caught_up(&mut group, late);
+}
+
+/// Delivers what was said until nothing is left; `deliver` sees each message and may change or drop it. `step` is
+/// asked before the late member performs an effect; when it says no, the member dies there.
+fn settle_by_hand(
+    group: &mut Group,
+    late: MemberId,
+    deliver: &mut dyn FnMut(MemberId, PeerMessage) -> Option<PeerMessage>,
+    step: &mut dyn FnMut() -> bool,
+) {
+    loop {
+        let mut idle = true;
+        let ids: Vec<MemberId> = group.members.keys().copied().collect();
+        for id in ids {
+            if id != late {
+                group.member(id).settle();
+                continue;
+            }
+            loop {
+                if !step() {
+                    restart(group, late);
+                }
+                let driver = group.member(late);
+                if !(driver.perform_checkpoint() || driver.perform_one()) {
+                    if !driver.shard.has_work() {
+                        break;
+                    }
+                    driver.hand_in(Event::Continue);
+                }
+                idle = false;
+            }
+        }
+        let mut mail = Vec::new();
+        for (&from, driver) in &mut group.members {
+            let messages = driver.messages.drain(..);
+            mail.extend(messages.map(|(to, message)| (from, to, message)));
+        }
+        if mail.is_empty() && idle {
+            return;
+        }
+        for (from, to, message) in mail {
+            if let Some(message) = deliver(to, message) {
+                group.member(to).hand_in(Event::Peer { from, message });
+            }
+        }
+    }
+}
+
+fn tick(group: &mut Group) {
+    for driver in group.members.values_mut() {
+        driver.now = driver.now + Duration::from_millis(100);
+        driver.tick();
+    }
+}
+
+/// Goal: whichever step of file and log is the last before the follower dies, the next process goes on from what
+/// is there, and ends with the same state.
+#[test]
+fn a_crash_at_every_step() {
+    let mut installs_cut = 0;
+    for crash_after in (1..).step_by(3) {
+        let (mut group, late) = far_behind();
+        let mut performed = 0;
+        let mut crashed = false;
+        for _ in 0..20 {
+            let mut step = || {
+                performed += 1;
+                let dies = performed == crash_after;
+                crashed |= dies;
+                !dies
+            };
+            tick(&mut group);
+            settle_by_hand(&mut group, late, &mut |_, message| Some(message), &mut step);
+        }
+        installs_cut += usize::from(crashed && installs(group.member(late)) == 1);
+        assert_caught_up(&mut group, late);
+        if !crashed {
+            break;
+        }
+    }
+    assert!(installs_cut > 5, "{installs_cut} crashes before an install");
+}
+
+/// Goal: after a break of the connection the transfer goes on where it was: no block is taken twice.
+#[test]
+fn a_transfer_is_resumed() {
+    let (mut group, late) = far_behind();
+    let mut taken = Vec::new();
+    let mut breaks = 0;
+    for _ in 0..60 {
+        tick(&mut group);
+        let before = taken.len();
+        let mut deliver = |to, message| {
+            if let PeerMessage::CheckpointBlock { block, .. } = &message
+                && to == late
+            {
+                // Three blocks pass, the rest is lost with the connection.
+                if taken.len() == before + 3 {
+                    return None;
+                }
+                taken.push(block.ordinal);
+            }
+            Some(message)
+        };
+        settle_by_hand(&mut group, late, &mut deliver, &mut || true);
+        if installs(group.member(late)) == 1 {
+            break;
+        }
+        let leader = group.leader();
+        breaks += u32::from(taken.len() > before);
+        group.member(leader).hand_in(Event::PeerDisconnected(late));
+    }
+    assert!(breaks >= 3, "{breaks} breaks");
+    let in_order: Vec<u32> = (0..).take(taken.len()).collect();
+    assert_eq!(taken, in_order);
+    assert_caught_up(&mut group, late);
+}
+
+/// Goal: a block that was damaged on its way is refused, said so, and replaced by the right one.
+#[test]
+fn a_damaged_block_is_refused() {
+    let (mut group, late) = far_behind();
+    let mut damaged = false;
+    for _ in 0..30 {
+        tick(&mut group);
+        let mut deliver = |to, mut message| {
+            if let PeerMessage::CheckpointBlock { block, .. } = &mut message
+                && to == late
+                && block.ordinal == 3
+                && !damaged
+            {
+                damaged = true;
+                let mut bytes = block.bytes.to_vec();
+                bytes[5_000] ^= 4;
+                block.bytes = Bytes::from(bytes);
+            }
+            Some(message)
+        };
+        settle_by_hand(&mut group, late, &mut deliver, &mut || true);
+    }
+    let refused = |notice: &&Notice| matches!(notice, Notice::BlockRefused { ordinal: 3, .. });
+    let notices = &group.member(late).notices;
+    assert_eq!(notices.iter().filter(refused).count(), 1);
+    assert_eq!(installs(group.member(late)), 1);
+    assert_caught_up(&mut group, late);
+}
+
+/// Goal: a leader whose own file is damaged does not send it: it takes another checkpoint, and sends that.
+#[test]
+fn a_damaged_file_is_replaced() {
+    let (mut group, late) = far_behind();
+    let leader = group.leader();
+    let files = &mut group.member(leader).disk.checkpoints;
+    let (_, blocks) = files.iter_mut().next_back().expect("one was taken");
+    let mut bytes = blocks[2].bytes.to_vec();
+    bytes[70] ^= 1;
+    blocks[2].bytes = Bytes::from(bytes);
+    group.run(Duration::from_secs(5));
+    let unreadable = |notice: &Notice| matches!(notice, Notice::Unreadable { .. });
+    assert!(group.member(leader).notices.iter().any(unreadable));
+    assert_eq!(installs(group.member(late)), 1);
+    assert_caught_up(&mut group, late);
+}
+
+/// Goal: a transfer that does not end before the log is too long is given up, the log gets shorter, and during the
+/// next one writes wait for it.
+#[test]
+fn a_race_is_not_lost_for_ever() {
+    let (mut group, late) = far_behind();
+    let leader = group.leader();
+    let mut lose_blocks = |to, message| match message {
+        PeerMessage::CheckpointBlock { .. } if to == late => None,
+        message => Some(message),
+    };
+    let abandoned = |driver: &Driver| {
+        let is = |notice: &Notice| matches!(notice, Notice::TransferAbandoned { .. });
+        driver.notices.iter().any(is)
+    };
+    let mut written = 0;
+    while !abandoned(group.member(leader)) {
+        tick(&mut group);
+        for number in 0..5 {
+            let value = vec![b'w'; VALUE_BYTES];
+            group.ask(leader, put(&format!("k{number:03}"), value));
+        }
+        written += 5;
+        settle_by_hand(&mut group, late, &mut lose_blocks, &mut || true);
+        let most = 2 * LIMITS.log_bytes_max / VALUE_BYTES as u64;
+        assert!(written < most, "{written} puts and no end of the transfer");
+    }
+    // Now the follower takes nothing, so writes wait before the log is half as long as it may be.
+    group.member(leader).answers.clear();
+    let asked = LIMITS.log_bytes_max / VALUE_BYTES as u64;
+    for number in 0..asked {
+        let value = vec![b'w'; VALUE_BYTES];
+        group.ask(leader, put(&format!("k{:03}", number % KEYS), value));
+        settle_by_hand(&mut group, late, &mut lose_blocks, &mut || true);
+    }
+    let answered = group.member(leader).answers.len() as u64;
+    assert!(answered < asked / 2, "{answered} of {asked} writes went on");
+    settle_by_hand(
+        &mut group,
+        late,
+        &mut |_, message| Some(message),
+        &mut || true,
+    );
+    group.run(Duration::from_secs(3));
+    assert_eq!(installs(group.member(late)), 1);
+    assert_eq!(group.member(leader).answers.len() as u64, asked);
+    assert_caught_up(&mut group, late);
+}
