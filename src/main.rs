@@ -1,28 +1,47 @@
-//! Reads the flags and runs the server; nothing else.
+//! Reads the flags and runs the server, or its one command for operators; nothing else.
 
+use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use kontiki::base::limits::CONFIG_FILE_SIZE_BYTES_MAX;
-use kontiki::config::{self, ConfigError, ConfigFile, EXIT_SETTINGS, Invocation};
+use kontiki::config::{self, Config, ConfigError, ConfigFile, EXIT_SETTINGS, Invocation};
 use kontiki::{logging, server};
+
+/// Without this word nothing is given up.
+const ACCEPT_CUT: &str = "--accept-cut";
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let (mut config, notices) = match read_configuration() {
+    let mut words = match words() {
+        Ok(words) => words,
+        Err(error) => return refuse(&error),
+    };
+    let recover = words.first().is_some_and(|word| word == "recover");
+    if recover {
+        words.remove(0);
+        let accepted = words.iter().position(|word| word == ACCEPT_CUT);
+        let Some(at) = accepted else {
+            eprintln!(
+                "kontiki: recover gives up what a damaged log has lost, for ever; say {ACCEPT_CUT} if that is \
+                 meant"
+            );
+            return ExitCode::from(EXIT_SETTINGS);
+        };
+        words.remove(at);
+    }
+    let (mut config, notices) = match read_configuration(&words) {
+        Ok(Invocation::Run(config, _)) if recover => return recover_member(&config),
         Ok(Invocation::Run(config, notices)) => (config, notices),
         Ok(Invocation::Print(text)) => {
             // A reader that closes early, such as `head`, is no failure.
             let _ = io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
         }
-        Err(error) => {
-            eprintln!("kontiki: {error}\nkontiki --help lists all flags");
-            return ExitCode::from(error.exit_code());
-        }
+        Err(error) => return refuse(&error),
     };
     let logging = match logging::start(&config.log) {
         Ok(logging) => logging,
@@ -57,17 +76,37 @@ fn main() -> ExitCode {
     }
 }
 
+fn refuse(error: &ConfigError) -> ExitCode {
+    eprintln!("kontiki: {error}\nkontiki --help lists all flags");
+    ExitCode::from(error.exit_code())
+}
+
+/// The way out when a log is damaged and nobody can restore it.
+fn recover_member(config: &Config) -> ExitCode {
+    match server::accept_cut(config) {
+        Ok(lines) => {
+            let _ = io::stdout().write_all(lines.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("kontiki: {error}");
+            ExitCode::from(EXIT_SETTINGS)
+        }
+    }
+}
+
+/// The command line without the program's name.
+fn words() -> Result<Vec<String>, ConfigError> {
+    let text = |(position, word): (usize, OsString)| {
+        let position = position + 1;
+        word.into_string()
+            .map_err(|_| ConfigError::NotUtf8 { position })
+    };
+    std::env::args_os().skip(1).enumerate().map(text).collect()
+}
+
 /// Reads command line, environment and the file they name.
-fn read_configuration() -> Result<Invocation, ConfigError> {
-    let words = std::env::args_os()
-        .skip(1)
-        .enumerate()
-        .map(|(position, word)| {
-            word.into_string().map_err(|_| ConfigError::NotUtf8 {
-                position: position + 1,
-            })
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+fn read_configuration(words: &[String]) -> Result<Invocation, ConfigError> {
     // A variable that is not text cannot be a valid value; the lossy form says so in the message.
     let environment: Vec<(String, String)> = std::env::vars_os()
         .map(|(name, value)| {
@@ -78,8 +117,8 @@ fn read_configuration() -> Result<Invocation, ConfigError> {
         })
         .filter(|(name, _)| name.starts_with("ETCD_") || name.starts_with("KONTIKI_"))
         .collect();
-    let Some(path) = config::config_file(&words, &environment)? else {
-        return config::parse(&words, &environment, None);
+    let Some(path) = config::config_file(words, &environment)? else {
+        return config::parse(words, &environment, None);
     };
     let unreadable = |reason: String| ConfigError::FileUnreadable {
         path: path.clone(),
@@ -98,7 +137,7 @@ fn read_configuration() -> Result<Invocation, ConfigError> {
         )));
     }
     config::parse(
-        &words,
+        words,
         &environment,
         Some(&ConfigFile {
             path: &path,

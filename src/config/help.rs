@@ -24,7 +24,9 @@ pub fn version() -> String {
 #[must_use]
 pub fn usage() -> String {
     let mut text = String::from(
-        "Usage:\n  kontiki [flags]\n    Run a member.\n\n\
+        "Usage:\n  kontiki [flags]\n    Run a member.\n\n  \
+         kontiki recover --accept-cut [flags]\n    Give up what a damaged log has lost, when nobody can restore \
+         it, so that the member\n    starts again. It says what is lost.\n\n\
          Every flag has an environment variable: ETCD_ (KONTIKI_ for our own) and its name in capitals,\n\
          with _ for -. A flag and its variable must not both be set.\n",
     );

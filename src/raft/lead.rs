@@ -72,6 +72,14 @@ impl Raft {
         self.terms.release(index);
     }
 
+    /// Entries that were sent to a follower are not in memory, and are being read from the log: nobody asks it what
+    /// became of them before they have left. Said again and again while it goes on.
+    pub fn reads_for(&mut self, to: MemberId) {
+        if let Some(progress) = self.leading.progress.get_mut(&to) {
+            progress.being_read = true;
+        }
+    }
+
     /// The end of what [`Output::NeedsCheckpoint`] asked for: the follower installed a checkpoint at `index`,
     /// or, with `None`, did not. In the latter case it is asked for again at the next flush.
     pub fn checkpoint_sent(&mut self, to: MemberId, index: Option<Index>) {
@@ -146,9 +154,10 @@ impl Raft {
     fn look_for_losses(&mut self, outputs: &mut Vec<Output>) {
         for to in self.others() {
             let progress = self.progress_of(to);
-            let silent =
-                progress.flow == Flow::Pipeline && progress.is_waiting() && !progress.moved;
+            let moved = progress.moved || progress.being_read;
+            let silent = progress.flow == Flow::Pipeline && progress.is_waiting() && !moved;
             progress.moved = false;
+            progress.being_read = false;
             if !silent {
                 continue;
             }
@@ -316,7 +325,7 @@ impl Raft {
         let now = self.now;
         let progress = self.progress_of(from);
         if let Flow::Probe { waiting } = &mut progress.flow {
-            *waiting = false;
+            *waiting &= progress.being_read;
         }
         // It promises to vote for nobody else only if it knows that it should.
         if progress.counts && progress.matched >= lease_since && response.sent <= now {

@@ -73,6 +73,8 @@ pub struct Progress {
     inflight_bytes: u64,
     /// Whether anything was acknowledged since the last heartbeat.
     pub moved: bool,
+    /// Whether what was sent was still being read from the log since then: it has not left, so it is not lost.
+    pub being_read: bool,
 }
 
 impl Progress {
@@ -90,6 +92,7 @@ impl Progress {
             inflight: VecDeque::new(),
             inflight_bytes: 0,
             moved: false,
+            being_read: false,
         }
     }
 

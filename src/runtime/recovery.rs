@@ -414,7 +414,7 @@ async fn survey_beside(
     was_cut: bool,
 ) -> Result<Recovered, RecoveryError> {
     let directory = places.log.clone();
-    on_thread(move || Ok(survey(&directory, geometry, identity, base, was_cut)?)).await
+    on_thread(move || Ok(survey(&directory, geometry, identity, base, was_cut)?.found)).await
 }
 
 fn begins_late(refusal: &Refusal) -> bool {

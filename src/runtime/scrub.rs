@@ -46,8 +46,8 @@ pub async fn run(
             if let Some(finding) = finding.filter(|_| is_current) {
                 damaged += 1;
                 tracing::error!(
-                    "{}: {finding}. The member still has the state in memory and would not start \
-                     again with this log: copy the data away now",
+                    "{}: {finding}. The member still has the state in memory, and writes it as a \
+                     checkpoint, so that this segment is not needed any more",
                     directory.display()
                 );
             }

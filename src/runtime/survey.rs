@@ -38,8 +38,17 @@ pub enum SurveyError {
     Refused(Refusal),
 }
 
-/// Judges the log behind a checkpoint at `base`, index zero for none. One that begins too late for that is judged
-/// from where it begins. `was_cut` says that it was damaged and cut before.
+/// What was found.
+#[derive(Debug)]
+pub struct Survey {
+    /// The log.
+    pub found: Recovered,
+    /// The index that the log begins with, if that is too late for the checkpoint: then it was judged from there.
+    pub begins_late: Option<Index>,
+}
+
+/// Judges the log behind a checkpoint at `base`, index zero for none. `was_cut` says that it was damaged and cut
+/// before.
 ///
 /// # Errors
 /// [`SurveyError`].
@@ -49,19 +58,27 @@ pub fn survey(
     identity: LogIdentity,
     base: Position,
     was_cut: bool,
-) -> Result<Recovered, SurveyError> {
-    let late = match walk(directory, geometry, identity, base, was_cut) {
+) -> Result<Survey, SurveyError> {
+    let first_index = match walk(directory, geometry, identity, base, was_cut) {
         Err(SurveyError::Refused(Refusal {
             reason: RefusalReason::BeginsLate { first_index, .. },
             ..
         })) => first_index,
-        judged => return judged,
+        judged => {
+            return Ok(Survey {
+                found: judged?,
+                begins_late: None,
+            });
+        }
     };
     let base = Position {
         term: Term(0),
-        index: Index(late.0 - 1),
+        index: Index(first_index.0.saturating_sub(1)),
     };
-    walk(directory, geometry, identity, base, was_cut)
+    Ok(Survey {
+        found: walk(directory, geometry, identity, base, was_cut)?,
+        begins_late: Some(first_index),
+    })
 }
 
 fn walk(

@@ -6,6 +6,7 @@
 //! stop    signal -> leadership handed over, no new calls -> calls end -> log sealed -> exit
 //! ```
 
+mod accept_cut;
 mod birth;
 mod member;
 mod peers;
@@ -115,6 +116,8 @@ pub enum ServerError {
         source: io::Error,
     },
 }
+
+pub use accept_cut::{AcceptCutError, accept_cut};
 
 /// Runs a member until it is told to stop.
 ///

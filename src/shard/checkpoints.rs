@@ -266,6 +266,7 @@ impl Shard {
             && self.log.next_segment() > last_began.next_segment;
         // The fold may lag behind the commit; then the cluster's state is one of a later index.
         let together = self.cluster.changed_at() <= index;
+        let wanted = wanted || self.repair.wants_checkpoint();
         (payload >= payload_min || log_is_long || wanted) && together
     }
 
@@ -297,6 +298,7 @@ impl Shard {
     }
 
     fn begin_checkpoint(&mut self, effects: &mut Effects) {
+        self.repair.checkpoint_begun();
         let walk = StateWalk::new(&mut self.keyspace);
         let mark = walk.mark();
         let term = self

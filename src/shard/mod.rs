@@ -23,6 +23,7 @@ mod install;
 mod peers;
 mod reads;
 mod recent;
+mod repair;
 pub mod replay;
 mod transfer;
 mod waiters;
@@ -37,14 +38,15 @@ use self::consensus::has_others;
 use self::entry::{ClusterEffect, EntryBody};
 use self::evaluate::WriteJob;
 use self::event::{
-    Alarm, AlarmKind, Effects, EndReason, Event, Header, Identity, KnownMembers, LogEffect, Member,
-    Notice, PeerMessage, Refusal, Request, Response, Status,
+    Effects, EndReason, Event, Header, Identity, KnownMembers, LogEffect, Member, Notice,
+    PeerMessage, Refusal, Request, Response, Status,
 };
 use self::folder::Folder;
 use self::forward::Forwards;
 use self::peers::Sending;
 use self::reads::Reads;
 use self::recent::Recent;
+use self::repair::Repair;
 use self::replay::Replayed;
 use self::transfer::Transfers;
 use self::waiters::{Waiter, Waiters};
@@ -150,8 +152,8 @@ pub struct Shard {
     /// What was said in this event.
     replies: Vec<Reply>,
     memory_used_bytes: u64,
-    /// Whether a sealed segment was found damaged and the alarm is not raised yet.
-    log_damaged: bool,
+    /// What is done about a sealed segment that was found damaged.
+    repair: Repair,
     stopping: bool,
 }
 
@@ -254,7 +256,7 @@ impl Shard {
             reclaiming: false,
             replies: Vec::new(),
             memory_used_bytes: 0,
-            log_damaged: false,
+            repair: Repair::default(),
             stopping: false,
         };
         shard.commit(hard_state.commit);
@@ -310,7 +312,7 @@ impl Shard {
                     self.log.stage_seal();
                 }
             }
-            Event::LogDamaged => self.log_damaged = true,
+            Event::LogDamaged => self.damage_found(),
             Event::CheckpointBlock => self.checkpoints.block_written(),
             Event::CheckpointDurable(id) => self.checkpoints.durable(id),
             Event::CheckpointRead { read, bytes } => self.checkpoint_read(&read, &bytes),
@@ -473,7 +475,7 @@ impl Shard {
         let for_reclaim = steps.part(share(self.reclaiming, SLICE_RECLAIM_STEPS));
         let for_checkpoint = steps.part(share(self.checkpoints.has_work(), SLICE_CHECKPOINT_STEPS));
         let for_reads = steps.part(share(self.reads.has_work(), SLICE_READS_STEPS));
-        self.raise_corrupt();
+        self.repair_log();
         self.evaluate_writes(steps);
         self.forward_writes(now);
         // What was appended leaves in this turn, and what was evaluated without an entry asks for its round.
@@ -503,23 +505,6 @@ impl Shard {
             self.keyspace.committed_index()
         };
         self.reads.settle(committed);
-    }
-
-    /// What is acknowledged after damage would be gone after a restart, so writes end with the CORRUPT
-    /// alarm. Not in the middle of a fold: the next entry follows when that is complete.
-    fn raise_corrupt(&mut self) {
-        if !self.log_damaged || self.job.is_some() || self.raft.next_position().is_none() {
-            return;
-        }
-        self.log_damaged = false;
-        let alarm = Alarm {
-            member: self.settings.identity.member,
-            kind: AlarmKind::Corrupt,
-        };
-        if !self.cluster.is_raised_at_head(alarm) {
-            // Without room for the alarm the log line of the scrub stands alone.
-            let _raised = self.append_cluster_change(ClusterChange::AlarmRaised(alarm));
-        }
     }
 
     fn drive_log(&mut self, effects: &mut Effects) {

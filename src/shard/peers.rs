@@ -137,6 +137,7 @@ impl Shard {
             return;
         }
         lagging.reading = None;
+        self.raft.reads_for(read.to);
         let Some(Body::Append(append)) = lagging.messages.front().map(|message| &message.body)
         else {
             return;

@@ -10,6 +10,7 @@
 
 mod checkpoints;
 mod cycles;
+mod damage;
 mod disk_full;
 mod life;
 mod model;

@@ -207,3 +207,46 @@ fn a_long_log_of_few_entries() {
     // A commit takes a page: 62 of them fill a segment.
     assert!((4..=16).contains(&taken), "{taken} checkpoints");
 }
+
+/// Goal: damage in a segment that is not written any more is repaired by a checkpoint, before one is due: nothing
+/// damaged is left of the log, and the alarm, which ends writes meanwhile, is taken back.
+#[test]
+fn damage_is_repaired_by_a_checkpoint() {
+    let mut driver = Driver::start(
+        Disk::default(),
+        Settings {
+            checkpoints: CheckpointLimits {
+                payload_bytes_min: u64::MAX,
+                log_bytes_max: u64::MAX,
+            },
+            ..settings()
+        },
+    );
+    while driver.shard.log().sealed_segments().len() < 3 {
+        write(&mut driver, "a", VALUE_BYTES);
+    }
+    let damaged = driver.shard.log().sealed_segments()[1].summary.sequence;
+    assert_eq!(driver.shard.last_checkpoint(), None);
+    let before = driver.contents();
+    driver.hand_in(Event::LogDamaged);
+    driver.settle();
+    let (_, raised) = driver.call(put("b", vec![b'v'; 10]));
+    let corrupt = matches!(raised, Err(kontiki::shard::event::Refusal::Corrupt));
+    let repaired = |driver: &Driver| {
+        let sealed = driver.shard.log().sealed_segments();
+        sealed
+            .iter()
+            .all(|segment| segment.summary.sequence > damaged)
+    };
+    assert!(corrupt || repaired(&driver));
+    for _ in 0..10 {
+        driver.tick();
+        driver.settle();
+    }
+    assert!(repaired(&driver), "the damaged segment is still needed");
+    let (_, alarms) = driver.call(Request::Alarm(AlarmRequest::List(Some(AlarmKind::Corrupt))));
+    assert!(matches!(alarms, Ok(Response::Alarm(alarms)) if alarms.is_empty()));
+    write(&mut driver, "b", VALUE_BYTES);
+    let mut driver = driver.crash();
+    assert!(driver.contents().len() == before.len() + 1);
+}

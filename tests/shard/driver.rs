@@ -10,7 +10,7 @@ use kontiki::base::{ClusterId, Incarnation, Index, Instant, MemberId, ShardId};
 use kontiki::checkpoint::{Block, Reader};
 use kontiki::keyspace::request::{KeyRange, PutRequest, RangeRequest};
 use kontiki::keyspace::steps::Steps;
-use kontiki::raft::Windows;
+use kontiki::raft::{Position, Windows};
 use kontiki::shard::checkpoints::CheckpointLimits;
 use kontiki::shard::event::{
     Answer, CheckpointEffect, ClientRequest, Effects, Event, Identity, KnownMembers, LogEffect,
@@ -19,7 +19,7 @@ use kontiki::shard::event::{
 use kontiki::shard::replay::{Piece, Replayed, Replayer};
 use kontiki::shard::{Settings, Shard};
 use kontiki::wal::{
-    Appender, Geometry, LogIdentity, Outcome, PreparedSegment, Recovery, SegmentFile,
+    Appender, Cut, Geometry, LogIdentity, Outcome, PreparedSegment, Recovery, SegmentFile,
     SegmentSequence,
 };
 
@@ -37,6 +37,28 @@ pub(crate) struct Disk {
     known: KnownMembers,
     /// Blocks of the checkpoints that have their name.
     pub(crate) checkpoints: BTreeMap<Index, Vec<Block>>,
+}
+
+impl Disk {
+    /// A bit of the page at `offset` in the first segment is another one.
+    pub(crate) fn flip(&mut self, offset: usize) {
+        let (_, bytes) = self.segments.iter_mut().next().expect("a segment");
+        bytes[offset + 130] ^= 1;
+    }
+
+    fn cut(&mut self, cut: Cut) {
+        let (kept, zeros) = match cut {
+            Cut::At { segment, offset } => (segment, Some(offset)),
+            Cut::From(segment) => (SegmentSequence(segment.0 - 1), None),
+            Cut::Everything => (SegmentSequence(0), None),
+        };
+        self.segments.retain(|&segment, _| segment <= kept);
+        if let Some(offset) = zeros {
+            let end = Geometry::new(SEGMENT_SIZE_BYTES).commits_end() as usize;
+            let bytes = self.segments.get_mut(&kept).expect("the damaged one");
+            bytes[offset as usize..end].fill(0);
+        }
+    }
 }
 
 /// One shard, its disk and its clients.
@@ -111,8 +133,8 @@ impl Driver {
         driver
     }
 
-    /// A member on this disk before its first tick.
-    pub(crate) fn recover(disk: Disk, settings: Settings) -> Driver {
+    /// A member on this disk before its first tick. A damaged log is cut, to be rebuilt.
+    pub(crate) fn recover(mut disk: Disk, settings: Settings) -> Driver {
         let geometry = Geometry::new(SEGMENT_SIZE_BYTES);
         let identity = LogIdentity {
             cluster: CLUSTER,
@@ -145,6 +167,9 @@ impl Driver {
         if let Some(checkpoint) = checkpoint {
             recovery.after_checkpoint(checkpoint);
         }
+        if disk.known.has_lost() {
+            recovery.was_cut();
+        }
         while let Some(sequence) = recovery.next_file() {
             let mut visit = |recovered: kontiki::wal::Replayed<'_>| {
                 replayer.take(Piece::new(recovered)?);
@@ -156,6 +181,11 @@ impl Driver {
         }
         while !replayer.run(&mut Steps::new(SLICE_STEPS_MAX)) {}
         let recovered = recovery.finish();
+        if let Outcome::Corrupt(damage) = recovered.outcome {
+            disk.known.note_loss(&recovered, Position::default());
+            disk.cut(damage.cut());
+            return Driver::recover(disk, settings);
+        }
         assert_eq!(
             recovered.outcome,
             Outcome::Clean,

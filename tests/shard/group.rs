@@ -240,3 +240,65 @@ fn late_follower_catches_up() {
         group.assert_same();
     }
 }
+
+/// Goal: a member whose log is damaged cuts it there, takes part in nothing until it has everything from the leader
+/// again, remembers over a crash in between that it must not, and then counts and serves like the others. Also when
+/// nothing is left of its log, not even the first members.
+#[test]
+fn damaged_member_is_rebuilt() {
+    // The first entry's commit is the first page behind the header's.
+    for damaged_page in [1, 9] {
+        let mut group = Group::start(3, 0);
+        let leader = group.leader();
+        for number in 0..40 {
+            let put = put(&format!("k{number:03}"), vec![b'v'; 500]);
+            group.call(leader, put).expect("a majority answers");
+        }
+        group.run(Duration::from_millis(300));
+        let followers = group.followers();
+        let (damaged, other) = (followers[0], followers[1]);
+        let length = group.member(damaged).shard.raft().last_index();
+        let driver = group.members.remove(&damaged).expect("a member");
+        let (mut disk, settings) = (driver.disk.clone(), driver.settings.clone());
+        disk.flip(damaged_page * 4_096);
+        let now = group.member(leader).now;
+        let restart = |disk: Disk| {
+            let mut driver = Driver::recover(disk, settings.clone());
+            driver.now = now;
+            driver
+        };
+        let driver = restart(disk);
+        assert!(driver.shard.raft().is_rebuilding());
+        assert!(driver.shard.raft().last_index() < length);
+        group.members.insert(damaged, driver);
+        // Alone with a member that is whole, it makes no majority: nobody leads.
+        group.cut_off.insert(leader);
+        group.run(Duration::from_secs(6));
+        for id in [damaged, other] {
+            assert_ne!(group.member(id).shard.raft().role(), Role::Leader);
+        }
+        // The log is no longer damaged, and the member still knows.
+        let driver = group.members.remove(&damaged).expect("a member");
+        let driver = restart(driver.disk.clone());
+        assert!(driver.shard.raft().is_rebuilding(), "forgotten in a crash");
+        group.members.insert(damaged, driver);
+        group.cut_off.clear();
+        group.run(Duration::from_secs(4));
+        assert!(!group.member(damaged).shard.raft().is_rebuilding());
+        assert_eq!(group.contents(damaged).len(), 40);
+        group.assert_same();
+        let driver = group.members.remove(&damaged).expect("a member");
+        group.members.insert(damaged, restart(driver.disk.clone()));
+        assert!(
+            !group.member(damaged).shard.raft().is_rebuilding(),
+            "it was stored"
+        );
+        // It is one of a majority again.
+        group.run(Duration::from_secs(4));
+        let leader = group.leader();
+        let away = group.followers().into_iter().find(|&id| id != damaged);
+        group.cut_off.extend(away.filter(|_| leader != damaged));
+        let id = group.leader();
+        group.call(id, put("last", "v")).expect("it counts");
+    }
+}

@@ -434,10 +434,9 @@ fn damage_during_a_long_fold() {
         driver.take(number),
         Some((_, Ok(Response::DeleteRange(_))))
     ));
-    assert!(matches!(
-        driver.call(put("a", "2")).1,
-        Err(Refusal::Corrupt)
-    ));
+    // What is damaged is replaced by a checkpoint, behind the fold as well.
+    assert!(driver.shard.last_checkpoint().is_some());
+    assert!(driver.call(put("a", "2")).1.is_ok());
 }
 
 /// Goal: a restart needs no more memory than the member did: what compaction freed is freed by replay too.
