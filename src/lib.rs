@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! main -> server                        wires everything; start and stop in order
+//!         local_cluster                 several servers as child processes           threads
 //! logging                               log lines as etcd writes them                 a thread
 //! config      rpc                       flags | clients (HTTP/2, gRPC, HTTP/1.1)           async
 //!             runtime                   pinned cores, mailboxes, mapped files, clock      async
@@ -18,6 +19,8 @@
 
 // Above the line: async, sockets, files, clocks.
 pub mod server;
+
+pub mod local_cluster;
 
 pub mod logging;
 

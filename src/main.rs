@@ -5,24 +5,32 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use kontiki::base::limits::CONFIG_FILE_SIZE_BYTES_MAX;
-use kontiki::config::{self, ConfigError, ConfigFile, EXIT_SETTINGS, Invocation};
-use kontiki::{logging, server};
+use kontiki::config::{
+    self, ConfigError, ConfigFile, EXIT_SETTINGS, Invocation, LOCAL_CLUSTER, LocalClusterInvocation,
+};
+use kontiki::{local_cluster, logging, server};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let (mut config, notices) = match read_configuration() {
+    let words = match command_line() {
+        Ok(words) => words,
+        Err(error) => return refuse(&error),
+    };
+    if let Some((word, words)) = words.split_first()
+        && word == LOCAL_CLUSTER
+    {
+        return run_local_cluster(words);
+    }
+    let (mut config, notices) = match read_configuration(&words) {
         Ok(Invocation::Run(config, notices)) => (config, notices),
         Ok(Invocation::Print(text)) => {
             // A reader that closes early, such as `head`, is no failure.
             let _ = io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
         }
-        Err(error) => {
-            eprintln!("kontiki: {error}\nkontiki --help lists all flags");
-            return ExitCode::from(error.exit_code());
-        }
+        Err(error) => return refuse(&error),
     };
     let logging = match logging::start(&config.log) {
         Ok(logging) => logging,
@@ -57,9 +65,32 @@ fn main() -> ExitCode {
     }
 }
 
-/// Reads command line, environment and the file they name.
-fn read_configuration() -> Result<Invocation, ConfigError> {
-    let words = std::env::args_os()
+fn refuse(error: &ConfigError) -> ExitCode {
+    eprintln!("kontiki: {error}\nkontiki --help lists all flags");
+    ExitCode::from(error.exit_code())
+}
+
+fn run_local_cluster(words: &[String]) -> ExitCode {
+    let cluster = match config::parse_local_cluster(words) {
+        Ok(LocalClusterInvocation::Run(cluster)) => cluster,
+        Ok(LocalClusterInvocation::Print(text)) => {
+            let _ = io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return refuse(&error),
+    };
+    match local_cluster::run(&cluster) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kontiki: {error}");
+            ExitCode::from(EXIT_SETTINGS)
+        }
+    }
+}
+
+/// The command line without the program's name.
+fn command_line() -> Result<Vec<String>, ConfigError> {
+    std::env::args_os()
         .skip(1)
         .enumerate()
         .map(|(position, word)| {
@@ -67,7 +98,11 @@ fn read_configuration() -> Result<Invocation, ConfigError> {
                 position: position + 1,
             })
         })
-        .collect::<Result<Vec<_>, _>>()?;
+        .collect()
+}
+
+/// Reads the environment and the file that it or the command line names.
+fn read_configuration(words: &[String]) -> Result<Invocation, ConfigError> {
     // A variable that is not text cannot be a valid value; the lossy form says so in the message.
     let environment: Vec<(String, String)> = std::env::vars_os()
         .map(|(name, value)| {
@@ -78,8 +113,8 @@ fn read_configuration() -> Result<Invocation, ConfigError> {
         })
         .filter(|(name, _)| name.starts_with("ETCD_") || name.starts_with("KONTIKI_"))
         .collect();
-    let Some(path) = config::config_file(&words, &environment)? else {
-        return config::parse(&words, &environment, None);
+    let Some(path) = config::config_file(words, &environment)? else {
+        return config::parse(words, &environment, None);
     };
     let unreadable = |reason: String| ConfigError::FileUnreadable {
         path: path.clone(),
@@ -98,7 +133,7 @@ fn read_configuration() -> Result<Invocation, ConfigError> {
         )));
     }
     config::parse(
-        &words,
+        words,
         &environment,
         Some(&ConfigFile {
             path: &path,

@@ -69,6 +69,20 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("logging", &["config", "base"]),
     (
+        "local_cluster",
+        &[
+            "config",
+            "runtime",
+            "shard",
+            "raft",
+            "wal",
+            "checkpoint",
+            "keyspace",
+            "frame",
+            "base",
+        ],
+    ),
+    (
         "server",
         &[
             "logging",

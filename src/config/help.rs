@@ -24,7 +24,8 @@ pub fn version() -> String {
 #[must_use]
 pub fn usage() -> String {
     let mut text = String::from(
-        "Usage:\n  kontiki [flags]\n    Run a member.\n\n\
+        "Usage:\n  kontiki [flags]\n    Run a member.\n  \
+         kontiki local-cluster [flags]\n    Run a cluster on this machine; `kontiki local-cluster --help` says more.\n\n\
          Every flag has an environment variable: ETCD_ (KONTIKI_ for our own) and its name in capitals,\n\
          with _ for -. A flag and its variable must not both be set.\n",
     );

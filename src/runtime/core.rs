@@ -117,7 +117,7 @@ impl AsRef<[u8]> for LogBytes {
     }
 }
 
-type Timer = Pin<Box<dyn Future<Output = ()>>>;
+pub(super) type Timer = Pin<Box<dyn Future<Output = ()>>>;
 
 /// What was gathered for a turn.
 #[derive(Default)]

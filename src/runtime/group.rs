@@ -6,9 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,6 +14,7 @@ use std::time::Duration;
 use super::announce::Announcer;
 use super::beside::spawn_beside;
 use super::clock::Clock;
+use super::core::Timer;
 use super::disk::known;
 use super::disk::read::read_part;
 use super::executor::{Queue, sleep, spawn_local};
@@ -76,7 +75,7 @@ pub(super) struct Group {
     /// Where the membership that the peers were set for changed last.
     membership: Option<Index>,
     /// Armed for a moment not later than the shard's next deadline.
-    deadline: Option<(Instant, Pin<Box<dyn Future<Output = ()>>>)>,
+    deadline: Option<(Instant, Timer)>,
     announcer: Announcer,
 }
 
