@@ -270,3 +270,10 @@ const _: () =
 
 /// Lines of a trace that are kept when not all are asked for.
 pub const SIM_TRACE_LINES_KEPT: usize = 200;
+
+// Between members.
+
+/// One frame: an append of one entry of the largest size fits twice.
+pub const PEER_FRAME_BYTES_MAX: usize = 2 * ENTRY_SIZE_BYTES_MAX as usize;
+
+const _: () = assert!(RAFT_APPEND_BYTES_MAX + ENTRY_SIZE_BYTES_MAX < PEER_FRAME_BYTES_MAX as u64);
