@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kontiki::base::limits::ENTRY_SIZE_BYTES_MAX;
 use kontiki::base::{Incarnation, Index, Instant, LeaseId, MemberId, Term};
+use kontiki::checkpoint::{Block, CheckpointId};
 use kontiki::frame::{Encoder, PageBuffer};
 use kontiki::keyspace::request as keyspace;
 use kontiki::keyspace::request::{
@@ -17,7 +18,8 @@ use kontiki::raft::{
     Message, Position, ReadContext, Standing, StateDigest, VoteRequest, VoteResponse,
 };
 use kontiki::shard::event::{
-    Alarm, AlarmKind, AlarmRequest, Header, Member, PeerMessage, Refusal, Request, Response, Status,
+    Alarm, AlarmKind, AlarmRequest, CheckpointPosition, Header, Member, PeerMessage, Refusal,
+    Request, Response, Status,
 };
 
 /// Every kind of message with a name for it; none equals another.
@@ -54,7 +56,49 @@ pub(crate) fn all() -> Vec<(String, PeerMessage)> {
             },
         );
     }
+    for (name, position) in [
+        ("next", CheckpointPosition::Next(4)),
+        ("committed", CheckpointPosition::Committed(Index(90))),
+    ] {
+        add(
+            format!("checkpoint position {name}"),
+            PeerMessage::CheckpointPosition {
+                term: Term(9),
+                attempt: 2,
+                position,
+            },
+        );
+    }
+    add(
+        "checkpoint offer".into(),
+        PeerMessage::CheckpointOffer {
+            term: Term(9),
+            attempt: 2,
+            id: CHECKPOINT,
+            size_bytes: 65_537,
+        },
+    );
+    add("checkpoint block".into(), block(&[0xc4; 21]));
     all
+}
+
+const CHECKPOINT: CheckpointId = CheckpointId {
+    index: Index(80),
+    term: Term(7),
+};
+
+/// A block of a checkpoint with such bytes.
+pub(crate) fn block(bytes: &[u8]) -> PeerMessage {
+    PeerMessage::CheckpointBlock {
+        term: Term(9),
+        attempt: 2,
+        id: CHECKPOINT,
+        block: Block {
+            ordinal: 1,
+            bytes: Bytes::copy_from_slice(bytes),
+            is_last: true,
+        },
+    }
 }
 
 /// A message of consensus.

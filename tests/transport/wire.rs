@@ -4,7 +4,7 @@
 //! that was never released.
 
 use bytes::Bytes;
-use kontiki::base::limits::PEER_FRAME_BYTES_MAX;
+use kontiki::base::limits::{CHECKPOINT_BLOCK_BYTES, PEER_FRAME_BYTES_MAX};
 use kontiki::base::{Index, ShardId, Term};
 use kontiki::frame::{
     FRAME_HEADER_BYTES, Frame, FrameEncoder, FrameHeader, FrameLabel, PageBuffer,
@@ -152,6 +152,18 @@ fn attachments() {
         decode(&cut, VERSION, SHARD),
         Err(WireError::Record(_))
     ));
+}
+
+/// Goal: a block of a checkpoint has bytes, and not more than a block has.
+#[test]
+fn blocks() {
+    for size in [1, CHECKPOINT_BLOCK_BYTES] {
+        assert!(decoded(&encoded(&messages::block(&vec![1; size]))).is_ok());
+    }
+    for size in [0, CHECKPOINT_BLOCK_BYTES + 1] {
+        let bytes = encoded(&messages::block(&vec![1; size]));
+        assert_eq!(decoded(&bytes).err(), Some(WireError::BlockSize(size)));
+    }
 }
 
 /// Goal: an append that claims more entries than can be is refused before memory is taken for them.

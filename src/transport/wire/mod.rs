@@ -6,6 +6,7 @@
 //! used before checksum, structure and meaning were checked, and a message that does not hold is an error,
 //! never a panic.
 
+mod checkpoint;
 mod raft;
 mod request;
 mod response;
@@ -34,6 +35,9 @@ const KIND_RAFT: u8 = 1;
 const KIND_INTRODUCE: u8 = 2;
 const KIND_FORWARD: u8 = 3;
 const KIND_FORWARDED: u8 = 4;
+const KIND_CHECKPOINT_OFFER: u8 = 5;
+const KIND_CHECKPOINT_BLOCK: u8 = 6;
+const KIND_CHECKPOINT_POSITION: u8 = 7;
 
 /// A client's request on its way to the leader.
 #[derive(Archive, Serialize)]
@@ -76,6 +80,9 @@ pub enum WireError {
     /// What follows the archive is not records.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// A block of a checkpoint that is none.
+    #[error("a block of a checkpoint with {0} bytes")]
+    BlockSize(usize),
     /// A name or URL that is not UTF-8.
     #[error("a name or URL is not UTF-8")]
     Text,
@@ -145,6 +152,33 @@ pub fn encode(
                 result => result,
             }
         }
+        PeerMessage::CheckpointOffer {
+            term,
+            attempt,
+            id,
+            size_bytes,
+        } => {
+            let body = checkpoint::Offer::new(*term, *attempt, *id, *size_bytes);
+            encoder.frame(label(KIND_CHECKPOINT_OFFER), &body, &[], buffer)
+        }
+        PeerMessage::CheckpointBlock {
+            term,
+            attempt,
+            id,
+            block,
+        } => {
+            let body = checkpoint::Block::new(*term, *attempt, *id, block);
+            let attachment = attachment(message);
+            encoder.frame(label(KIND_CHECKPOINT_BLOCK), &body, attachment, buffer)
+        }
+        PeerMessage::CheckpointPosition {
+            term,
+            attempt,
+            position,
+        } => {
+            let body = checkpoint::Position::new(*term, *attempt, *position);
+            encoder.frame(label(KIND_CHECKPOINT_POSITION), &body, &[], buffer)
+        }
     }
 }
 
@@ -153,9 +187,12 @@ pub fn encode(
 pub fn attachment(message: &PeerMessage) -> &[Bytes] {
     match message {
         PeerMessage::Raft { records, .. } => records,
-        PeerMessage::Introduce(_) | PeerMessage::Forward { .. } | PeerMessage::Forwarded { .. } => {
-            &[]
-        }
+        PeerMessage::CheckpointBlock { block, .. } => std::slice::from_ref(&block.bytes),
+        PeerMessage::Introduce(_)
+        | PeerMessage::Forward { .. }
+        | PeerMessage::Forwarded { .. }
+        | PeerMessage::CheckpointOffer { .. }
+        | PeerMessage::CheckpointPosition { .. } => &[],
     }
 }
 
@@ -170,7 +207,8 @@ pub fn decode(frame: &Frame, version: u8, shard: ShardId) -> Result<PeerMessage,
     if frame.header.shard != shard {
         return Err(WireError::Shard(frame.header.shard));
     }
-    if frame.header.kind != KIND_RAFT && !frame.attachment.is_empty() {
+    let may_have_more = matches!(frame.header.kind, KIND_RAFT | KIND_CHECKPOINT_BLOCK);
+    if !may_have_more && !frame.attachment.is_empty() {
         return Err(WireError::Attachment { expected: 0 });
     }
     match frame.header.kind {
@@ -196,6 +234,11 @@ pub fn decode(frame: &Frame, version: u8, shard: ShardId) -> Result<PeerMessage,
                 result: (&forwarded.answer).try_into()?,
             })
         }
+        KIND_CHECKPOINT_OFFER => Ok(access::<checkpoint::Offer>(&frame.archive)?.message()),
+        KIND_CHECKPOINT_BLOCK => {
+            access::<checkpoint::Block>(&frame.archive)?.message(&frame.attachment)
+        }
+        KIND_CHECKPOINT_POSITION => Ok(access::<checkpoint::Position>(&frame.archive)?.message()),
         unknown => Err(WireError::Kind(unknown)),
     }
 }
