@@ -55,6 +55,19 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "transport",
+        &[
+            "runtime",
+            "shard",
+            "raft",
+            "wal",
+            "checkpoint",
+            "keyspace",
+            "frame",
+            "base",
+        ],
+    ),
+    (
         "config",
         &[
             "runtime",
@@ -88,6 +101,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "logging",
             "config",
             "rpc",
+            "transport",
             "runtime",
             "shard",
             "raft",

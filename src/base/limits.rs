@@ -279,3 +279,10 @@ pub const PEER_EVENTS_PER_TURN_MAX: usize = 256;
 pub const LEADER_WAIT_SECONDS_MAX: u64 = 5;
 /// How long a member that stops waits until another one leads, in seconds.
 pub const HAND_OVER_SECONDS_MAX: u64 = 5;
+
+// Between members.
+
+/// One frame: an append of one entry of the largest size fits twice.
+pub const PEER_FRAME_BYTES_MAX: usize = 2 * ENTRY_SIZE_BYTES_MAX as usize;
+
+const _: () = assert!(RAFT_APPEND_BYTES_MAX + ENTRY_SIZE_BYTES_MAX < PEER_FRAME_BYTES_MAX as u64);

@@ -172,6 +172,47 @@ pub enum PeerMessage {
         /// The answer itself.
         result: Result<Response, Refusal>,
     },
+    /// The sender leads and has this checkpoint for the receiver, which needs what the log has not any more.
+    /// Answered by [`PeerMessage::CheckpointPosition`]; without an answer it comes again.
+    CheckpointOffer {
+        /// The sender's term.
+        term: Term,
+        /// The sender's number for this attempt; never used again in the term.
+        attempt: u64,
+        /// Which checkpoint.
+        id: CheckpointId,
+        /// Bytes of its blocks.
+        size_bytes: u64,
+    },
+    /// A block of what was offered. Bulk: nothing else waits for it, and it may be lost with its connection.
+    CheckpointBlock {
+        /// The sender's term.
+        term: Term,
+        /// From the offer.
+        attempt: u64,
+        /// Which checkpoint.
+        id: CheckpointId,
+        /// The block, as it lies in the sender's file; the receiver checks it.
+        block: Block,
+    },
+    /// How far the sender has come with what it was offered.
+    CheckpointPosition {
+        /// The sender's term.
+        term: Term,
+        /// From the offer.
+        attempt: u64,
+        /// How far.
+        position: CheckpointPosition,
+    },
+}
+
+/// How far a follower has come with a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckpointPosition {
+    /// Every block before this one was taken; counted from zero.
+    Next(u32),
+    /// It needs no checkpoint at or below this index: that is committed there.
+    Committed(Index),
 }
 
 /// Something to do with the log's files. At most one of `Commit` and `OpenSegment` is under way.

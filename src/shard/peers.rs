@@ -171,6 +171,10 @@ impl Shard {
                     let _appended = self.introduce(&member);
                 }
             }
+            // Nothing was ever offered, so nobody waits for an answer.
+            PeerMessage::CheckpointOffer { .. }
+            | PeerMessage::CheckpointBlock { .. }
+            | PeerMessage::CheckpointPosition { .. } => {}
         }
     }
 

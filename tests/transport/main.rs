@@ -1,0 +1,4 @@
+//! Members that talk to each other: the bytes of their messages, and the connections that carry them.
+
+mod messages;
+mod wire;
