@@ -326,8 +326,8 @@ fn serves(address: SocketAddr) -> bool {
 
 /// The end of a member's log.
 fn last_lines(log: &Path) -> Vec<String> {
-    /// Enough for a few lines.
-    const TAIL_BYTES: u64 = 8 * 1_024;
+    /// Enough for a few lines, and a backtrace.
+    const TAIL_BYTES: u64 = 32 * 1_024;
     let read = || -> io::Result<String> {
         let mut file = File::open(log)?;
         let size = file.metadata()?.len();
@@ -340,7 +340,11 @@ fn last_lines(log: &Path) -> Vec<String> {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     let text = read().unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
+    // A backtrace says less than the line above it.
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with(' '))
+        .collect();
     let shown = lines.len().saturating_sub(SHOWN_LINES);
     lines[shown..]
         .iter()

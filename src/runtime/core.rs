@@ -446,7 +446,7 @@ impl Turns {
                 fatal(format_args!("{error}"));
             }
         }
-        self.group.perform(&mut self.effects);
+        self.group.perform(&mut self.effects, &self.core.shard);
         let own = self.core.core.0;
         if self
             .effects
