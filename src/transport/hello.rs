@@ -432,7 +432,7 @@ mod tests {
         let bytes = hex(&hello.to_bytes());
         assert_eq!(bytes[..16], hex(b"KTKHELLO"));
         assert_eq!(bytes[16..152], format!("01030300{both}"));
-        assert_eq!(bytes[152..], *"8eb3ab9e");
+        assert_eq!(bytes[152..], *"1b6f9a04");
         let reply = |verdict| {
             let reply = Reply { from: OWN, verdict };
             hex(&reply.to_bytes(MemberId(9)))
