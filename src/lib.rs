@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! main -> server                        wires everything; start and stop in order
+//!         local_cluster                 several servers as child processes           threads
 //! logging                               log lines as etcd writes them                 a thread
-//! config      rpc                       flags | clients (HTTP/2, gRPC, HTTP/1.1)           async
+//! config      rpc         transport     flags | clients (HTTP/2, gRPC, HTTP/1.1) | peers   async
 //!             runtime                   pinned cores, mailboxes, mapped files, clock      async
 //!                               sim     the same shard; simulated network, disk and clock
 //! ======== below this line: no I/O, no clock, no randomness, no async, no threads ========
@@ -19,11 +20,14 @@
 // Above the line: async, sockets, files, clocks.
 pub mod server;
 
+pub mod local_cluster;
+
 pub mod logging;
 
 pub mod config;
 pub mod rpc;
 pub mod runtime;
+pub mod transport;
 
 // The other driver of a shard: a world from one seed. Pure as well.
 pub mod sim;

@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use kontiki::base::limits::CONFIG_FILE_SIZE_BYTES_MAX;
-use kontiki::config::{self, Config, ConfigError, ConfigFile, EXIT_SETTINGS, Invocation};
-use kontiki::{logging, server};
+use kontiki::config::{
+    self, Config, ConfigError, ConfigFile, EXIT_SETTINGS, Invocation, LOCAL_CLUSTER,
+    LocalClusterInvocation,
+};
+use kontiki::{local_cluster, logging, server};
 
 /// Without this word nothing is given up.
 const ACCEPT_CUT: &str = "--accept-cut";
@@ -20,6 +23,11 @@ fn main() -> ExitCode {
         Ok(words) => words,
         Err(error) => return refuse(&error),
     };
+    if let Some((word, words)) = words.split_first()
+        && word == LOCAL_CLUSTER
+    {
+        return run_local_cluster(words);
+    }
     let recover = words.first().is_some_and(|word| word == "recover");
     if recover {
         words.remove(0);
@@ -88,6 +96,24 @@ fn recover_member(config: &Config) -> ExitCode {
             let _ = io::stdout().write_all(lines.as_bytes());
             ExitCode::SUCCESS
         }
+        Err(error) => {
+            eprintln!("kontiki: {error}");
+            ExitCode::from(EXIT_SETTINGS)
+        }
+    }
+}
+
+fn run_local_cluster(words: &[String]) -> ExitCode {
+    let cluster = match config::parse_local_cluster(words) {
+        Ok(LocalClusterInvocation::Run(cluster)) => cluster,
+        Ok(LocalClusterInvocation::Print(text)) => {
+            let _ = io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return refuse(&error),
+    };
+    match local_cluster::run(&cluster) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kontiki: {error}");
             ExitCode::from(EXIT_SETTINGS)

@@ -63,6 +63,20 @@ fn refusals() {
     );
 }
 
+/// Goal: a cluster on this machine is asked for by a word of its own, with flags of its own.
+#[test]
+fn local_cluster() {
+    let output = kontiki(&["local-cluster", "--help"]);
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stdout).contains("--members '3'"));
+    check_refused(&["local-cluster", "--members=0"], 1, "it must be 1 to 7");
+    check_refused(
+        &["local-cluster", "--cores=1"],
+        2,
+        "flag provided but not defined: -cores",
+    );
+}
+
 /// Goal: a file is read, bounded in size, and its faults name it.
 #[test]
 fn configuration_files() {

@@ -55,6 +55,19 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "transport",
+        &[
+            "runtime",
+            "shard",
+            "raft",
+            "wal",
+            "checkpoint",
+            "keyspace",
+            "frame",
+            "base",
+        ],
+    ),
+    (
         "config",
         &[
             "runtime",
@@ -69,11 +82,26 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("logging", &["config", "base"]),
     (
+        "local_cluster",
+        &[
+            "config",
+            "runtime",
+            "shard",
+            "raft",
+            "wal",
+            "checkpoint",
+            "keyspace",
+            "frame",
+            "base",
+        ],
+    ),
+    (
         "server",
         &[
             "logging",
             "config",
             "rpc",
+            "transport",
             "runtime",
             "shard",
             "raft",

@@ -299,3 +299,48 @@ pub const HAND_OVER_SECONDS_MAX: u64 = 5;
 pub const CUT_RECORDS_MAX: usize = 100;
 /// Cuts of one start: the damage, and what it leaves to be cut.
 pub const RECOVERY_CUTS_MAX: usize = 4;
+// Between members.
+
+/// One frame: an append of one entry of the largest size fits twice.
+pub const PEER_FRAME_BYTES_MAX: usize = 2 * ENTRY_SIZE_BYTES_MAX as usize;
+
+const _: () = assert!(RAFT_APPEND_BYTES_MAX + ENTRY_SIZE_BYTES_MAX < PEER_FRAME_BYTES_MAX as u64);
+/// Bytes of messages of consensus that wait for the connection to one peer.
+pub const PEER_QUEUED_BYTES_MAX: usize = 2 * RAFT_INFLIGHT_BYTES_MAX as usize;
+/// Bytes of forwarded requests and their answers that wait for the connection to one peer.
+pub const PEER_CLIENT_QUEUED_BYTES_MAX: usize = 32 * MIB as usize;
+/// Bytes of checkpoints that wait for the connection to one peer.
+pub const PEER_BULK_QUEUED_BYTES_MAX: usize = 4 * MIB as usize;
+/// Messages of one of these kinds that wait, whatever their size.
+pub const PEER_QUEUED_MESSAGES_MAX: usize = 2 * SHARD_FORWARDED_REQUESTS_MAX;
+/// Encoded bytes that one connection holds for the kernel. Soft by one frame.
+pub const PEER_UNSENT_BYTES_MAX: usize = 512 * KIB as usize;
+/// Bytes that the end of a turn hands to the kernel for one connection; the rest goes beside the shard.
+pub const PEER_FLUSH_BYTES_MAX: usize = MIB as usize;
+/// Records up to this size are copied for the kernel, larger ones are gathered from where they lie.
+pub const PEER_COPIED_BYTES_MAX: usize = 4 * KIB as usize;
+/// Bytes received over one connection that the shard has not looked at. Soft by one buffer or frame.
+pub const PEER_RECEIVED_BYTES_MAX: usize = 8 * MIB as usize;
+/// What a connection receives into; more for a frame that is longer.
+pub const PEER_RECEIVE_BUFFER_BYTES: usize = 64 * KIB as usize;
+/// A peer's connections that have not said who they are yet.
+pub const PEER_HANDSHAKES_MAX: usize = 64;
+/// Members that are heard without being known as peers.
+pub const PEER_STRANGERS_MAX: usize = 16;
+/// Refused connections that are remembered, so that each is logged once.
+pub const PEER_COMPLAINTS_MAX: usize = 64;
+/// The kernel's answer to a connection attempt.
+pub const PEER_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The peer's answer to a greeting.
+pub const PEER_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes without an acknowledgement by the peer's kernel for this long end a connection.
+pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(3);
+/// Between a lost connection and the first attempt for another one, at most.
+pub const PEER_RECONNECT_MIN: Duration = Duration::from_millis(2);
+/// Between two attempts, at most.
+pub const PEER_RECONNECT_MAX: Duration = Duration::from_millis(250);
+/// A connection that held for less counts as a failed attempt.
+pub const PEER_SETTLED: Duration = Duration::from_secs(1);
+
+const _: () = assert!(PEER_COPIED_BYTES_MAX < PEER_UNSENT_BYTES_MAX);
+const _: () = assert!(PEER_FRAME_BYTES_MAX < PEER_QUEUED_BYTES_MAX);

@@ -13,6 +13,7 @@ mod founding;
 mod gates;
 mod help;
 mod identity;
+mod local_cluster;
 mod memory;
 mod settle;
 mod sources;
@@ -26,6 +27,10 @@ pub use cores::{CPU_NUMBER_MAX, Cores};
 pub use error::{ConfigError, EXIT_SETTINGS, EXIT_USAGE};
 pub use help::{ETCD_VERSION, KONTIKI_VERSION, markdown, usage, version};
 pub use identity::{cluster_id, member_id};
+pub use local_cluster::{
+    LOCAL_CLUSTER, LOCAL_MEMBERS_MAX, LocalCluster, LocalClusterInvocation, LocalMember,
+    parse_local_cluster,
+};
 pub use memory::default_budget;
 pub use url::{ListenUrl, Url, UrlFault};
 pub use value::{Kind, Value, ValueError};

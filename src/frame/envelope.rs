@@ -46,9 +46,59 @@ pub trait ArchivedBody: Portable + for<'a> CheckBytes<LowValidator<'a, Failure>>
 
 impl<T> ArchivedBody for T where T: Portable + for<'a> CheckBytes<LowValidator<'a, Failure>> {}
 
+/// Encodes archives. Keeps its scratch memory from one to the next.
+pub(crate) struct Archiver {
+    arena: Arena,
+}
+
+impl Archiver {
+    pub(crate) fn new() -> Archiver {
+        Archiver {
+            arena: Arena::new(),
+        }
+    }
+
+    /// Appends the archive of `body`, of at most `size_bytes_max`, to `buffer` and returns its length.
+    /// On an error `buffer` is as it was.
+    pub(crate) fn append<T: Body>(
+        &mut self,
+        body: &T,
+        size_bytes_max: usize,
+        buffer: &mut PageBuffer,
+    ) -> Result<usize, EncodeError> {
+        let start = buffer.len();
+        let mut too_large = false;
+        let writer = BodyWriter {
+            start,
+            size_bytes_max,
+            too_large: &mut too_large,
+            buffer,
+        };
+        let result =
+            to_bytes_in_with_alloc::<_, _, Failure>(body, writer, self.arena.acquire()).map(drop);
+        if self.arena.capacity() > ENCODER_SCRATCH_BYTES_MAX {
+            self.arena = Arena::new();
+        }
+        match result {
+            Ok(()) if buffer.len() > start => Ok(buffer.len() - start),
+            Ok(()) => Err(EncodeError::Empty),
+            Err(Failure) => {
+                buffer.resize(start, 0);
+                Err(if too_large {
+                    EncodeError::TooLarge {
+                        limit_bytes: size_bytes_max,
+                    }
+                } else {
+                    EncodeError::Body
+                })
+            }
+        }
+    }
+}
+
 /// Encodes records. Keeps its scratch memory from one record to the next.
 pub struct Encoder {
-    arena: Arena,
+    archiver: Archiver,
     size_bytes_max: usize,
 }
 
@@ -58,7 +108,7 @@ impl Encoder {
     pub fn new(size_bytes_max: u64) -> Encoder {
         let size_bytes_max = size_bytes_max.min(ENTRY_SIZE_BYTES_MAX);
         Encoder {
-            arena: Arena::new(),
+            archiver: Archiver::new(),
             size_bytes_max: usize::try_from(size_bytes_max).expect("a limit fits in an address"),
         }
     }
@@ -77,34 +127,10 @@ impl Encoder {
     ) -> Result<Range<usize>, EncodeError> {
         let start = buffer.len();
         buffer.resize(start + RECORD_HEADER_BYTES, 0);
-        let size_bytes_max = self.size_bytes_max;
-        let mut too_large = false;
-        let writer = BodyWriter {
-            start: buffer.len(),
-            size_bytes_max,
-            too_large: &mut too_large,
-            buffer,
-        };
-        let result =
-            to_bytes_in_with_alloc::<_, _, Failure>(body, writer, self.arena.acquire()).map(drop);
-        if self.arena.capacity() > ENCODER_SCRATCH_BYTES_MAX {
-            self.arena = Arena::new();
-        }
-        if result.is_err() {
-            buffer.resize(start, 0);
-            return Err(if too_large {
-                EncodeError::TooLarge {
-                    limit_bytes: size_bytes_max,
-                }
-            } else {
-                EncodeError::Body
-            });
-        }
-        let length = buffer.len() - start - RECORD_HEADER_BYTES;
-        if length == 0 {
-            buffer.resize(start, 0);
-            return Err(EncodeError::Empty);
-        }
+        let length = self
+            .archiver
+            .append(body, self.size_bytes_max, buffer)
+            .inspect_err(|_| buffer.resize(start, 0))?;
         let length = u32::try_from(length).expect("the limit of an entry is below 4 GiB");
         let header = RecordHeader {
             kind: RecordKind::Entry,
@@ -148,8 +174,8 @@ fn pad(start: usize, buffer: &mut PageBuffer) -> Range<usize> {
     start..start + size
 }
 
-/// Where the archive of a body goes: the end of the caller's buffer, up to the limit. Only an
-/// [`Encoder`] makes one; it is public because it appears in the bounds of [`Body`].
+/// Where the archive of a body goes: the end of the caller's buffer, up to the limit. Only this module
+/// makes one; it is public because it appears in the bounds of [`Body`].
 pub struct BodyWriter<'a> {
     buffer: &'a mut PageBuffer,
     start: usize,
@@ -196,8 +222,8 @@ where
 /// Why a body was not encoded. Nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
-    /// The archive would be larger than the log accepts.
-    #[error("the entry is larger than the log's limit of {limit_bytes} bytes")]
+    /// The archive would be larger than the log, or a connection, accepts.
+    #[error("the entry is larger than the limit of {limit_bytes} bytes")]
     TooLarge {
         /// The limit.
         limit_bytes: usize,

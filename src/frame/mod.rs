@@ -9,13 +9,19 @@
 //! 0        4       8    9       10         16    24     32              32 + length   next 16
 //! | crc32c | length | kind | version | zero | term | index | rkyv archive | zero padding |
 //! ```
+//!
+//! And the frame of one message between members ([`message`]), which may carry records.
 
 pub mod envelope;
 pub(crate) mod fields;
 pub mod header;
+pub mod message;
 
 pub use envelope::{AccessError, ArchivedBody, Body, EncodeError, Encoder, PageBuffer, access};
 pub use header::{
     RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES, RECORD_VERSION, Record, RecordError, RecordHeader,
     RecordKind,
+};
+pub use message::{
+    FRAME_HEADER_BYTES, FRAME_MAGIC, Frame, FrameEncoder, FrameError, FrameHeader, FrameLabel,
 };

@@ -119,7 +119,7 @@ impl AsRef<[u8]> for LogBytes {
     }
 }
 
-type Timer = Pin<Box<dyn Future<Output = ()>>>;
+pub(super) type Timer = Pin<Box<dyn Future<Output = ()>>>;
 
 /// What was gathered for a turn.
 #[derive(Default)]
@@ -462,7 +462,7 @@ impl Turns {
                 | Notice::Refused { .. } => tracing::warn!("{notice}"),
             }
         }
-        self.group.perform(&mut self.effects);
+        self.group.perform(&mut self.effects, &self.core.shard);
         let own = self.core.core.0;
         if self
             .effects

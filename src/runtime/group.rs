@@ -6,9 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,6 +14,7 @@ use std::time::Duration;
 use super::announce::Announcer;
 use super::beside::spawn_beside;
 use super::clock::Clock;
+use super::core::Timer;
 use super::disk::known;
 use super::disk::read::read_part;
 use super::executor::{Queue, sleep, spawn_local};
@@ -73,10 +72,12 @@ pub(super) struct Group {
     stored_sender: Sender<KnownMembers>,
     stored: Receiver<KnownMembers>,
     stored_events: VecDeque<KnownMembers>,
-    /// Where the membership that the peers were set for changed last.
+    /// Where the membership that was looked at changed last.
     membership: Option<Index>,
+    /// What the peers were set to.
+    others: Vec<(MemberId, Vec<String>)>,
     /// Armed for a moment not later than the shard's next deadline.
-    deadline: Option<(Instant, Pin<Box<dyn Future<Output = ()>>>)>,
+    deadline: Option<(Instant, Timer)>,
     announcer: Announcer,
 }
 
@@ -99,6 +100,7 @@ impl Group {
             stored,
             stored_events: VecDeque::new(),
             membership: None,
+            others: Vec::new(),
             deadline: None,
             announcer: Announcer::default(),
         }
@@ -145,7 +147,9 @@ impl Group {
     }
 
     /// Performs what concerns others.
-    pub(super) fn perform(&mut self, effects: &mut Effects) {
+    pub(super) fn perform(&mut self, effects: &mut Effects, shard: &Shard) {
+        // First, so that everybody a message can be for is known.
+        self.follow_membership(shard);
         for (to, message) in effects.messages.drain(..) {
             self.peers.send(to, message);
         }
@@ -166,20 +170,28 @@ impl Group {
 
     /// The end of a turn: messages leave, the timer follows the shard, and what changed is said.
     pub(super) fn end_turn(&mut self, shard: &Shard, now: Instant) {
-        let membership = shard.membership_changed_at();
-        if self.membership != Some(membership) {
-            self.membership = Some(membership);
-            let own = shard.raft().id();
-            let members = shard.members_at_head().into_iter();
-            let others: Vec<(MemberId, Vec<String>)> = members
-                .filter(|member| member.id != own)
-                .map(|member| (member.id, member.peer_urls))
-                .collect();
-            self.peers.set_peers(&others);
-        }
         self.peers.flush();
         self.arm(shard.next_deadline(), now);
         self.announcer.observe(shard, now);
+    }
+
+    fn follow_membership(&mut self, shard: &Shard) {
+        let changed_at = shard.membership_changed_at();
+        if self.membership == Some(changed_at) {
+            return;
+        }
+        self.membership = Some(changed_at);
+        let own = shard.raft().id();
+        let members = shard.members_at_head().into_iter();
+        let others: Vec<(MemberId, Vec<String>)> = members
+            .filter(|member| member.id != own)
+            .map(|member| (member.id, member.peer_urls))
+            .collect();
+        // What is agreed about members changes more often than where they are.
+        if self.others != others {
+            self.peers.set_peers(&others);
+            self.others = others;
+        }
     }
 
     /// A timer that fires early costs one look; arming one for every message would cost each time.

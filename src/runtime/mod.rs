@@ -19,6 +19,7 @@ pub mod mailbox;
 #[expect(unsafe_code, reason = "slices of a mapping, and the SIGBUS handler")]
 pub mod mmap;
 pub mod net;
+pub mod peer_socket;
 pub mod placement;
 #[expect(
     unsafe_code,

@@ -274,6 +274,10 @@ impl Accepted {
         self.peer
     }
 
+    pub(super) fn into_socket(self) -> Socket {
+        self.socket
+    }
+
     /// Binds the connection to this core, for life.
     #[must_use]
     pub fn into_stream(self) -> TcpStream {

@@ -1,4 +1,5 @@
-//! The way to the other members, as the shard's core wants it.
+//! The way to the other members, as the shard's core wants it: the transport behind the core's own trait,
+//! because the runtime lies below and may not name it.
 
 use std::task::{Context, Poll};
 
@@ -7,17 +8,38 @@ use crate::runtime::group::{PeerEvent, Peers};
 use crate::runtime::net::Listener;
 use crate::shard::Settings;
 use crate::shard::event::PeerMessage;
+use crate::transport::{Transport, TransportConfig, TransportEvent};
 
-pub(super) fn start(_settings: &Settings, _listeners: Vec<Listener>) -> Box<dyn Peers> {
-    Box::new(Nobody)
+/// Begins to listen for the others, on the shard's core.
+pub(super) fn start(settings: &Settings, listeners: Vec<Listener>) -> Box<dyn Peers> {
+    let config = TransportConfig::new(
+        settings.identity.cluster,
+        settings.identity.member,
+        settings.incarnation,
+        settings.shard,
+    );
+    Box::new(Connections(Transport::start(config, listeners)))
 }
 
-struct Nobody;
-impl Peers for Nobody {
-    fn set_peers(&mut self, _: &[(MemberId, Vec<String>)]) {}
-    fn send(&mut self, _: MemberId, _: PeerMessage) {}
-    fn flush(&mut self) {}
-    fn poll_event(&mut self, _: &mut Context<'_>) -> Poll<PeerEvent> {
-        Poll::Pending
+struct Connections(Transport);
+
+impl Peers for Connections {
+    fn set_peers(&mut self, peers: &[(MemberId, Vec<String>)]) {
+        self.0.set_peers(peers);
+    }
+
+    fn send(&mut self, to: MemberId, message: PeerMessage) {
+        self.0.send(to, message);
+    }
+
+    fn flush(&mut self) {
+        self.0.flush();
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<PeerEvent> {
+        self.0.poll_event(cx).map(|event| match event {
+            TransportEvent::Received { from, message } => PeerEvent::Received { from, message },
+            TransportEvent::Disconnected(peer) => PeerEvent::Disconnected(peer),
+        })
     }
 }

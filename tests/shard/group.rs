@@ -221,6 +221,36 @@ fn old_leader_follows() {
     group.assert_same();
 }
 
+/// Goal: a leader that is about to stop hands over without waiting for a timeout; what it was asked meanwhile is
+/// answered by its successor. With nobody there the attempt ends by itself.
+#[test]
+fn leader_hands_over() {
+    let mut group = Group::start(3, 1 << 20);
+    let old = group.leader();
+    let before = group.ask(old, put("a", "1"));
+    group.member(old).hand_in(Event::HandOver);
+    let amid = group.ask(old, put("a", "2"));
+    assert!(group.member(old).shard.is_handing_over());
+    group.settle();
+    assert_ne!(group.leader(), old);
+    assert!(!group.member(old).shard.is_handing_over());
+    for number in [before, amid] {
+        let answer = group.member(old).take(number).expect("answered").1;
+        assert!(matches!(answer, Ok(Response::Put(_))), "{answer:?}");
+    }
+    assert_eq!(group.contents(old), [pair("a", "2")]);
+
+    let alone = group.leader();
+    for id in group.followers() {
+        group.cut_off.insert(id);
+    }
+    group.member(alone).hand_in(Event::HandOver);
+    group.settle();
+    assert!(group.member(alone).shard.is_handing_over());
+    group.run(Duration::from_secs(3));
+    assert!(!group.member(alone).shard.is_handing_over());
+}
+
 /// Goal: a follower that was away is sent what it missed, from memory or, when nothing is kept there, from the
 /// log's files.
 #[test]

@@ -1,0 +1,363 @@
+//! `kontiki local-cluster`: a cluster on this machine, every member a process of its own.
+//!
+//! Owns the members' processes: starts them in process groups of their own, so that a signal from the terminal
+//! reaches them only through here, waits until they serve, says which one ends, and hands signals on. It never
+//! starts a member again, and it touches no process that it did not start. Blocks; runs on plain threads.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use signal_hook::consts::signal::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::base::Instant;
+use crate::config::{LocalCluster, LocalMember};
+use crate::runtime::clock::Clock;
+use crate::runtime::placement::{self, CoreRequest, PlacementError};
+
+/// Between two questions whether the members serve.
+const LOOK: Duration = Duration::from_millis(100);
+/// Questions until somebody is told that it takes long: a minute.
+const LOOKS_MAX: u32 = 600;
+/// For one connection, and for its answer.
+const PROBE_TIME_MAX: Duration = Duration::from_secs(1);
+/// More of an answer is not looked at.
+const PROBE_BYTES_MAX: u64 = 4_096;
+/// A signal that follows another so soon is the same wish: `timeout` and terminals signal process and group.
+const ONE_WISH: Duration = Duration::from_millis(500);
+/// Lines of its log shown of a member that ended.
+const SHOWN_LINES: usize = 3;
+
+/// Why no cluster runs.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalClusterError {
+    /// The CPUs of this process are not known.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+    /// The kernel or the file system said no.
+    #[error("cannot {action}: {source}")]
+    System {
+        /// What was tried.
+        action: String,
+        /// The answer.
+        source: io::Error,
+    },
+    /// A member ended although nobody asked it to.
+    #[error("{ended} of {members} members ended by themselves")]
+    Ended {
+        /// How many did.
+        ended: usize,
+        /// Of how many.
+        members: usize,
+    },
+}
+
+/// What can happen.
+enum Happening {
+    /// Somebody wants the cluster to end.
+    Asked(Signal),
+    /// The member with this number is gone.
+    Ended(usize, io::Result<ExitStatus>),
+}
+
+/// A member that was started.
+struct Running {
+    plan: LocalMember,
+    /// Stands for this very process, also when its number is used again.
+    process: OwnedFd,
+    pid: u32,
+    alive: bool,
+}
+
+/// Runs a cluster until it is told to stop, or no member is left.
+///
+/// # Errors
+/// What could not be started, or that members ended by themselves.
+pub fn run(cluster: &LocalCluster) -> Result<(), LocalClusterError> {
+    std::fs::create_dir_all(&cluster.data_dir)
+        .map_err(system(format!("make {}", cluster.data_dir.display())))?;
+    let program = std::env::current_exe().map_err(system("find this program"))?;
+    let cpus = placement::choose(&CoreRequest::All)?;
+    let (sender, happenings) = channel();
+    // Before the first member: nothing that was started may be left alone.
+    watch_signals(sender.clone())?;
+    let mut starter = Starter {
+        program,
+        sender,
+        members: Vec::new(),
+    };
+    for plan in cluster.plan(&cpus) {
+        if let Err(error) = starter.start(plan) {
+            starter.signal_all(Signal::TERM);
+            return Err(error);
+        }
+    }
+    let ended = Attendance {
+        members: starter.members,
+        program: starter.program,
+        clock: Clock::new(),
+        asked: None,
+        ended_alone: 0,
+    };
+    ended.attend(&happenings)
+}
+
+struct Starter {
+    program: PathBuf,
+    sender: Sender<Happening>,
+    members: Vec<Running>,
+}
+
+impl Starter {
+    fn start(&mut self, plan: LocalMember) -> Result<(), LocalClusterError> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&plan.log)
+            .map_err(system(format!("open {}", plan.log.display())))?;
+        let child = Command::new(&self.program)
+            .args(&plan.words)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .map_err(system(format!("start {}", plan.name)))?;
+        let pid = child.id();
+        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())
+            .map_err(|errno| system(format!("watch {}", plan.name))(errno.into()))?;
+        self.watch(self.members.len(), child)?;
+        self.members.push(Running {
+            plan,
+            process,
+            pid,
+            alive: true,
+        });
+        Ok(())
+    }
+
+    fn watch(&self, index: usize, mut child: Child) -> Result<(), LocalClusterError> {
+        let sender = self.sender.clone();
+        std::thread::Builder::new()
+            .name(format!("member-{}", index + 1))
+            .spawn(move || {
+                let status = child.wait();
+                // Nobody listens any more when the cluster's start has failed.
+                let _ = sender.send(Happening::Ended(index, status));
+            })
+            .map(drop)
+            .map_err(system("start a thread"))
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        self.members.iter().for_each(|member| member.signal(signal));
+    }
+}
+
+impl Running {
+    fn signal(&self, signal: Signal) {
+        // A process that is gone needs none.
+        let _ = pidfd_send_signal(&self.process, signal);
+    }
+
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.plan.client_port))
+    }
+}
+
+/// Looks after members that run.
+struct Attendance {
+    members: Vec<Running>,
+    program: PathBuf,
+    clock: Clock,
+    /// When somebody last asked for the end.
+    asked: Option<Instant>,
+    /// Members that ended although nobody had asked.
+    ended_alone: usize,
+}
+
+impl Attendance {
+    fn attend(mut self, happenings: &Receiver<Happening>) -> Result<(), LocalClusterError> {
+        let mut looks = 0;
+        let mut waiting = true;
+        while self.members.iter().any(|member| member.alive) {
+            let happening = if waiting {
+                happenings.recv_timeout(LOOK)
+            } else {
+                happenings
+                    .recv()
+                    .map_err(|_| RecvTimeoutError::Disconnected)
+            };
+            match happening {
+                Ok(Happening::Asked(signal)) => {
+                    waiting = false;
+                    self.hand_on(signal);
+                }
+                Ok(Happening::Ended(index, status)) => self.ended(index, status),
+                Err(RecvTimeoutError::Timeout) => {
+                    looks += 1;
+                    waiting = !self.say_served(looks);
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    unreachable!("the signals' thread never ends")
+                }
+            }
+        }
+        if self.ended_alone == 0 {
+            return Ok(());
+        }
+        Err(LocalClusterError::Ended {
+            ended: self.ended_alone,
+            members: self.members.len(),
+        })
+    }
+
+    /// A second wish, too, reaches the members: they stop at once then.
+    fn hand_on(&mut self, signal: Signal) {
+        let now = self.clock.now();
+        if self.asked.is_some_and(|asked| now.since(asked) < ONE_WISH) {
+            return;
+        }
+        self.asked = Some(now);
+        for member in &self.members {
+            member.signal(signal);
+        }
+    }
+
+    /// Says how to use the cluster once all members that run serve; whether it did.
+    fn say_served(&self, looks: u32) -> bool {
+        let alive = || self.members.iter().filter(|member| member.alive);
+        if alive().all(|member| serves(member.address())) {
+            for member in alive() {
+                say(&format!(
+                    "{} (pid {}) serves at {}; log: {}",
+                    member.plan.name,
+                    member.pid,
+                    member.address(),
+                    member.plan.log.display()
+                ));
+            }
+            let endpoints: Vec<String> = self
+                .members
+                .iter()
+                .map(|member| member.address().to_string())
+                .collect();
+            say(&format!(
+                "etcdctl --endpoints {} endpoint status -w table",
+                endpoints.join(",")
+            ));
+            return true;
+        }
+        if looks == LOOKS_MAX {
+            say("the cluster does not serve yet; the members' logs say what they wait for");
+        }
+        false
+    }
+
+    fn ended(&mut self, index: usize, status: io::Result<ExitStatus>) {
+        let member = &mut self.members[index];
+        member.alive = false;
+        let how = match status {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let (name, pid) = (&member.plan.name, member.pid);
+        if self.asked.is_some() {
+            say(&format!("{name} (pid {pid}) ended: {how}"));
+            return;
+        }
+        self.ended_alone += 1;
+        say(&format!(
+            "{name} (pid {pid}) ended by itself: {how}; the others go on"
+        ));
+        for line in last_lines(&member.plan.log) {
+            say(&format!("  {line}"));
+        }
+        say(&format!(
+            "to start it again: {} {}",
+            self.program.display(),
+            member.plan.words.join(" ")
+        ));
+    }
+}
+
+fn watch_signals(sender: Sender<Happening>) -> Result<(), LocalClusterError> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(system("watch signals"))?;
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for number in signals.forever() {
+                let signal = match number {
+                    SIGINT => Signal::INT,
+                    _ => Signal::TERM,
+                };
+                if sender.send(Happening::Asked(signal)).is_err() {
+                    return;
+                }
+            }
+        })
+        .map(drop)
+        .map_err(system("start a thread"))
+}
+
+/// Whether a member answers that it is healthy: it knows a leader and can read.
+fn serves(address: SocketAddr) -> bool {
+    let ask = || -> io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, PROBE_TIME_MAX)?;
+        stream.set_read_timeout(Some(PROBE_TIME_MAX))?;
+        stream.set_write_timeout(Some(PROBE_TIME_MAX))?;
+        let request =
+            format!("GET /health HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.take(PROBE_BYTES_MAX).read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
+}
+
+/// The end of a member's log.
+fn last_lines(log: &Path) -> Vec<String> {
+    /// Enough for a few lines, and a backtrace.
+    const TAIL_BYTES: u64 = 32 * 1_024;
+    let read = || -> io::Result<String> {
+        let mut file = File::open(log)?;
+        let size = file.metadata()?.len();
+        io::Seek::seek(
+            &mut file,
+            io::SeekFrom::Start(size.saturating_sub(TAIL_BYTES)),
+        )?;
+        let mut bytes = Vec::new();
+        file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let text = read().unwrap_or_default();
+    // A backtrace says less than the line above it.
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with(' '))
+        .collect();
+    let shown = lines.len().saturating_sub(SHOWN_LINES);
+    lines[shown..]
+        .iter()
+        .map(|line| (*line).to_owned())
+        .collect()
+}
+
+/// A line for whoever started this; a closed standard output is no reason to end a cluster.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout().lock(), "{line}");
+}
+
+fn system(action: impl Into<String>) -> impl FnOnce(io::Error) -> LocalClusterError {
+    let action = action.into();
+    |source| LocalClusterError::System { action, source }
+}

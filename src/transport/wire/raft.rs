@@ -1,0 +1,390 @@
+//! Messages of consensus, as version 1 archives them.
+
+use rkyv::{Archive, Serialize};
+use smallvec::SmallVec;
+
+use super::WireError;
+use crate::base::{Incarnation, Index, Instant, Term};
+use crate::raft::{
+    Append, AppendResponse, AppendResult, Body as Said, Entries, Heartbeat, HeartbeatResponse,
+    Matched, Message as RaftMessage, Position, ReadContext, Standing, StateDigest, TermRun,
+    VoteRequest, VoteResponse,
+};
+
+/// A [`RaftMessage`].
+#[derive(Archive, Serialize)]
+pub(super) struct Message {
+    term: u64,
+    /// Little-endian bytes.
+    incarnation: [u8; 16],
+    body: Body,
+}
+
+/// What it says. Contexts and incarnations are little-endian bytes.
+#[derive(Archive, Serialize)]
+enum Body {
+    VoteRequest {
+        pre: bool,
+        term: u64,
+        last: Place,
+        transfer: bool,
+    },
+    VoteResponse {
+        pre: bool,
+        term: u64,
+        granted: bool,
+    },
+    Append {
+        prev: Place,
+        runs: Vec<Run>,
+        size_bytes: u64,
+        commit: u64,
+        probe: bool,
+    },
+    Accepted {
+        reached: Reached,
+        rebuilding: bool,
+    },
+    Rejected {
+        prev: u64,
+        hint: Place,
+        rebuilding: bool,
+    },
+    Heartbeat {
+        commit: u64,
+        sent_nanos: u64,
+        context: Option<[u8; 16]>,
+        digest: Option<Digest>,
+    },
+    HeartbeatResponse {
+        sent_nanos: u64,
+        context: Option<[u8; 16]>,
+        reached: Reached,
+        rebuilding: bool,
+    },
+    ReadRequest {
+        context: [u8; 16],
+    },
+    ReadResponse {
+        context: [u8; 16],
+        index: u64,
+        last: u64,
+    },
+    TimeoutNow,
+    NewerTerm,
+    IdentityQuestion,
+    IdentityConfirmed {
+        incarnation: [u8; 16],
+    },
+    IdentityRefused {
+        incarnation: [u8; 16],
+    },
+    Removed,
+}
+
+/// A [`Position`].
+#[derive(Archive, Serialize)]
+struct Place {
+    term: u64,
+    index: u64,
+}
+
+/// A [`TermRun`].
+#[derive(Archive, Serialize)]
+struct Run {
+    term: u64,
+    count: u64,
+}
+
+/// A [`Matched`].
+#[derive(Archive, Serialize)]
+struct Reached {
+    durable: u64,
+    verified: u64,
+}
+
+/// A [`StateDigest`].
+#[derive(Archive, Serialize)]
+struct Digest {
+    index: u64,
+    digest: u64,
+}
+
+impl From<&RaftMessage> for Message {
+    fn from(message: &RaftMessage) -> Message {
+        Message {
+            term: message.term.0,
+            incarnation: message.incarnation.0.to_le_bytes(),
+            body: (&message.body).into(),
+        }
+    }
+}
+
+impl From<&Said> for Body {
+    fn from(said: &Said) -> Body {
+        let context_bytes = |context: &ReadContext| context.0.to_le_bytes();
+        match said {
+            Said::VoteRequest(vote) => Body::VoteRequest {
+                pre: vote.pre,
+                term: vote.term.0,
+                last: vote.last.into(),
+                transfer: vote.transfer,
+            },
+            Said::VoteResponse(vote) => Body::VoteResponse {
+                pre: vote.pre,
+                term: vote.term.0,
+                granted: vote.granted,
+            },
+            Said::Append(append) => Body::Append {
+                prev: append.prev.into(),
+                runs: append.entries.runs.iter().map(Run::from).collect(),
+                size_bytes: append.entries.size_bytes,
+                commit: append.commit.0,
+                probe: append.probe,
+            },
+            Said::AppendResponse(AppendResponse { result, standing }) => match result {
+                AppendResult::Accepted(matched) => Body::Accepted {
+                    reached: matched.into(),
+                    rebuilding: is_rebuilding(*standing),
+                },
+                AppendResult::Rejected { prev, hint } => Body::Rejected {
+                    prev: prev.0,
+                    hint: (*hint).into(),
+                    rebuilding: is_rebuilding(*standing),
+                },
+            },
+            Said::Heartbeat(heartbeat) => Body::Heartbeat {
+                commit: heartbeat.commit.0,
+                sent_nanos: heartbeat.sent.0,
+                context: heartbeat.context.as_ref().map(context_bytes),
+                digest: heartbeat.digest.map(|digest| Digest {
+                    index: digest.index.0,
+                    digest: digest.digest,
+                }),
+            },
+            Said::HeartbeatResponse(response) => Body::HeartbeatResponse {
+                sent_nanos: response.sent.0,
+                context: response.context.as_ref().map(context_bytes),
+                reached: (&response.matched).into(),
+                rebuilding: is_rebuilding(response.standing),
+            },
+            Said::ReadRequest(context) => Body::ReadRequest {
+                context: context_bytes(context),
+            },
+            Said::ReadResponse {
+                context,
+                index,
+                last,
+            } => Body::ReadResponse {
+                context: context_bytes(context),
+                index: index.0,
+                last: last.0,
+            },
+            Said::TimeoutNow => Body::TimeoutNow,
+            Said::NewerTerm => Body::NewerTerm,
+            Said::IdentityQuestion => Body::IdentityQuestion,
+            Said::IdentityConfirmed { incarnation } => Body::IdentityConfirmed {
+                incarnation: incarnation.0.to_le_bytes(),
+            },
+            Said::IdentityRefused { incarnation } => Body::IdentityRefused {
+                incarnation: incarnation.0.to_le_bytes(),
+            },
+            Said::Removed => Body::Removed,
+        }
+    }
+}
+
+impl TryFrom<&ArchivedMessage> for RaftMessage {
+    type Error = WireError;
+
+    fn try_from(message: &ArchivedMessage) -> Result<RaftMessage, WireError> {
+        Ok(RaftMessage {
+            term: Term(message.term.to_native()),
+            incarnation: incarnation(&message.incarnation),
+            body: (&message.body).try_into()?,
+        })
+    }
+}
+
+impl TryFrom<&ArchivedBody> for Said {
+    type Error = WireError;
+
+    fn try_from(body: &ArchivedBody) -> Result<Said, WireError> {
+        Ok(match body {
+            ArchivedBody::VoteRequest {
+                pre,
+                term,
+                last,
+                transfer,
+            } => Said::VoteRequest(VoteRequest {
+                pre: *pre,
+                term: Term(term.to_native()),
+                last: last.into(),
+                transfer: *transfer,
+            }),
+            ArchivedBody::VoteResponse { pre, term, granted } => Said::VoteResponse(VoteResponse {
+                pre: *pre,
+                term: Term(term.to_native()),
+                granted: *granted,
+            }),
+            ArchivedBody::Append {
+                prev,
+                runs,
+                size_bytes,
+                commit,
+                probe,
+            } => Said::Append(Append {
+                prev: prev.into(),
+                entries: Entries {
+                    runs: runs_of(runs)?,
+                    size_bytes: size_bytes.to_native(),
+                },
+                commit: Index(commit.to_native()),
+                probe: *probe,
+            }),
+            ArchivedBody::Accepted {
+                reached,
+                rebuilding,
+            } => Said::AppendResponse(AppendResponse {
+                result: AppendResult::Accepted(reached.into()),
+                standing: standing(*rebuilding),
+            }),
+            ArchivedBody::Rejected {
+                prev,
+                hint,
+                rebuilding,
+            } => Said::AppendResponse(AppendResponse {
+                result: AppendResult::Rejected {
+                    prev: Index(prev.to_native()),
+                    hint: hint.into(),
+                },
+                standing: standing(*rebuilding),
+            }),
+            ArchivedBody::Heartbeat {
+                commit,
+                sent_nanos,
+                context,
+                digest,
+            } => Said::Heartbeat(Heartbeat {
+                commit: Index(commit.to_native()),
+                sent: Instant(sent_nanos.to_native()),
+                context: context.as_ref().map(read_context),
+                digest: digest.as_ref().map(|digest| StateDigest {
+                    index: Index(digest.index.to_native()),
+                    digest: digest.digest.to_native(),
+                }),
+            }),
+            ArchivedBody::HeartbeatResponse {
+                sent_nanos,
+                context,
+                reached,
+                rebuilding,
+            } => Said::HeartbeatResponse(HeartbeatResponse {
+                sent: Instant(sent_nanos.to_native()),
+                context: context.as_ref().map(read_context),
+                matched: reached.into(),
+                standing: standing(*rebuilding),
+            }),
+            ArchivedBody::ReadRequest { context } => Said::ReadRequest(read_context(context)),
+            ArchivedBody::ReadResponse {
+                context,
+                index,
+                last,
+            } => Said::ReadResponse {
+                context: read_context(context),
+                index: Index(index.to_native()),
+                last: Index(last.to_native()),
+            },
+            ArchivedBody::TimeoutNow => Said::TimeoutNow,
+            ArchivedBody::NewerTerm => Said::NewerTerm,
+            ArchivedBody::IdentityQuestion => Said::IdentityQuestion,
+            ArchivedBody::IdentityConfirmed { incarnation: of } => Said::IdentityConfirmed {
+                incarnation: incarnation(of),
+            },
+            ArchivedBody::IdentityRefused { incarnation: of } => Said::IdentityRefused {
+                incarnation: incarnation(of),
+            },
+            ArchivedBody::Removed => Said::Removed,
+        })
+    }
+}
+
+fn runs_of(runs: &[ArchivedRun]) -> Result<SmallVec<[TermRun; 2]>, WireError> {
+    runs.iter()
+        .map(|run| match run.count.to_native() {
+            0 => Err(WireError::EmptyRun),
+            count => Ok(TermRun {
+                term: Term(run.term.to_native()),
+                count,
+            }),
+        })
+        .collect()
+}
+
+fn is_rebuilding(standing: Standing) -> bool {
+    match standing {
+        Standing::Whole => false,
+        Standing::Rebuilding => true,
+    }
+}
+
+fn standing(rebuilding: bool) -> Standing {
+    if rebuilding {
+        Standing::Rebuilding
+    } else {
+        Standing::Whole
+    }
+}
+
+fn incarnation(bytes: &[u8; 16]) -> Incarnation {
+    Incarnation(u128::from_le_bytes(*bytes))
+}
+
+fn read_context(bytes: &[u8; 16]) -> ReadContext {
+    ReadContext(u128::from_le_bytes(*bytes))
+}
+
+impl From<Position> for Place {
+    fn from(position: Position) -> Place {
+        Place {
+            term: position.term.0,
+            index: position.index.0,
+        }
+    }
+}
+
+impl From<&ArchivedPlace> for Position {
+    fn from(place: &ArchivedPlace) -> Position {
+        Position {
+            term: Term(place.term.to_native()),
+            index: Index(place.index.to_native()),
+        }
+    }
+}
+
+impl From<&TermRun> for Run {
+    fn from(run: &TermRun) -> Run {
+        Run {
+            term: run.term.0,
+            count: run.count,
+        }
+    }
+}
+
+impl From<&Matched> for Reached {
+    fn from(matched: &Matched) -> Reached {
+        Reached {
+            durable: matched.durable.0,
+            verified: matched.verified.0,
+        }
+    }
+}
+
+impl From<&ArchivedReached> for Matched {
+    fn from(reached: &ArchivedReached) -> Matched {
+        Matched {
+            durable: Index(reached.durable.to_native()),
+            verified: Index(reached.verified.to_native()),
+        }
+    }
+}

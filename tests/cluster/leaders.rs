@@ -1,0 +1,195 @@
+//! Members that serve, leaders that die, stop, or lose the others.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use kontiki_harness::client::{CallError, block_on};
+use rustix::process::Signal;
+use tokio::task::JoinSet;
+
+use crate::group::{Group, TIME_MAX, get, put};
+
+/// Writers of each member.
+const WRITERS: usize = 8;
+/// Acknowledged puts before a leader is hurt, and after it.
+const PUTS: usize = 400;
+
+/// Writes through all members until `PUTS` more are acknowledged after `hurt`, which runs when the first `PUTS` are.
+/// Gives what was acknowledged: key and revision.
+async fn write_while(group: &mut Group, hurt: impl FnOnce(&mut Group)) -> Vec<(String, i64)> {
+    let acknowledged = Rc::new(RefCell::new(Vec::new()));
+    let hurting = Rc::new(Cell::new(true));
+    let until = Rc::new(Cell::new(usize::MAX));
+    let mut writers = JoinSet::new();
+    for (member, _) in group.running() {
+        for writer in 0..WRITERS {
+            let client = group.client(member).await;
+            let (acknowledged, hurting) = (Rc::clone(&acknowledged), Rc::clone(&hurting));
+            let until = Rc::clone(&until);
+            writers.spawn_local(async move {
+                let mut number = 0;
+                while acknowledged.borrow().len() < until.get() {
+                    number += 1;
+                    let key = format!("{member}/{writer}/{number}");
+                    match put(&client, &key, &key).await {
+                        Ok(revision) => acknowledged.borrow_mut().push((key, revision)),
+                        // Its member is gone.
+                        Err(CallError::Broken(_) | CallError::NotTaken(_)) => return,
+                        // Nobody leads at the moment, or its member stops: whether it was written is not known.
+                        Err(CallError::Refused { code: 14, .. }) => {}
+                        Err(other) => panic!("{key}: {other}"),
+                    }
+                }
+                assert!(!hurting.get(), "the writers go on until the leader is hurt");
+            });
+        }
+    }
+    let progress = |goal: usize| {
+        let acknowledged = Rc::clone(&acknowledged);
+        async move {
+            let reached = async {
+                while acknowledged.borrow().len() < goal {
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+            };
+            tokio::time::timeout(TIME_MAX, reached)
+                .await
+                .unwrap_or_else(|_| panic!("only {} puts", acknowledged.borrow().len()));
+        }
+    };
+    progress(PUTS).await;
+    hurt(group);
+    hurting.set(false);
+    let goal = acknowledged.borrow().len() + PUTS;
+    until.set(goal);
+    progress(goal).await;
+    while let Some(ended) = writers.join_next().await {
+        ended.expect("writers do not panic");
+    }
+    acknowledged.take()
+}
+
+/// Every acknowledged put is there, with its revision, wherever it is read.
+async fn check_all_there(group: &Group, acknowledged: &[(String, i64)]) {
+    for (member, _) in group.running() {
+        let client = group.client(member).await;
+        for (key, revision) in acknowledged {
+            let found = get(&client, key).await.expect("an answer");
+            assert_eq!(found, Some((key.clone(), *revision)), "on m{}", member + 1);
+        }
+    }
+}
+
+/// Goal: what is put on any member is read on every member at once.
+#[test]
+fn every_member_serves() {
+    let group = Group::start("serve", &[]);
+    block_on(async {
+        let (leader, term) = group.leader().await;
+        assert!(term > 0 && leader < 3);
+        let mut last = 0;
+        for writer in 0..3 {
+            let client = group.client(writer).await;
+            let key = format!("k{writer}");
+            let revision = put(&client, &key, "v").await.expect("taken");
+            assert!(revision > last, "{revision} after {last}");
+            last = revision;
+            for reader in 0..3 {
+                let client = group.client(reader).await;
+                let found = get(&client, &key).await.expect("an answer");
+                assert_eq!(found, Some(("v".to_owned(), revision)));
+            }
+        }
+    });
+}
+
+/// Goal: kill -9 of the leader amid writes loses nothing that was acknowledged; the others go on, and the dead
+/// one catches up when it comes back.
+#[test]
+fn leader_is_killed() {
+    let mut group = Group::start(
+        "kill",
+        &["--heartbeat-interval=50", "--election-timeout=500"],
+    );
+    block_on(async {
+        let (leader, term) = group.leader().await;
+        let acknowledged = write_while(&mut group, |group| group.kill(leader)).await;
+        let (next, later) = group.leader().await;
+        assert!(next != leader && later > term);
+        check_all_there(&group, &acknowledged).await;
+        group.start_missing();
+        let _agreed = group.leader().await;
+        check_all_there(&group, &acknowledged).await;
+    });
+}
+
+/// Goal: a leader that is told to stop hands over first: it sees its successor lead before it ends, in the next
+/// term, and ends well.
+#[test]
+fn leader_hands_over() {
+    let mut group = Group::start(
+        "stop",
+        &["--heartbeat-interval=50", "--election-timeout=1000"],
+    );
+    block_on(async {
+        let (leader, term) = group.leader().await;
+        let before = group.log(leader).len();
+        let acknowledged = write_while(&mut group, |group| {
+            group.servers[leader]
+                .as_ref()
+                .expect("it runs")
+                .signal(Signal::TERM);
+        })
+        .await;
+        let server = group.servers[leader].take().expect("it was told to stop");
+        let status = server.wait(TIME_MAX).expect("an end");
+        assert_eq!(status.code(), Some(0), "{status}");
+        let (next, later) = group.leader().await;
+        assert!(next != leader);
+        assert_eq!(later, term + 1, "one election was enough");
+        let said = group.log(leader)[before..].to_owned();
+        assert!(
+            said.contains("a leader is known") || said.contains("the leader changed"),
+            "it did not see a successor:\n{said}"
+        );
+        check_all_there(&group, &acknowledged).await;
+        group.start_missing();
+        check_all_there(&group, &acknowledged).await;
+    });
+}
+
+/// Goal: a member that has lost the others takes connections and says that there is no leader; it serves again when
+/// one of them is back.
+#[test]
+fn majority_is_lost() {
+    let mut group = Group::start(
+        "lost",
+        &["--heartbeat-interval=20", "--election-timeout=200"],
+    );
+    block_on(async {
+        let (leader, _) = group.leader().await;
+        let client = group.client(leader).await;
+        let revision = put(&client, "before", "v").await.expect("taken");
+        let [one, other] = [(leader + 1) % 3, (leader + 2) % 3];
+        group.kill(one);
+        group.kill(other);
+        group
+            .wait(|status| (status[0].1.as_ref()?.leader == 0).then_some(()))
+            .await;
+        match put(&client, "amid", "v").await {
+            Err(CallError::Refused { code: 14, message }) => assert!(
+                ["etcdserver: no leader", "etcdserver: request timed out"]
+                    .contains(&message.as_str()),
+                "{message}"
+            ),
+            other => panic!("without a majority: {other:?}"),
+        }
+        // As after a restart of the whole site: alone, it must come up and say the same.
+        group.kill(leader);
+        group.start_missing();
+        let _agreed = group.leader().await;
+        let client = group.client(one).await;
+        let found = get(&client, "before").await.expect("an answer");
+        assert_eq!(found, Some(("v".to_owned(), revision)));
+    });
+}
