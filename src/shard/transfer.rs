@@ -289,7 +289,6 @@ impl Shard {
                 if !sending.answered {
                     // What it had of an earlier attempt may be gone with its process.
                     sending.answered = true;
-                    sending.taken = next;
                     sending.sent = next;
                 } else if next <= sending.taken {
                     return;
