@@ -61,6 +61,7 @@ fn three_members() {
     let all = counted(3, (11..19).chain(kept));
     assert!(all.crashes > 100 && all.leader_changes > 50, "{all:?}");
     assert!(all.truncations > 20, "{all:?}");
+    assert!(all.damage_found > 20 && all.rebuilt > 20, "{all:?}");
 }
 
 /// Goal: so do five.
