@@ -18,11 +18,14 @@ pub(super) struct Announcer {
     term: Term,
     /// When the wait for confirmation was spoken of, and what it was.
     waiting: Option<(Instant, usize)>,
+    /// When the rebuilding of a damaged log was spoken of.
+    rebuilding: Option<Instant>,
 }
 
 impl Announcer {
     pub(super) fn observe(&mut self, shard: &Shard, now: Instant) {
         self.observe_confirmation(shard, now);
+        self.observe_rebuild(shard, now);
         self.observe_leader(shard);
     }
 
@@ -55,6 +58,30 @@ impl Announcer {
                 needed,
             );
         }
+    }
+
+    /// A member that follows and does not count looks like any other from outside.
+    fn observe_rebuild(&mut self, shard: &Shard, now: Instant) {
+        let raft = shard.raft();
+        if !raft.is_rebuilding() {
+            if self.rebuilding.take().is_some() {
+                tracing::info!(
+                    index = raft.commit().0,
+                    "the damaged log is whole again: this member votes and counts"
+                );
+            }
+            return;
+        }
+        if self.rebuilding.is_some_and(|at| now.since(at) < WAIT_LINES) {
+            return;
+        }
+        self.rebuilding = Some(now);
+        tracing::warn!(
+            index = raft.commit().0,
+            "the damaged log is being rebuilt from the other members: this member does not vote or count until \
+             a leader with a majority of whole members has sent everything; if no such majority is left, see \
+             kontiki recover --accept-cut"
+        );
     }
 
     fn observe_leader(&mut self, shard: &Shard) {

@@ -65,6 +65,7 @@ fn three_members() {
         all.checkpoints > 100 && all.checkpoint_installs > 2,
         "{all:?}"
     );
+    assert!(all.damage_found > 20 && all.rebuilt > 20, "{all:?}");
 }
 
 /// Goal: so do five.

@@ -8,5 +8,6 @@ mod disk;
 mod files;
 mod golden;
 mod model;
+mod rebuild;
 mod scrub;
 mod sectors;

@@ -10,10 +10,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use super::directory::{DirectoryError, files_in, replace_file, sync_directory};
 use crate::base::limits::{CUT_RECORDS_MAX, PAGE_SIZE_BYTES};
+use crate::runtime::clock::wall;
 use crate::wal::{Cut, Geometry, SegmentSequence};
 
 /// One line for each cut, the oldest first.
@@ -131,9 +131,7 @@ pub fn record_cut(log_directory: &Path, what: &str) -> Result<(), CutError> {
             source,
         })?,
     };
-    let seconds = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let seconds = wall().as_secs();
     let kept = before.lines().count().saturating_sub(CUT_RECORDS_MAX - 1);
     let mut text: String = before
         .lines()
