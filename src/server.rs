@@ -46,6 +46,7 @@ use crate::runtime::signals::{self, Signal};
 use crate::runtime::{beside, fatal, mmap};
 use crate::shard::checkpoints::CheckpointLimits;
 use crate::shard::event::{self, ClientRequest, KnownMembers, Member};
+use crate::shard::members::MembershipRules;
 use crate::shard::{Settings, Shard};
 use crate::wal::{Geometry, LogIdentity, SegmentSequence};
 
@@ -353,6 +354,7 @@ fn settings(config: &Config, identity: &Identity, seed: u64) -> Settings {
             member: identity.member,
         },
         initial_members: vec![member.clone()],
+        membership: MembershipRules::default(),
         member,
         incarnation: identity.incarnation,
         // Alone, this member is the majority that knows no other directory.

@@ -270,3 +270,12 @@ const _: () =
 
 /// Lines of a trace that are kept when not all are asked for.
 pub const SIM_TRACE_LINES_KEPT: usize = 200;
+
+// Membership on request.
+
+/// Changes of the membership that wait for the one before.
+pub const SHARD_MEMBERSHIP_REQUESTS_MAX: usize = 64;
+/// Requests to move the leader that wait for it to move.
+pub const SHARD_MOVE_REQUESTS_MAX: usize = 64;
+/// `--max-learners`, unless it says otherwise.
+pub const LEARNERS_MAX: usize = 1;

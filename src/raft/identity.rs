@@ -141,7 +141,8 @@ impl Raft {
         });
     }
 
-    /// An empty directory asks all voters, until enough have answered.
+    /// An empty directory asks all voters, until enough have answered. One that joins a group knows none at first:
+    /// it asks whoever speaks to it, so that an empty directory in the place of a member's own is told.
     pub(super) fn ask_for_confirmation(&mut self, outputs: &mut Vec<Output>) {
         if self.identity.confirmed || self.now < self.identity.ask_due {
             return;
@@ -151,7 +152,11 @@ impl Raft {
             return;
         }
         self.identity.ask_due = self.now + self.heartbeat_interval;
-        for to in self.other_voters() {
+        let mut asked = self.other_voters();
+        if self.membership().voters.is_empty() {
+            asked.extend(self.identity.known.keys());
+        }
+        for to in asked {
             self.send(to, Body::IdentityQuestion, outputs);
         }
         self.count_confirmations(outputs);

@@ -72,6 +72,12 @@ impl Raft {
         Ok(to)
     }
 
+    /// To whom this leader is handing over, if it is.
+    #[must_use]
+    pub fn transfer_target(&self) -> Option<MemberId> {
+        self.leading.transfer.map(|transfer| transfer.to)
+    }
+
     /// This member's disk does not complete its syncs: somebody else should lead. Entries can be committed
     /// without it, so a leader hands over if anybody is there.
     pub fn sync_stalled(&mut self, now: Instant) {

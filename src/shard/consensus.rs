@@ -55,9 +55,8 @@ impl Shard {
                     Output::MembershipChanged(membership) => {
                         self.has_peers = has_others(self.raft.id(), membership.members());
                     }
-                    Output::LeaderChanged(_)
-                    | Output::RefusedPeer { .. }
-                    | Output::TransferAbandoned { .. } => {}
+                    Output::TransferAbandoned { to } => self.move_abandoned(to),
+                    Output::LeaderChanged(_) | Output::RefusedPeer { .. } => {}
                     Output::NeedsCheckpoint { .. } | Output::ResetLog { .. } | Output::Rebuilt => {
                         unreachable!("no entry was ever released, and no log is rebuilt")
                     }
@@ -234,6 +233,7 @@ impl Shard {
     /// an entry may still be committed.
     fn step_down(&mut self) {
         self.abandon_evaluation();
+        self.give_back_changes();
         self.sending.clear();
         let mut gone = Vec::new();
         self.waiters.step_down(|waiter| gone.push(waiter));

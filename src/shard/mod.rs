@@ -19,6 +19,7 @@ mod evaluate;
 pub mod event;
 mod folder;
 mod forward;
+pub mod members;
 mod peers;
 mod reads;
 mod recent;
@@ -40,6 +41,7 @@ use self::event::{
 };
 use self::folder::Folder;
 use self::forward::Forwards;
+use self::members::{MemberRequests, MembershipRules};
 use self::peers::Sending;
 use self::reads::Reads;
 use self::recent::Recent;
@@ -75,7 +77,11 @@ pub struct Settings {
     /// What is stored beside the log about directories.
     pub known: KnownMembers,
     /// The members that form a new cluster, this one among them: what every first member is started with.
+    /// None for a member that joins an existing cluster: its log begins empty, and everything comes from the
+    /// leader. Only an empty log looks at them.
     pub initial_members: Vec<Member>,
+    /// What is asked before the membership is changed.
+    pub membership: MembershipRules,
     /// `--election-timeout`.
     pub election_timeout: Duration,
     /// `--heartbeat-interval`.
@@ -125,6 +131,8 @@ pub struct Shard {
     folder: Folder,
     /// Requests that wait for their turn at the head.
     writes: VecDeque<Ask>,
+    /// Those that change the members, or who leads.
+    member_requests: MemberRequests,
     /// The write at the head that did not finish in one slice.
     job: Option<WriteJob>,
     reads: Reads,
@@ -149,8 +157,9 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// A member's replica, from its replayed log. An empty log is bootstrapped: the first entry, of
-    /// term 1, is the membership that every first member computes alike, as in etcd.
+    /// A member's replica, from its replayed log. The empty log of a first member is bootstrapped: the first
+    /// entry, of term 1, is the membership that every first member computes alike, as in etcd. That of
+    /// a member that joins stays empty until its leader speaks.
     #[must_use]
     pub fn new(settings: Settings, log: Appender, replayed: Replayed) -> Shard {
         let Replayed {
@@ -167,7 +176,7 @@ impl Shard {
         log.plant(settings.planted);
         keyspace.plant(settings.planted);
         let mut hard_state = hard_state;
-        if durable == Index(0) {
+        if durable == Index(0) && !settings.initial_members.is_empty() {
             let index = Index(1);
             let mut members = settings.initial_members.clone();
             members.sort_by_key(|member| member.id);
@@ -209,6 +218,8 @@ impl Shard {
             check_quorum: true,
             seed: settings.seed,
         };
+        cluster.commit(hard_state.commit);
+        let end = cluster.is_removed(id).then_some(EndReason::Removed);
         let mut raft = Raft::new(config, hard_state, terms, durable);
         raft.plant(settings.planted);
         log.set_hard_state(raft.hard_state());
@@ -224,7 +235,7 @@ impl Shard {
             forwards: Forwards::new(settings.seed),
             messages: Vec::new(),
             compare: None,
-            end: None,
+            end,
             checkpoints: Checkpoints::new(settings.checkpoints, checkpoint),
             settings,
             outputs: Vec::new(),
@@ -233,6 +244,7 @@ impl Shard {
             cluster,
             folder,
             writes: VecDeque::new(),
+            member_requests: MemberRequests::default(),
             job: None,
             reads: Reads::default(),
             waiters: Waiters::default(),
@@ -333,6 +345,7 @@ impl Shard {
         let answered = self.writes.is_empty()
             && self.job.is_none()
             && self.forwards.is_empty()
+            && self.member_requests.is_empty()
             && self.reads.is_empty()
             && self.waiters.is_empty();
         let stuck = self.log_space_exhausted && self.spare.is_none();
@@ -385,7 +398,7 @@ impl Shard {
             raft_term: self.raft.term().0,
             raft_applied_index: self.keyspace.committed_index().0,
             alarms: self.cluster.alarms(None),
-            is_learner: false,
+            is_learner: self.raft.role() == Role::Learner,
         }
     }
 
@@ -414,6 +427,7 @@ impl Shard {
             Request::MemberList {
                 linearizable: false,
             } => self.answer_member_list(asker),
+            Request::MoveLeader(to) => self.take_move(asker, ask.deadline, to),
             _ if is_read(&ask.request) => self.take_read(ask),
             _ if self.writes.len() >= SHARD_QUEUE_REQUESTS_MAX => {
                 self.refuse(asker, Refusal::TooManyRequests);
@@ -435,6 +449,8 @@ impl Shard {
         let for_reads = steps.part(share(self.reads.has_work(), SLICE_READS_STEPS));
         self.raise_corrupt();
         self.evaluate_writes(steps);
+        self.change_members();
+        self.move_leader(now);
         self.forward_writes(now);
         // What was appended leaves in this turn, and what was evaluated without an entry asks for its round.
         self.raft.flush(now, &mut self.outputs);
@@ -545,6 +561,7 @@ impl Shard {
         });
         self.reads.expire(now, &mut late);
         self.forwards.expire(now, &mut late);
+        self.expire_member_requests(now, &mut late);
         self.waiters.expire(now, |waiter| late.push(waiter.asker));
         self.physical.retain(|(_, waiter)| {
             let keep = waiter.deadline > now;

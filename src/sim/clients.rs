@@ -134,5 +134,6 @@ fn kind_of(result: &Result<Response, Refusal>) -> &'static str {
         Err(Refusal::Corrupt) => "corrupt",
         Err(Refusal::TooLarge) => "too large",
         Err(Refusal::Stopped) => "stopped",
+        Err(Refusal::Membership(_)) => "not so",
     }
 }

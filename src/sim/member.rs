@@ -16,6 +16,7 @@ use crate::checkpoint::{CheckpointError, Reader, Restored};
 use crate::keyspace::steps::Steps;
 use crate::raft::Windows;
 use crate::shard::event::{Identity, KnownMembers, LogRead, Member as ShardMember};
+use crate::shard::members::MembershipRules;
 use crate::shard::replay::{Piece, Replayed, Replayer};
 use crate::shard::{Settings, Shard};
 use crate::wal::{
@@ -210,6 +211,7 @@ impl Member {
             incarnation: self.incarnation,
             known: self.known.clone(),
             initial_members: (0..self.count).map(introduction).collect(),
+            membership: MembershipRules::default(),
             heartbeat_interval: conditions.election_timeout / 10,
             pre_vote: conditions.pre_vote,
             windows: Windows::default(),

@@ -14,12 +14,12 @@ use crate::driver::{Disk, Driver, put, settings};
 use crate::never_true;
 
 /// Members, and who of them is cut off from all others.
-struct Group {
-    members: BTreeMap<MemberId, Driver>,
-    cut_off: BTreeSet<MemberId>,
+pub(crate) struct Group {
+    pub(crate) members: BTreeMap<MemberId, Driver>,
+    pub(crate) cut_off: BTreeSet<MemberId>,
 }
 
-fn settings_of(id: u64, count: u64, recent_bytes_max: usize) -> Settings {
+pub(crate) fn settings_of(id: u64, count: u64, recent_bytes_max: usize) -> Settings {
     let member = |id: u64| Member {
         id: MemberId(id),
         name: format!("m{id}"),
@@ -39,7 +39,7 @@ fn settings_of(id: u64, count: u64, recent_bytes_max: usize) -> Settings {
 }
 
 impl Group {
-    fn start(count: u64, recent_bytes_max: usize) -> Group {
+    pub(crate) fn start(count: u64, recent_bytes_max: usize) -> Group {
         let start = |id: u64| {
             let settings = settings_of(id, count, recent_bytes_max);
             (MemberId(id), Driver::recover(Disk::default(), settings))
@@ -53,7 +53,7 @@ impl Group {
     }
 
     /// Lets all work and talk until nothing is left to say.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         loop {
             let mut mail: Vec<(MemberId, MemberId, PeerMessage)> = Vec::new();
             for (&from, driver) in &mut self.members {
@@ -65,8 +65,10 @@ impl Group {
                 return;
             }
             for (from, to, message) in mail {
-                if !self.cut_off.contains(&from) && !self.cut_off.contains(&to) {
-                    let driver = self.members.get_mut(&to).expect("a member");
+                if !self.cut_off.contains(&from)
+                    && !self.cut_off.contains(&to)
+                    && let Some(driver) = self.members.get_mut(&to)
+                {
                     driver.hand_in(Event::Peer { from, message });
                 }
             }
@@ -74,7 +76,7 @@ impl Group {
     }
 
     /// Lets time pass, a tenth of a second at a time.
-    fn run(&mut self, span: Duration) {
+    pub(crate) fn run(&mut self, span: Duration) {
         for _ in 0..span.as_millis() / 100 {
             for driver in self.members.values_mut() {
                 driver.now = driver.now + Duration::from_millis(100);
@@ -85,17 +87,18 @@ impl Group {
     }
 
     /// The one that leads among those that are not cut off.
-    fn leader(&self) -> MemberId {
+    pub(crate) fn leader(&self) -> MemberId {
         let leads = |(&id, driver): (&MemberId, &Driver)| {
             let leads = driver.shard.raft().role() == Role::Leader;
-            (leads && !self.cut_off.contains(&id)).then_some(id)
+            let there = driver.ended.is_none() && !self.cut_off.contains(&id);
+            (leads && there).then_some(id)
         };
         let leaders: Vec<_> = self.members.iter().filter_map(leads).collect();
         assert_eq!(leaders.len(), 1, "{leaders:?}");
         leaders[0]
     }
 
-    fn followers(&self) -> Vec<MemberId> {
+    pub(crate) fn followers(&self) -> Vec<MemberId> {
         let leader = self.leader();
         self.members
             .keys()
@@ -104,22 +107,22 @@ impl Group {
             .collect()
     }
 
-    fn ask(&mut self, id: MemberId, request: Request) -> u32 {
+    pub(crate) fn ask(&mut self, id: MemberId, request: Request) -> u32 {
         self.member(id).ask(vec![request])[0]
     }
 
-    fn member(&mut self, id: MemberId) -> &mut Driver {
+    pub(crate) fn member(&mut self, id: MemberId) -> &mut Driver {
         self.members.get_mut(&id).expect("a member")
     }
 
-    fn call(&mut self, id: MemberId, request: Request) -> Result<Response, Refusal> {
+    pub(crate) fn call(&mut self, id: MemberId, request: Request) -> Result<Response, Refusal> {
         let number = self.ask(id, request);
         self.settle();
         let answer = self.member(id).take(number);
         answer.expect("answered").1
     }
 
-    fn contents(&mut self, id: MemberId) -> Vec<(Bytes, Bytes)> {
+    pub(crate) fn contents(&mut self, id: MemberId) -> Vec<(Bytes, Bytes)> {
         let range = Request::Range(kontiki::keyspace::request::RangeRequest {
             range: crate::driver::everything(),
             ..Default::default()
@@ -133,7 +136,7 @@ impl Group {
     }
 
     /// Every member holds the same state as far as all have committed.
-    fn assert_same(&self) {
+    pub(crate) fn assert_same(&self) {
         let committed = |driver: &Driver| driver.shard.keyspace().committed_index();
         let lowest = self.members.values().map(committed).min().expect("members");
         let digests: BTreeSet<_> = self

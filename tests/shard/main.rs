@@ -4,6 +4,7 @@
 mod checkpoints;
 mod driver;
 mod group;
+mod members;
 
 use bytes::Bytes;
 use kontiki::base::MemberId;
