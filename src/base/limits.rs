@@ -270,6 +270,8 @@ const _: () =
 
 /// Lines of a trace that are kept when not all are asked for.
 pub const SIM_TRACE_LINES_KEPT: usize = 200;
+/// Members of one run, those that were removed and those that never joined included.
+pub const SIM_MEMBERS_MAX: usize = 60;
 
 // Membership on request.
 

@@ -268,6 +268,12 @@ impl ClusterState {
         self.head.removed.contains(&id)
     }
 
+    /// Whether it is committed that a member belongs to the group.
+    #[must_use]
+    pub fn is_member(&self, id: MemberId) -> bool {
+        self.committed.members.contains_key(&id)
+    }
+
     /// Whether the removal of a member is committed.
     #[must_use]
     pub fn is_removed(&self, id: MemberId) -> bool {

@@ -127,11 +127,18 @@ impl Shard {
             && leader != self.raft.id()
         {
             let own = &self.settings.member;
-            if !self.cluster.is_introduced(own) {
+            if self.is_settled() && !self.cluster.is_introduced(own) {
                 let introduction = PeerMessage::Introduce(own.clone());
                 self.messages.push((leader, introduction));
             }
         }
+    }
+
+    /// Whether it is committed that this member belongs to the group, and on its own disk: it will be able to
+    /// vote after a restart. Who has a name counts as started.
+    fn is_settled(&self) -> bool {
+        let settled = self.keyspace.committed_index() <= self.log.durable_index();
+        settled && self.cluster.is_member(self.raft.id())
     }
 
     pub(super) fn commit(&mut self, index: Index) {

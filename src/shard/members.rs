@@ -19,7 +19,9 @@ use crate::raft::{ChangeRefusal, Role, TransferRefusal, majority_size};
 /// What is asked before the membership is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MembershipRules {
-    /// `--strict-reconfig-check`: refuse what leaves no majority of members that have started and are heard.
+    /// `--strict-reconfig-check`: refuse what leaves no majority of members that have started and are heard. A
+    /// member votes when it has the entry that makes it one, so without this check a group that takes in several
+    /// voters at once, and loses its leader, may have no majority that can elect another.
     pub strict: bool,
     /// `--max-learners`.
     pub learners_max: usize,
@@ -67,9 +69,10 @@ impl Shard {
         self.member_requests.changes.push_back(ask);
     }
 
-    /// Makes the next change, when the one before is committed.
+    /// Makes the next change, when the one before is committed. Not in the middle of a write: answers wait in the
+    /// order of the log.
     pub(super) fn change_members(&mut self) {
-        while self.raft.may_change() {
+        while self.job.is_none() && self.raft.may_change() {
             let Some(ask) = self.member_requests.changes.pop_front() else {
                 return;
             };

@@ -408,6 +408,12 @@ impl Shard {
         &self.keyspace
     }
 
+    /// Members, alarms and version, for checks from outside.
+    #[must_use]
+    pub fn cluster(&self) -> &ClusterState {
+        &self.cluster
+    }
+
     /// The log's end, for checks from outside.
     #[must_use]
     pub fn log(&self) -> &Appender {

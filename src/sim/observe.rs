@@ -71,6 +71,12 @@ impl Cluster {
                 self.replicas.commits(number, held, raft.term())?;
             }
         }
+        let changed_at = shard.cluster().changed_at();
+        if changed_at != seen.changed_at {
+            seen.changed_at = changed_at;
+            let list = shard.cluster().members();
+            self.group.shows(number, changed_at, list)?;
+        }
         let mut events = Vec::new();
         let shown = self.history.model().revision();
         if keyspace.committed_revision() > shown {

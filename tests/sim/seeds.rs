@@ -61,6 +61,9 @@ fn three_members() {
     let all = counted(3, (11..19).chain(kept));
     assert!(all.crashes > 100 && all.leader_changes > 50, "{all:?}");
     assert!(all.truncations > 20, "{all:?}");
+    assert!(all.membership_changes > 40, "{all:?}");
+    assert!(all.removals > 10 && all.transfers > 20, "{all:?}");
+    assert!(all.foreign_directories > 5, "{all:?}");
 }
 
 /// Goal: so do five.

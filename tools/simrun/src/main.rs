@@ -252,6 +252,14 @@ impl Findings {
             statistics.torn_tails,
             statistics.damage_found,
         );
+        println!(
+            "group: {} membership changes, {} removed members ended, {} leadership transfers, {} foreign \
+             directories refused",
+            statistics.membership_changes,
+            statistics.removals,
+            statistics.transfers,
+            statistics.foreign_directories,
+        );
         println!("faults: {:?}", statistics.faults);
     }
 }
