@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use kontiki::base::limits::SLICE_STEPS_MAX;
 use kontiki::base::{Incarnation, MemberId};
+use kontiki::keyspace::request::{PutRequest, RequestOp, TxnRequest};
 use kontiki::raft::Role;
 use kontiki::shard::event::{
     EndReason, Member, MembershipRefusal as No, MembershipRequest as Change, Refusal, Request,
@@ -325,4 +327,47 @@ fn joined_and_wiped() {
         group.member(MemberId(4)).ended,
         Some(EndReason::OtherDirectory)
     );
+}
+
+/// Goal: a learner that is removed while it is away never campaigns, and learns of it all the same.
+#[test]
+fn removed_learner_asks() {
+    let mut group = Group::start(3, 1 << 20);
+    let leader = group.leader();
+    group.change(leader, add(4, true)).expect("the first");
+    group.join(4);
+    group.run(SECOND);
+    group.cut_off.insert(MemberId(4));
+    group
+        .change(leader, Change::Remove(MemberId(4)))
+        .expect("a learner goes");
+    group.run(SECOND);
+    group.cut_off.clear();
+    assert_eq!(group.member(MemberId(4)).ended, None);
+    group.run(4 * SECOND);
+    assert_eq!(group.member(MemberId(4)).ended, Some(EndReason::Removed));
+}
+
+/// Goal: a change that waits while a write is folded in slices does not come between that and its answer.
+#[test]
+fn change_beside_a_long_write() {
+    let mut driver = Driver::start(Disk::default(), crate::driver::settings());
+    let put = |number: usize| {
+        RequestOp::Put(PutRequest {
+            key: format!("k{number}").into(),
+            value: "v".into(),
+            ..PutRequest::default()
+        })
+    };
+    let long = Request::Txn(TxnRequest {
+        success: (0..SLICE_STEPS_MAX / 4).map(put).collect(),
+        ..TxnRequest::default()
+    });
+    let numbers = driver.ask(vec![Request::Membership(add(8, true)), long]);
+    assert!(driver.shard.has_work(), "the write takes more than a slice");
+    driver.settle();
+    for number in numbers {
+        let answer = driver.take(number).expect("answered").1;
+        assert!(answer.is_ok(), "{answer:?}");
+    }
 }
