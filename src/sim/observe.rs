@@ -89,10 +89,9 @@ impl Cluster {
         if !events.is_empty() {
             self.history.committed(&events)?;
         }
-        let digest = keyspace.digest(committed).map_or(0, |digest| digest.0);
-        let commits = moved.then_some(What::Commits {
+        let commits = moved.then(|| What::Commits {
             index: committed.0,
-            digest,
+            digest: keyspace.digest(committed).map_or(0, |digest| digest.0),
         });
         if truncated.is_some() {
             self.statistics.truncations += 1;
