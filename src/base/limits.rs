@@ -283,6 +283,8 @@ const _: () = assert!(TRANSFER_READ_BLOCKS <= TRANSFER_WINDOW_BLOCKS);
 
 /// Lines of a trace that are kept when not all are asked for.
 pub const SIM_TRACE_LINES_KEPT: usize = 200;
+/// Members of one run, those that were removed and those that never joined included.
+pub const SIM_MEMBERS_MAX: usize = 60;
 
 // Members of a group.
 
@@ -299,6 +301,7 @@ pub const HAND_OVER_SECONDS_MAX: u64 = 5;
 pub const CUT_RECORDS_MAX: usize = 100;
 /// Cuts of one start: the damage, and what it leaves to be cut.
 pub const RECOVERY_CUTS_MAX: usize = 4;
+
 // Between members.
 
 /// One frame: an append of one entry of the largest size fits twice.
@@ -344,3 +347,12 @@ pub const PEER_SETTLED: Duration = Duration::from_secs(1);
 
 const _: () = assert!(PEER_COPIED_BYTES_MAX < PEER_UNSENT_BYTES_MAX);
 const _: () = assert!(PEER_FRAME_BYTES_MAX < PEER_QUEUED_BYTES_MAX);
+
+// Membership on request.
+
+/// Changes of the membership that wait for the one before.
+pub const SHARD_MEMBERSHIP_REQUESTS_MAX: usize = 64;
+/// Requests to move the leader that wait for it to move.
+pub const SHARD_MOVE_REQUESTS_MAX: usize = 64;
+/// `--max-learners`, unless it says otherwise.
+pub const LEARNERS_MAX: usize = 1;

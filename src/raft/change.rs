@@ -34,6 +34,24 @@ impl Raft {
         }
     }
 
+    /// Whether the next change could be appended now, if it fits: this member leads and is not handing over,
+    /// has committed in its term, and the change before is committed.
+    #[must_use]
+    pub fn may_change(&self) -> bool {
+        self.next_position().is_some()
+            && self.has_committed_in_term()
+            && !self.change_is_under_way()
+    }
+
+    /// Whether a member is this one, or a follower that this leader has heard within an election timeout.
+    #[must_use]
+    pub fn is_heard(&self, member: MemberId) -> bool {
+        member == self.id
+            || self
+                .progress(member)
+                .is_some_and(|progress| self.now.since(progress.heard) < self.election_timeout)
+    }
+
     /// Majorities before and after two changes need not have a voter in common.
     fn change_is_under_way(&self) -> bool {
         self.memberships.index() > self.hard_state.commit
@@ -44,7 +62,7 @@ impl Raft {
         let (part, whole) = PROMOTION_SHARE;
         self.progress(learner).is_some_and(|progress| {
             progress.counts
-                && self.now.since(progress.heard) < self.election_timeout
+                && self.is_heard(learner)
                 && progress.matched.0.saturating_mul(whole) >= self.durable.0.saturating_mul(part)
         })
     }

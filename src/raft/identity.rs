@@ -9,11 +9,12 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::Raft;
 use super::message::{Body, Message};
 use super::quorum::majority_size;
-use super::types::{Output, PeerRefusal};
+use super::types::{Output, PeerRefusal, Role};
 use crate::base::limits::RAFT_MEMBERS_MAX;
 use crate::base::planted::{Defect, Planted};
 use crate::base::{Incarnation, Instant, MemberId};
@@ -169,9 +170,18 @@ impl Raft {
         });
     }
 
-    /// An empty directory asks all voters, until enough have answered.
+    /// An empty directory asks all voters, until enough have answered. One that joins a group knows none at first:
+    /// it asks whoever speaks to it, so that an empty directory in the place of a member's own is told.
     pub(super) fn ask_for_confirmation(&mut self, outputs: &mut Vec<Output>) {
-        if self.identity.confirmed || self.now < self.identity.ask_due {
+        let forgotten = self.is_forgotten();
+        if (self.identity.confirmed && !forgotten) || self.now < self.identity.ask_due {
+            return;
+        }
+        if self.identity.confirmed {
+            self.identity.ask_due = self.now + self.election_timeout;
+            for to in self.other_voters() {
+                self.send(to, Body::IdentityQuestion, outputs);
+            }
             return;
         }
         if self.membership().incarnations.get(&self.id) == Some(&self.incarnation) {
@@ -179,10 +189,22 @@ impl Raft {
             return;
         }
         self.identity.ask_due = self.now + self.heartbeat_interval;
-        for to in self.other_voters() {
+        let mut asked = self.other_voters();
+        if self.membership().voters.is_empty() {
+            asked.extend(self.identity.known.keys());
+        }
+        for to in asked {
             self.send(to, Body::IdentityQuestion, outputs);
         }
         self.count_confirmations(outputs);
+    }
+
+    /// Whether this member never campaigns and has heard no leader for long: perhaps it was removed, and who told
+    /// it so was not heard.
+    fn is_forgotten(&self) -> bool {
+        let heard = self.election.heard.max(self.started);
+        let silence = heard.map_or(Duration::ZERO, |at| self.now.since(at));
+        self.role() == Role::Learner && silence > 2 * self.election_timeout
     }
 
     fn other_voters(&self) -> Vec<MemberId> {

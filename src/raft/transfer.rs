@@ -72,10 +72,11 @@ impl Raft {
         Ok(to)
     }
 
-    /// Whether this member leads and is handing leadership over.
+    /// To whom this leader is handing over, if it is.
     #[must_use]
-    pub fn is_handing_over(&self) -> bool {
-        self.role == Role::Leader && self.leading.transfer.is_some()
+    pub fn transfer_target(&self) -> Option<MemberId> {
+        let transfer = self.leading.transfer.filter(|_| self.role == Role::Leader);
+        transfer.map(|transfer| transfer.to)
     }
 
     /// This member's disk does not complete its syncs: somebody else should lead. Entries can be committed

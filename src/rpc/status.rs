@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use crate::keyspace::request::Refusal as KeyspaceRefusal;
-use crate::shard::event::Refusal;
+use crate::shard::event::{MembershipRefusal, Refusal};
 
 /// The status codes of gRPC that this server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum Code {
     NotFound = 5,
     /// A limit is reached.
     ResourceExhausted = 8,
+    /// The state of the system does not allow it.
+    FailedPrecondition = 9,
     /// The revision is not readable.
     OutOfRange = 11,
     /// No such method.
@@ -49,6 +51,7 @@ impl Code {
             Code::DeadlineExceeded => "4",
             Code::NotFound => "5",
             Code::ResourceExhausted => "8",
+            Code::FailedPrecondition => "9",
             Code::OutOfRange => "11",
             Code::Unimplemented => "12",
             Code::Internal => "13",
@@ -130,6 +133,30 @@ statuses! {
     NO_MESSAGE = Unknown, "EOF";
     /// The client closed the stream inside a message.
     TRUNCATED_MESSAGE = Unknown, "unexpected EOF";
+    /// No member has that id.
+    MEMBER_NOT_FOUND = NotFound, "etcdserver: member not found";
+    /// A member has that id, or had it.
+    MEMBER_EXISTS = FailedPrecondition, "etcdserver: member ID already exist";
+    /// Another member has one of those URLs.
+    PEER_URL_EXISTS = FailedPrecondition, "etcdserver: Peer URLs already exists";
+    /// As many learners as `--max-learners` allows.
+    TOO_MANY_LEARNERS = FailedPrecondition, "etcdserver: too many learner members in cluster";
+    /// As many members as this server supports; etcd knows no such limit.
+    TOO_MANY_MEMBERS = FailedPrecondition, "etcdserver: too many members in cluster";
+    /// Only learners are promoted.
+    NOT_LEARNER = FailedPrecondition, "etcdserver: can only promote a learner member";
+    /// The learner is behind, or silent.
+    LEARNER_NOT_READY = FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader";
+    /// The change would leave too few members that have started. On the wire this has no better code.
+    NOT_ENOUGH_STARTED = Unknown, "etcdserver: re-configuration failed due to not enough started members";
+    /// The change would leave too few members that are heard.
+    UNHEALTHY = Unavailable, "etcdserver: unhealthy cluster";
+    /// Only the leader hands over.
+    NOT_LEADER = FailedPrecondition, "etcdserver: not leader";
+    /// Nobody without a vote is handed over to.
+    BAD_TRANSFEREE = FailedPrecondition, "etcdserver: bad leader transferee";
+    /// Leadership was not taken over in time.
+    TRANSFER_TIMED_OUT = Unknown, "etcdserver: request timed out, leader transfer took too long";
     /// A message says it is compressed, the headers do not say how.
     COMPRESSED_WITHOUT_ENCODING = Internal, "grpc: compressed flag set with identity or empty encoding";
     /// A shard answered another question than the one asked.
@@ -152,6 +179,26 @@ impl From<Refusal> for Status {
             Refusal::Corrupt => CORRUPT,
             Refusal::TooLarge => REQUEST_TOO_LARGE,
             Refusal::Stopped => STOPPED,
+            Refusal::Membership(refusal) => refusal.into(),
+        }
+    }
+}
+
+impl From<MembershipRefusal> for Status {
+    fn from(refusal: MembershipRefusal) -> Status {
+        match refusal {
+            MembershipRefusal::NotFound => MEMBER_NOT_FOUND,
+            MembershipRefusal::Exists => MEMBER_EXISTS,
+            MembershipRefusal::PeerUrlExists => PEER_URL_EXISTS,
+            MembershipRefusal::TooManyLearners => TOO_MANY_LEARNERS,
+            MembershipRefusal::TooMany => TOO_MANY_MEMBERS,
+            MembershipRefusal::NotLearner => NOT_LEARNER,
+            MembershipRefusal::LearnerNotReady => LEARNER_NOT_READY,
+            MembershipRefusal::NotEnoughStarted => NOT_ENOUGH_STARTED,
+            MembershipRefusal::Unhealthy => UNHEALTHY,
+            MembershipRefusal::NotLeader => NOT_LEADER,
+            MembershipRefusal::BadTransferee => BAD_TRANSFEREE,
+            MembershipRefusal::TransferTimedOut => TRANSFER_TIMED_OUT,
         }
     }
 }
@@ -289,5 +336,38 @@ mod tests {
         check(Refusal::Corrupt, 15, "etcdserver: corrupt cluster");
         check(Refusal::TooLarge, 3, "etcdserver: request is too large");
         check(Refusal::Stopped, 14, "etcdserver: server stopped");
+        let membership = |refusal, code, text| check(Refusal::Membership(refusal), code, text);
+        use MembershipRefusal as No;
+        membership(No::NotFound, 5, "etcdserver: member not found");
+        membership(No::Exists, 9, "etcdserver: member ID already exist");
+        membership(No::PeerUrlExists, 9, "etcdserver: Peer URLs already exists");
+        membership(
+            No::TooManyLearners,
+            9,
+            "etcdserver: too many learner members in cluster",
+        );
+        membership(
+            No::NotLearner,
+            9,
+            "etcdserver: can only promote a learner member",
+        );
+        membership(
+            No::LearnerNotReady,
+            9,
+            "etcdserver: can only promote a learner member which is in sync with leader",
+        );
+        membership(
+            No::NotEnoughStarted,
+            2,
+            "etcdserver: re-configuration failed due to not enough started members",
+        );
+        membership(No::Unhealthy, 14, "etcdserver: unhealthy cluster");
+        membership(No::NotLeader, 9, "etcdserver: not leader");
+        membership(No::BadTransferee, 9, "etcdserver: bad leader transferee");
+        membership(
+            No::TransferTimedOut,
+            2,
+            "etcdserver: request timed out, leader transfer took too long",
+        );
     }
 }

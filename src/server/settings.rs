@@ -16,6 +16,7 @@ use crate::runtime::disk::identity::Identity;
 use crate::shard::Settings;
 use crate::shard::checkpoints::CheckpointLimits;
 use crate::shard::event::{self, KnownMembers, Member};
+use crate::shard::members::MembershipRules;
 
 /// The shard's settings; `seed` decides its random choices, `known` is what is stored beside its log.
 pub(super) fn shard_settings(
@@ -40,6 +41,7 @@ pub(super) fn shard_settings(
             member: identity.member,
         },
         initial_members: first_members.collect(),
+        membership: MembershipRules::default(),
         member: Member {
             id: identity.member,
             name: config.name.clone(),

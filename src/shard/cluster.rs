@@ -28,6 +28,13 @@ pub enum ClusterChange {
     MemberRemoved(MemberId),
     /// A learner gets a vote.
     MemberPromoted(MemberId),
+    /// Peers reach a member elsewhere from now on.
+    MemberUpdated {
+        /// Whose.
+        id: MemberId,
+        /// In place of all it had.
+        peer_urls: Vec<String>,
+    },
     /// The data directory that a member id belongs to, from now on.
     MemberIncarnation {
         /// Whose.
@@ -93,6 +100,11 @@ impl Copy {
                     member.is_learner = false;
                 }
             }
+            ClusterChange::MemberUpdated { id, peer_urls } => {
+                if let Some(member) = self.members.get_mut(id) {
+                    member.peer_urls.clone_from(peer_urls);
+                }
+            }
             ClusterChange::MemberIncarnation { id, incarnation } => {
                 self.incarnations.insert(*id, *incarnation);
             }
@@ -147,6 +159,7 @@ impl ClusterChange {
             }
             ClusterChange::ReadMode(mode) => Change::ReadMode(*mode),
             ClusterChange::MemberAttributes { .. }
+            | ClusterChange::MemberUpdated { .. }
             | ClusterChange::Version { .. }
             | ClusterChange::AlarmRaised(_)
             | ClusterChange::AlarmCleared(_) => return None,
@@ -245,15 +258,32 @@ impl ClusterState {
     }
 
     /// The members at the head, by id: those of the membership in force.
-    #[must_use]
-    pub fn members_at_head(&self) -> Vec<Member> {
-        self.head.members.values().cloned().collect()
+    pub fn members_at_head(&self) -> impl Iterator<Item = &Member> {
+        self.head.members.values()
     }
 
     /// Where the membership in force was changed last.
     #[must_use]
     pub fn membership_index_at_head(&self) -> Index {
         self.head.membership_index
+    }
+
+    /// Whether an id belongs, at the head, to a member that was removed.
+    #[must_use]
+    pub fn is_removed_at_head(&self, id: MemberId) -> bool {
+        self.head.removed.contains(&id)
+    }
+
+    /// Whether it is committed that a member belongs to the group.
+    #[must_use]
+    pub fn is_member(&self, id: MemberId) -> bool {
+        self.committed.members.contains_key(&id)
+    }
+
+    /// Whether the removal of a member is committed.
+    #[must_use]
+    pub fn is_removed(&self, id: MemberId) -> bool {
+        self.committed.removed.contains(&id)
     }
 
     /// The committed membership and those that follow it, each with the index of its entry: one is in

@@ -55,9 +55,8 @@ impl Shard {
                     Output::MembershipChanged(membership) => {
                         self.has_peers = has_others(self.raft.id(), membership.members());
                     }
-                    Output::LeaderChanged(_)
-                    | Output::RefusedPeer { .. }
-                    | Output::TransferAbandoned { .. } => {}
+                    Output::TransferAbandoned { to } => self.move_abandoned(to),
+                    Output::LeaderChanged(_) | Output::RefusedPeer { .. } => {}
                     Output::NeedsCheckpoint { to } => {
                         self.sending.forget(to);
                         self.transfers.needs(to);
@@ -134,11 +133,18 @@ impl Shard {
             && leader != self.raft.id()
         {
             let own = &self.settings.member;
-            if !self.cluster.is_introduced(own) {
+            if self.is_settled() && !self.cluster.is_introduced(own) {
                 let introduction = PeerMessage::Introduce(own.clone());
                 self.messages.push((leader, introduction));
             }
         }
+    }
+
+    /// Whether it is committed that this member belongs to the group, and on its own disk: it will be able to
+    /// vote after a restart. Who has a name counts as started.
+    fn is_settled(&self) -> bool {
+        let settled = self.keyspace.committed_index() <= self.log.durable_index();
+        settled && self.cluster.is_member(self.raft.id())
     }
 
     pub(super) fn commit(&mut self, index: Index) {
@@ -240,6 +246,7 @@ impl Shard {
     /// an entry may still be committed.
     fn step_down(&mut self) {
         self.abandon_evaluation();
+        self.give_back_changes();
         self.sending.clear();
         self.transfers.clear();
         let mut gone = Vec::new();

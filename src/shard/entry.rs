@@ -88,6 +88,13 @@ pub(super) enum ClusterEffect {
         /// Raised, or cleared.
         raised: bool,
     },
+    /// Peers reach a member elsewhere.
+    MemberUpdated {
+        /// Its id.
+        id: u64,
+        /// Where its peers reach it.
+        peer_urls: Vec<Vec<u8>>,
+    },
 }
 
 const ALARM_NO_SPACE: u8 = 1;
@@ -120,6 +127,10 @@ impl From<&ClusterChange> for ClusterEffect {
             },
             ClusterChange::MemberRemoved(id) => ClusterEffect::MemberRemoved { id: id.0 },
             ClusterChange::MemberPromoted(id) => ClusterEffect::MemberPromoted { id: id.0 },
+            ClusterChange::MemberUpdated { id, peer_urls } => ClusterEffect::MemberUpdated {
+                id: id.0,
+                peer_urls: texts_to_bytes(peer_urls),
+            },
             ClusterChange::MemberIncarnation { id, incarnation } => {
                 ClusterEffect::MemberIncarnation {
                     id: id.0,
@@ -179,6 +190,12 @@ impl TryFrom<&ArchivedClusterEffect> for ClusterChange {
             }
             ArchivedClusterEffect::MemberPromoted { id } => {
                 ClusterChange::MemberPromoted(MemberId(id.to_native()))
+            }
+            ArchivedClusterEffect::MemberUpdated { id, peer_urls } => {
+                ClusterChange::MemberUpdated {
+                    id: MemberId(id.to_native()),
+                    peer_urls: bytes_to_texts(peer_urls)?,
+                }
             }
             ArchivedClusterEffect::MemberIncarnation { id, incarnation } => {
                 ClusterChange::MemberIncarnation {

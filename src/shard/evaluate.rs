@@ -40,11 +40,11 @@ pub(super) struct WriteJob {
 
 /// Whose write it is.
 #[derive(Clone, Copy)]
-struct Origin {
-    asker: Asker,
-    deadline: Instant,
+pub(super) struct Origin {
+    pub(super) asker: Asker,
+    pub(super) deadline: Instant,
     /// Of a physical compaction: the revision below which the space must be free before the answer.
-    reclaim_through: Option<i64>,
+    pub(super) reclaim_through: Option<i64>,
 }
 
 enum Stage {
@@ -72,6 +72,12 @@ impl Shard {
     /// Folds what the log holds, and evaluates writes in order behind it, for what `steps` allow.
     pub(super) fn evaluate_writes(&mut self, steps: &mut Steps) {
         if let Some(job) = self.job.take() {
+            // What was appended since it began stands before the entry that it may make.
+            let folds = matches!(job.stage, Stage::Fold { .. });
+            if !folds && !self.folder.run(&mut self.keyspace, steps) {
+                self.job = Some(job);
+                return;
+            }
             self.run_write(job.origin, job.stage, steps);
         }
         while self.job.is_none() && self.folder.run(&mut self.keyspace, steps) {
@@ -87,6 +93,9 @@ impl Shard {
     }
 
     fn start_write(&mut self, request: Ask, steps: &mut Steps) {
+        if matches!(request.request, Request::Membership(_)) {
+            return self.take_change(request);
+        }
         let Ask {
             asker,
             deadline,
@@ -255,7 +264,7 @@ impl Shard {
 
     /// An answer that changed nothing is a read at the head: it leaves when the head is committed and this
     /// member's leadership confirmed.
-    fn wait_at_head(&mut self, origin: Origin, result: Result<Response, Refusal>) {
+    pub(super) fn wait_at_head(&mut self, origin: Origin, result: Result<Response, Refusal>) {
         let revision = self.keyspace.head_revision();
         let waiter = waiter(origin, self.raft.last_index(), revision, result);
         if self
@@ -272,7 +281,7 @@ impl Shard {
         self.waiters.push_unlogged(round, waiter);
     }
 
-    fn wait(
+    pub(super) fn wait(
         &mut self,
         origin: Origin,
         index: Index,

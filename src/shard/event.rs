@@ -429,6 +429,36 @@ pub enum Request {
     },
     /// Maintenance.Alarm.
     Alarm(AlarmRequest),
+    /// Cluster.MemberAdd, MemberRemove, MemberPromote and MemberUpdate. One after the other: each waits until
+    /// the one before is committed.
+    Membership(MembershipRequest),
+    /// Maintenance.MoveLeader to this member; of the leader only, and never forwarded.
+    MoveLeader(MemberId),
+}
+
+/// A change of who belongs to the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MembershipRequest {
+    /// A member joins. It is started with an empty directory and without initial members.
+    Add {
+        /// Its id, which no member has or had.
+        id: MemberId,
+        /// Where its peers will reach it.
+        peer_urls: Vec<String>,
+        /// Whether it has no vote until it is promoted.
+        is_learner: bool,
+    },
+    /// A member leaves for good, told so as soon as that is committed.
+    Remove(MemberId),
+    /// A learner that is in sync gets a vote.
+    Promote(MemberId),
+    /// Peers reach a member elsewhere from now on.
+    Update {
+        /// Whose.
+        id: MemberId,
+        /// In place of all it had.
+        peer_urls: Vec<String>,
+    },
 }
 
 /// What to do with alarms.
@@ -501,6 +531,17 @@ pub enum Response {
     MemberList(Vec<Member>),
     /// To an alarm request.
     Alarm(Vec<Alarm>),
+    /// To [`MembershipRequest::Add`].
+    MemberAdded {
+        /// The new one.
+        member: Member,
+        /// All, with the new one.
+        members: Vec<Member>,
+    },
+    /// To every other change of the membership: the members after it.
+    MembersChanged(Vec<Member>),
+    /// To a request to move the leader: it leads.
+    LeaderMoved,
 }
 
 /// A member's own view of itself and the cluster.
@@ -571,6 +612,50 @@ pub enum Refusal {
     /// The member is stopping.
     #[error("server stopped")]
     Stopped,
+    /// The membership, or the leadership, cannot be changed so.
+    #[error(transparent)]
+    Membership(#[from] MembershipRefusal),
+}
+
+/// Why a change of the membership, or of the leader, is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MembershipRefusal {
+    /// No member has this id.
+    #[error("member not found")]
+    NotFound,
+    /// A member has this id, or had it before it was removed.
+    #[error("the member id is used")]
+    Exists,
+    /// Another member has one of these URLs.
+    #[error("a peer URL is used")]
+    PeerUrlExists,
+    /// There are as many learners as there may be.
+    #[error("too many learners")]
+    TooManyLearners,
+    /// There are as many members as there may be.
+    #[error("too many members")]
+    TooMany,
+    /// Only learners are promoted.
+    #[error("not a learner")]
+    NotLearner,
+    /// The learner is too far behind, or silent.
+    #[error("the learner is not in sync")]
+    LearnerNotReady,
+    /// Fewer than a majority of the voters after the change would be members that have started.
+    #[error("not enough started members")]
+    NotEnoughStarted,
+    /// Fewer than a majority of the voters after the change are heard.
+    #[error("not enough members are heard")]
+    Unhealthy,
+    /// Only the leader hands over.
+    #[error("this member does not lead")]
+    NotLeader,
+    /// Nobody without a vote is handed over to.
+    #[error("the member cannot lead")]
+    BadTransferee,
+    /// Whom it was handed over to did not take the lead in time.
+    #[error("the transfer took too long")]
+    TransferTimedOut,
 }
 
 /// Ids a shard puts into its answers.

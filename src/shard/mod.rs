@@ -20,6 +20,7 @@ pub mod event;
 mod folder;
 mod forward;
 mod install;
+pub mod members;
 mod peers;
 mod reads;
 mod recent;
@@ -43,6 +44,7 @@ use self::event::{
 };
 use self::folder::Folder;
 use self::forward::Forwards;
+use self::members::{MemberRequests, MembershipRules};
 use self::peers::Sending;
 use self::reads::Reads;
 use self::recent::Recent;
@@ -80,7 +82,11 @@ pub struct Settings {
     /// What is stored beside the log about directories.
     pub known: KnownMembers,
     /// The members that form a new cluster, this one among them: what every first member is started with.
+    /// None for a member that joins an existing cluster: its log begins empty, and everything comes from the
+    /// leader. Only an empty log looks at them.
     pub initial_members: Vec<Member>,
+    /// What is asked before the membership is changed.
+    pub membership: MembershipRules,
     /// `--election-timeout`.
     pub election_timeout: Duration,
     /// `--heartbeat-interval`.
@@ -130,6 +136,8 @@ pub struct Shard {
     folder: Folder,
     /// Requests that wait for their turn at the head.
     writes: VecDeque<Ask>,
+    /// Those that change the members, or who leads.
+    member_requests: MemberRequests,
     /// The write at the head that did not finish in one slice.
     job: Option<WriteJob>,
     reads: Reads,
@@ -158,8 +166,9 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// A member's replica, from its replayed log. An empty log is bootstrapped: the first entry, of
-    /// term 1, is the membership that every first member computes alike, as in etcd.
+    /// A member's replica, from its replayed log. The empty log of a first member is bootstrapped: the first
+    /// entry, of term 1, is the membership that every first member computes alike, as in etcd. That of
+    /// a member that joins stays empty until its leader speaks.
     #[must_use]
     pub fn new(settings: Settings, log: Appender, replayed: Replayed) -> Shard {
         let Replayed {
@@ -177,7 +186,8 @@ impl Shard {
         keyspace.plant(settings.planted);
         let mut hard_state = hard_state;
         // A log that was lost as a whole comes back from the leader, from its first entry on.
-        if durable == Index(0) && settings.known.rebuild.is_none() {
+        let founds = !settings.initial_members.is_empty() && settings.known.rebuild.is_none();
+        if durable == Index(0) && founds {
             let index = Index(1);
             let mut members = settings.initial_members.clone();
             members.sort_by_key(|member| member.id);
@@ -220,6 +230,8 @@ impl Shard {
             check_quorum: true,
             seed: settings.seed,
         };
+        cluster.commit(hard_state.commit);
+        let end = cluster.is_removed(id).then_some(EndReason::Removed);
         let mut raft = Raft::new(config, hard_state, terms, durable);
         raft.plant(settings.planted);
         log.set_hard_state(raft.hard_state());
@@ -235,7 +247,7 @@ impl Shard {
             forwards: Forwards::new(settings.seed),
             messages: Vec::new(),
             compare: None,
-            end: None,
+            end,
             checkpoints: Checkpoints::new(settings.checkpoints, checkpoint),
             settings,
             outputs: Vec::new(),
@@ -244,6 +256,7 @@ impl Shard {
             cluster,
             folder,
             writes: VecDeque::new(),
+            member_requests: MemberRequests::default(),
             job: None,
             reads: Reads::default(),
             waiters: Waiters::default(),
@@ -352,6 +365,7 @@ impl Shard {
         let answered = self.writes.is_empty()
             && self.job.is_none()
             && self.forwards.is_empty()
+            && self.member_requests.is_empty()
             && self.reads.is_empty()
             && self.waiters.is_empty();
         let stuck = self.log_space_exhausted && self.spare.is_none();
@@ -390,13 +404,13 @@ impl Shard {
     /// Whether leadership is on its way to another member.
     #[must_use]
     pub fn is_handing_over(&self) -> bool {
-        self.raft.is_handing_over()
+        self.raft.transfer_target().is_some()
     }
 
     /// The members of the group, by id, as far as this log goes.
     #[must_use]
     pub fn members_at_head(&self) -> Vec<Member> {
-        let members = self.cluster.members_at_head();
+        let members: Vec<Member> = self.cluster.members_at_head().cloned().collect();
         // A log that was lost as a whole tells nothing yet; then the first members may know more.
         if members.is_empty() {
             return self.settings.initial_members.clone();
@@ -427,7 +441,7 @@ impl Shard {
             raft_term: self.raft.term().0,
             raft_applied_index: self.keyspace.committed_index().0,
             alarms: self.cluster.alarms(None),
-            is_learner: false,
+            is_learner: self.raft.role() == Role::Learner,
         }
     }
 
@@ -435,6 +449,12 @@ impl Shard {
     #[must_use]
     pub fn keyspace(&self) -> &Keyspace {
         &self.keyspace
+    }
+
+    /// Members, alarms and version, for checks from outside.
+    #[must_use]
+    pub fn cluster(&self) -> &ClusterState {
+        &self.cluster
     }
 
     /// The log's end, for checks from outside.
@@ -456,6 +476,7 @@ impl Shard {
             Request::MemberList {
                 linearizable: false,
             } => self.answer_member_list(asker),
+            Request::MoveLeader(to) => self.take_move(asker, ask.deadline, to),
             _ if is_read(&ask.request) => self.take_read(ask),
             _ if self.writes.len() >= SHARD_QUEUE_REQUESTS_MAX => {
                 self.refuse(asker, Refusal::TooManyRequests);
@@ -477,6 +498,8 @@ impl Shard {
         let for_reads = steps.part(share(self.reads.has_work(), SLICE_READS_STEPS));
         self.repair_log();
         self.evaluate_writes(steps);
+        self.change_members();
+        self.move_leader(now);
         self.forward_writes(now);
         // What was appended leaves in this turn, and what was evaluated without an entry asks for its round.
         self.raft.flush(now, &mut self.outputs);
@@ -572,6 +595,7 @@ impl Shard {
         });
         self.reads.expire(now, &mut late);
         self.forwards.expire(now, &mut late);
+        self.expire_member_requests(now, &mut late);
         self.waiters.expire(now, |waiter| late.push(waiter.asker));
         self.physical.retain(|(_, waiter)| {
             let keep = waiter.deadline > now;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::checker::history::Outcome;
 use super::checker::{Promise, Verdict, broken};
 use super::cluster::{Cluster, Next, Phase};
+use super::operator::OPERATOR_CORE;
 use super::trace::What;
 use crate::shard::event::{Answer, ClientRequest, Event, Refusal, Request, Response, Ticket};
 
@@ -27,8 +28,13 @@ impl Cluster {
         self.plan_in(after, Next::Burst);
         let must_succeed =
             matches!(self.phase, Phase::Calm { since } if self.now.since(since) > CALM_GRACE);
+        // In the calm only who belongs to the cluster must serve.
+        let members = match self.phase {
+            Phase::Faults => self.present(),
+            Phase::Calm { .. } | Phase::Quiet => self.serving(),
+        };
         for _ in 0..self.dice.between(1, self.conditions.burst_max) {
-            let member = self.dice.place(self.members.len());
+            let member = members[self.dice.place(members.len())];
             let (request, kind) = self.workload.next(&self.history);
             self.ask(member, request, kind, must_succeed)?;
         }
@@ -79,6 +85,9 @@ impl Cluster {
 
     pub(super) fn answered(&mut self, number: usize, answer: &Answer) -> Verdict {
         let operation = answer.ticket.request;
+        if answer.ticket.core == OPERATOR_CORE {
+            return self.obeyed(number, answer);
+        }
         let Some(asked) = self.asked.remove(&operation) else {
             return Err(broken(
                 Promise::OnceAndWhole,
@@ -122,7 +131,7 @@ impl Cluster {
     }
 }
 
-fn kind_of(result: &Result<Response, Refusal>) -> &'static str {
+pub(super) fn kind_of(result: &Result<Response, Refusal>) -> &'static str {
     match result {
         Ok(_) => "done",
         Err(Refusal::Keyspace(_)) => "declined",
@@ -134,5 +143,6 @@ fn kind_of(result: &Result<Response, Refusal>) -> &'static str {
         Err(Refusal::Corrupt) => "corrupt",
         Err(Refusal::TooLarge) => "too large",
         Err(Refusal::Stopped) => "stopped",
+        Err(Refusal::Membership(_)) => "not so",
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Options;
 use super::checker::Verdict;
 use super::checker::history::History;
+use super::checker::members::Members;
 use super::checker::replicas::Replicas;
 use super::clients::Asked;
 use super::clock::Moment;
@@ -18,11 +19,13 @@ use super::dice::Dice;
 use super::disk::Tear;
 use super::member::{Member, Process, member_id};
 use super::network::Network;
+use super::operator::Operator;
 use super::post::Delivery;
 use super::report::Statistics;
 use super::schedule::Schedule;
 use super::trace::{Line, Trace, What};
 use super::workload::Workload;
+use crate::base::limits::SIM_MEMBERS_MAX;
 use crate::checkpoint::CheckpointId;
 use crate::keyspace::events::EventFilter;
 use crate::keyspace::request::KeyRange;
@@ -80,6 +83,9 @@ pub(super) struct Cluster {
     pub(super) workload: Workload,
     pub(super) replicas: Replicas,
     pub(super) history: History,
+    /// Who belongs to the cluster, as committed.
+    pub(super) group: Members,
+    pub(super) operator: Operator,
     pub(super) filter: EventFilter,
     /// Requests under way: at which member, and whether they must succeed.
     pub(super) asked: BTreeMap<u32, Asked>,
@@ -101,7 +107,7 @@ impl Cluster {
         let conditions = Conditions::of(options.members, &mut Dice::new(seed, 1));
         let mut dice = Dice::new(seed, 2);
         let members = (0..options.members)
-            .map(|number| Member::new(number, options.members, &conditions, &mut dice))
+            .map(|number| Member::new(number, options.members, &conditions, &mut dice, Moment(0)))
             .collect();
         let everything = KeyRange {
             key: bytes::Bytes::from_static(b"\0"),
@@ -119,11 +125,13 @@ impl Cluster {
             options,
             statistics: Statistics::default(),
             phase: Phase::Faults,
-            network: Network::new(options.members),
+            network: Network::new(SIM_MEMBERS_MAX),
             network_dice: Dice::new(seed, 4),
             replicas: Replicas::default(),
             filter: EventFilter::new(&everything, false),
             history,
+            group: Members::default(),
+            operator: Operator::default(),
             asked: BTreeMap::new(),
             effects: Effects::default(),
             turns_of_moment: 0,

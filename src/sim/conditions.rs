@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::dice::Dice;
 use super::network::Weather;
 use crate::shard::checkpoints::CheckpointLimits;
+use crate::shard::members::MembershipRules;
 use crate::wal::Geometry;
 
 /// A kind of fault.
@@ -47,6 +48,14 @@ pub enum FaultKind {
     Storm,
     /// A member starts with an empty directory.
     Wipe,
+    /// Two members start, each with the other's directory.
+    Swap,
+    /// A member starts with a copy of another one's directory.
+    Copy,
+    /// The operator changes the membership.
+    Membership,
+    /// The operator moves the leader.
+    Transfer,
 }
 
 /// The faults with the range of their weights. A weight is chosen per seed; often it is zero.
@@ -72,6 +81,10 @@ const PEER_WEIGHTS: &[(FaultKind, u64)] = &[
     (FaultKind::Partition, 15),
     (FaultKind::Storm, 15),
     (FaultKind::Wipe, 1),
+    (FaultKind::Swap, 1),
+    (FaultKind::Copy, 1),
+    (FaultKind::Membership, 12),
+    (FaultKind::Transfer, 4),
 ];
 
 /// What one run is like.
@@ -109,6 +122,10 @@ pub struct Conditions {
     pub recent_bytes_max: usize,
     /// When checkpoints are taken.
     pub checkpoints: CheckpointLimits,
+    /// What is asked before the membership is changed.
+    pub membership: MembershipRules,
+    /// Whether the operator waits until a change is answered before it asks for the next one.
+    pub operator_waits: bool,
     /// Whether elections begin with a question.
     pub pre_vote: bool,
     /// What the links are like in a storm.
@@ -160,6 +177,11 @@ impl Conditions {
             election_timeout: dice.time(millis(300), millis(1_500)),
             recent_bytes_max: [0, 4_096, 65_536, 1 << 24][dice.place(4)],
             checkpoints,
+            membership: MembershipRules {
+                strict: dice.below(2) == 0,
+                learners_max: dice.place(3) + 1,
+            },
+            operator_waits: dice.below(4) != 0,
             pre_vote: dice.below(4) != 0,
             storm: Weather {
                 lost_per_million: dice.below(200_000),

@@ -10,7 +10,7 @@ use super::clock::Moment;
 use super::cluster::{Cluster, Next};
 use super::conditions::FaultKind;
 use super::disk::{Damage, Tear};
-use super::member::{DiskFaults, Member, Trap, drift_ppm};
+use super::member::{Directory, DiskFaults, Member, Trap, drift_ppm};
 use super::network::Weather;
 use super::trace::What;
 use crate::base::Instant;
@@ -94,14 +94,16 @@ impl Cluster {
                 self.line(number, What::Drift(drift));
             }
             FaultKind::Blackout => {
-                for number in 0..self.members.len() {
+                for number in self.present() {
                     let tear = self.tear();
                     self.crash(number, Some(tear));
                 }
             }
-            FaultKind::Reset => self.reset(number),
+            FaultKind::Reset => return self.reset(number),
             FaultKind::CutOff => {
-                let to = self.another(number);
+                let Some(to) = self.another(number) else {
+                    return false;
+                };
                 self.network.cut(number, to);
                 self.line(number, What::CutOff { to });
                 self.plan_mending();
@@ -113,6 +115,10 @@ impl Cluster {
                 self.plan_mending();
             }
             FaultKind::Wipe if running => return self.wipe(number),
+            FaultKind::Swap => return self.swap(number),
+            FaultKind::Copy => return self.copy(number),
+            FaultKind::Membership => return self.order_changes(),
+            FaultKind::Transfer => return self.order_transfer(),
             FaultKind::Kill
             | FaultKind::Wipe
             | FaultKind::TrapKill
@@ -125,7 +131,8 @@ impl Cluster {
 
     /// Any member, the leader more often than others.
     fn victim(&mut self) -> usize {
-        let any = self.dice.place(self.members.len());
+        let present = self.present();
+        let any = present[self.dice.place(present.len())];
         let leads = |member: &Member| {
             let process = member.process.as_ref();
             process.is_some_and(|process| process.shard.raft().role() == Role::Leader)
@@ -135,9 +142,11 @@ impl Cluster {
         leader.filter(|_| at_leader).unwrap_or(any)
     }
 
-    /// Any member but this one.
-    fn another(&mut self, number: usize) -> usize {
-        (number + 1 + self.dice.place(self.members.len() - 1)) % self.members.len()
+    /// Any member but this one, if there is one.
+    fn another(&mut self, number: usize) -> Option<usize> {
+        let others = self.peers(number);
+        let count = others.len();
+        (count > 0).then(|| others[self.dice.place(count)])
     }
 
     fn plan_mending(&mut self) {
@@ -146,10 +155,13 @@ impl Cluster {
     }
 
     /// A connection breaks and is made again.
-    fn reset(&mut self, number: usize) {
-        let other = self.another(number);
+    fn reset(&mut self, number: usize) -> bool {
+        let Some(other) = self.another(number) else {
+            return false;
+        };
         self.plan_in(Duration::from_micros(1), Next::Disconnected(number, other));
         self.plan_in(Duration::from_micros(1), Next::Disconnected(other, number));
+        true
     }
 
     /// Two groups, `number` in the first: any, or it alone, which is the hardest for a leader.
@@ -184,8 +196,8 @@ impl Cluster {
         self.network.mend();
         self.network.set_weather(Weather::FAIR);
         self.line(0, What::Mended);
-        for one in 0..self.members.len() {
-            for other in (0..self.members.len()).filter(|&other| other != one) {
+        for one in self.present() {
+            for other in self.peers(one) {
                 self.plan_in(Duration::from_millis(1), Next::Disconnected(one, other));
             }
         }
@@ -206,9 +218,49 @@ impl Cluster {
         true
     }
 
+    /// Two members come back, each on the other's directory.
+    fn swap(&mut self, number: usize) -> bool {
+        let other = self.another(number);
+        let Some(other) = other.filter(|&other| self.may_misplace(number, other)) else {
+            return false;
+        };
+        for member in [number, other] {
+            self.crash(member, None);
+        }
+        let (one, two) = (
+            self.members[number].directory(),
+            self.members[other].directory(),
+        );
+        self.misplace(number, other, two);
+        self.misplace(other, number, one);
+        true
+    }
+
+    /// A member comes back on a copy of the directory of another one, which runs on.
+    fn copy(&mut self, number: usize) -> bool {
+        let other = self.another(number);
+        let Some(other) = other.filter(|&other| self.may_misplace(number, other)) else {
+            return false;
+        };
+        self.crash(number, None);
+        let directory = self.members[other].directory();
+        self.misplace(number, other, directory);
+        true
+    }
+
+    fn may_misplace(&self, number: usize, other: usize) -> bool {
+        let (one, two) = (&self.members[number], &self.members[other]);
+        one.is_marked() && two.is_marked() && !self.members.iter().any(Member::is_displaced)
+    }
+
+    fn misplace(&mut self, number: usize, of: usize, directory: Directory) {
+        self.members[number].misplace(directory);
+        self.line(number, What::Misplaced { of });
+    }
+
     /// An operator notices a member without its directory, and brings that back.
     pub(super) fn unwipe(&mut self, number: usize) {
-        if self.members[number].is_wiped() {
+        if self.members[number].is_displaced() {
             self.crash(number, None);
             self.members[number].unwipe();
             self.line(number, What::Restored);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::checker::{Promise, Verdict, broken};
 use super::cluster::{Cluster, Next};
 use super::disk::Tear;
-use super::member::Started;
+use super::member::{Started, member_id};
 use super::trace::{StartFailure, What};
 use crate::shard::event::EndReason;
 
@@ -14,7 +14,8 @@ const CONNECT_TIME: Duration = Duration::from_millis(1);
 
 impl Cluster {
     pub(super) fn start(&mut self, number: usize) -> Verdict {
-        if self.members[number].process.is_some() {
+        let member = &self.members[number];
+        if member.process.is_some() || member.retired {
             return Ok(());
         }
         let seed = self.dice.number();
@@ -23,6 +24,10 @@ impl Cluster {
         let interrupted = damaged && self.dice.below(3) == 0;
         let planted = self.options.planted;
         match self.members[number].start(self.now, seed, planted, interrupted) {
+            Ok(_) if self.members[number].is_misplaced() => Err(broken(
+                Promise::OwnDirectory,
+                format_args!("member {number} starts on another member's directory"),
+            )),
             Ok(Started { torn, cut }) => {
                 if cut && !damaged {
                     return Err(broken(
@@ -51,6 +56,12 @@ impl Cluster {
             }
             Err((failure, words)) => {
                 self.line(number, What::StartFailed(failure));
+                if self.members[number].is_misplaced() {
+                    self.statistics.foreign_directories += 1;
+                    let after = self.dice.around(self.conditions.down_max);
+                    self.plan_in(after, Next::Unwipe(number));
+                    return Ok(());
+                }
                 if !damaged {
                     return Err(broken(
                         Promise::DamageNoticed,
@@ -90,7 +101,7 @@ impl Cluster {
         }
         self.observe(number)?;
         self.plan_more(number);
-        for peer in (0..self.members.len()).filter(|&peer| peer != number) {
+        for peer in self.peers(number) {
             self.plan_in(CONNECT_TIME, Next::Disconnected(peer, number));
         }
         Ok(())
@@ -103,11 +114,14 @@ impl Cluster {
                 .asked
                 .extract_if(.., |_, asked| asked.member == number)
                 .count() as u64;
+            self.operator_forgets(number);
             let after = self.dice.around(self.conditions.down_max);
             self.plan_in(after, Next::Start(number));
             // The kernel of a machine that lives closes what its processes leave behind.
-            for peer in (0..self.members.len()).filter(|&peer| peer != number && power.is_none()) {
-                self.plan_in(CONNECT_TIME, Next::Disconnected(peer, number));
+            if power.is_none() {
+                for peer in self.peers(number) {
+                    self.plan_in(CONNECT_TIME, Next::Disconnected(peer, number));
+                }
             }
         }
         self.line(number, power.map_or(What::Killed, What::PowerCut));
@@ -117,7 +131,7 @@ impl Cluster {
     /// A member says that it must not go on.
     pub(super) fn ended(&mut self, number: usize, reason: EndReason) -> Verdict {
         let (words, expected) = match reason {
-            EndReason::Removed => ("removed", false),
+            EndReason::Removed => ("removed", self.group.is_removed(member_id(number))),
             EndReason::OtherDirectory => ("other directory", self.members[number].is_wiped()),
             EndReason::Diverged(_) => ("diverged", false),
         };
@@ -128,7 +142,33 @@ impl Cluster {
                 format_args!("member {number} gives up: {reason}"),
             ));
         }
-        self.unwipe(number);
+        if reason == EndReason::Removed {
+            self.statistics.removals += 1;
+            self.retire(number);
+        } else {
+            self.unwipe(number);
+        }
         Ok(())
+    }
+
+    /// A member stops, and is not started any more.
+    pub(super) fn retire(&mut self, number: usize) {
+        self.crash(number, None);
+        let member = &mut self.members[number];
+        member.unwipe();
+        member.retired = true;
+        self.line(number, What::Retired);
+    }
+
+    /// Members that run or will run again, but this one.
+    pub(super) fn peers(&self, number: usize) -> Vec<usize> {
+        let there = |&peer: &usize| peer != number && !self.members[peer].retired;
+        (0..self.members.len()).filter(there).collect()
+    }
+
+    /// Members that run or will run again.
+    pub(super) fn present(&self) -> Vec<usize> {
+        let there = |&number: &usize| !self.members[number].retired;
+        (0..self.members.len()).filter(there).collect()
     }
 }

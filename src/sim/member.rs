@@ -30,8 +30,8 @@ const REPLAY_STEPS: usize = 1 << 20;
 /// One member of the cluster, running or not.
 pub(super) struct Member {
     number: usize,
-    /// Members of the cluster.
-    count: usize,
+    /// Members that form the cluster; none for one that joins later.
+    founders: usize,
     conditions: Conditions,
     pub(super) disk: Disk,
     pub(super) clock: Clock,
@@ -47,10 +47,21 @@ pub(super) struct Member {
     incarnation: Incarnation,
     /// What is stored beside the log.
     pub(super) known: KnownMembers,
-    /// What a wiped member had before.
-    aside: Option<(Disk, Incarnation, KnownMembers)>,
+    /// Its own directory, while another one lies in its place.
+    aside: Option<Aside>,
+    /// It was removed, or never joined, and is not started any more.
+    pub(super) retired: bool,
     /// It dies after so many further effects.
     pub(super) trap: Option<Trap>,
+}
+
+/// A member's own directory while it is not where it should be.
+struct Aside {
+    disk: Disk,
+    incarnation: Incarnation,
+    known: KnownMembers,
+    /// Whether what lies in its place is another member's, and not an empty one.
+    foreign: bool,
 }
 
 /// What is wrong with a disk at present.
@@ -60,6 +71,13 @@ pub(super) struct DiskFaults {
     pub(super) full_until: Moment,
     pub(super) sync_fails: bool,
     pub(super) read_fails: bool,
+}
+
+/// A copy of a member's directory.
+pub(super) struct Directory {
+    disk: Disk,
+    incarnation: Incarnation,
+    known: KnownMembers,
 }
 
 /// Death between two effects.
@@ -96,6 +114,8 @@ pub(super) struct Watched {
     pub(super) folded: Index,
     pub(super) folded_digest: u64,
     pub(super) committed: Index,
+    /// Where the committed state of the cluster was last seen to change.
+    pub(super) changed_at: Index,
     pub(super) leads: bool,
 }
 
@@ -133,18 +153,20 @@ impl Job {
 impl Member {
     pub(super) fn new(
         number: usize,
-        count: usize,
+        founders: usize,
         conditions: &Conditions,
         dice: &mut Dice,
+        now: Moment,
     ) -> Member {
-        let clock = Clock::new(dice.below(1 << 40), drift_ppm(dice), Moment(0));
+        let clock = Clock::new(dice.below(1 << 40), drift_ppm(dice), now);
         Member {
             number,
-            count,
+            founders,
             conditions: conditions.clone(),
             incarnation: Incarnation(number as u128 + 1),
             known: KnownMembers::default(),
             aside: None,
+            retired: false,
             disk: Disk::new(Geometry::new(conditions.segment_size_bytes)),
             clock,
             process: None,
@@ -163,27 +185,70 @@ impl Member {
     /// An empty directory takes the place of the member's own.
     pub(super) fn wipe(&mut self, incarnation: u64) {
         let empty = Disk::new(self.disk.geometry());
-        let disk = std::mem::replace(&mut self.disk, empty);
-        let known = std::mem::take(&mut self.known);
-        self.aside = Some((disk, self.incarnation, known));
-        self.incarnation = Incarnation(u128::from(incarnation) << 64 | u128::from(incarnation));
+        let incarnation = Incarnation(u128::from(incarnation) << 64 | u128::from(incarnation));
+        self.put_aside(empty, incarnation, KnownMembers::default(), false);
+    }
+
+    /// A copy of another member's directory takes the place of the member's own.
+    pub(super) fn misplace(&mut self, other: Directory) {
+        self.put_aside(other.disk, other.incarnation, other.known, true);
+    }
+
+    fn put_aside(
+        &mut self,
+        disk: Disk,
+        incarnation: Incarnation,
+        known: KnownMembers,
+        foreign: bool,
+    ) {
+        self.aside = Some(Aside {
+            disk: std::mem::replace(&mut self.disk, disk),
+            incarnation: std::mem::replace(&mut self.incarnation, incarnation),
+            known: std::mem::replace(&mut self.known, known),
+            foreign,
+        });
+    }
+
+    /// What a copy of its directory holds.
+    pub(super) fn directory(&self) -> Directory {
+        Directory {
+            disk: self.disk.clone(),
+            incarnation: self.incarnation,
+            known: self.known.clone(),
+        }
     }
 
     /// The member gets its own directory back, if it had lost it.
     pub(super) fn unwipe(&mut self) {
-        if let Some((disk, incarnation, known)) = self.aside.take() {
-            (self.disk, self.incarnation, self.known) = (disk, incarnation, known);
+        if let Some(own) = self.aside.take() {
+            (self.disk, self.incarnation, self.known) = (own.disk, own.incarnation, own.known);
         }
     }
 
     /// Whether it runs, or will run, on a directory that is not its own.
-    pub(super) fn is_wiped(&self) -> bool {
+    pub(super) fn is_displaced(&self) -> bool {
         self.aside.is_some()
     }
 
     /// Whether it keeps what it promised: its directory is its own, and nothing is missing there.
     pub(super) fn is_whole(&self) -> bool {
-        !self.is_wiped() && !self.disk.is_damaged() && self.known.rebuild.is_none()
+        !self.is_displaced() && !self.disk.is_damaged() && self.known.rebuild.is_none()
+    }
+
+    /// Whether that directory is empty, or was when it was put there.
+    pub(super) fn is_wiped(&self) -> bool {
+        self.aside.as_ref().is_some_and(|own| !own.foreign)
+    }
+
+    /// Whether that directory is another member's.
+    pub(super) fn is_misplaced(&self) -> bool {
+        self.aside.as_ref().is_some_and(|own| own.foreign)
+    }
+
+    /// Whether its directory says whose it is.
+    pub(super) fn is_marked(&self) -> bool {
+        let process = self.process.as_ref();
+        process.is_some_and(|process| process.shard.log().durable_index() > Index(0))
     }
 
     /// A part of a segment as the page cache has it.
@@ -229,7 +294,8 @@ impl Member {
             member: introduction(self.number),
             incarnation: self.incarnation,
             known: self.known.clone(),
-            initial_members: (0..self.count).map(introduction).collect(),
+            initial_members: (0..self.founders).map(introduction).collect(),
+            membership: conditions.membership,
             heartbeat_interval: conditions.election_timeout / 10,
             pre_vote: conditions.pre_vote,
             windows: Windows::default(),
@@ -275,7 +341,7 @@ impl Member {
             let Outcome::Corrupt(damage) = found.recovered.outcome else {
                 break (found.recovered, found.replayer);
             };
-            if self.count == 1 || !damage.is_loss() || cuts == RECOVERY_CUTS_MAX {
+            if self.founders == 1 || !damage.is_loss() || cuts == RECOVERY_CUTS_MAX {
                 return Err((StartFailure::Corrupt, damage.to_string()));
             }
             cuts += 1;
@@ -297,6 +363,7 @@ impl Member {
             folded: Index(0),
             folded_digest: keyspace.digest(folded).map_or(0, |digest| digest.0),
             committed: Index(0),
+            changed_at: Index(0),
             leads: false,
         };
         self.undisturbed_since = now;
@@ -357,7 +424,7 @@ pub(super) fn member_number(id: MemberId) -> usize {
     usize::try_from(id.0 - 1).expect("members are few")
 }
 
-fn introduction(number: usize) -> ShardMember {
+pub(super) fn introduction(number: usize) -> ShardMember {
     let name = format!("m{number}");
     ShardMember {
         id: member_id(number),

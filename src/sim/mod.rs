@@ -24,6 +24,7 @@ mod life;
 mod member;
 pub mod network;
 mod observe;
+mod operator;
 mod perform;
 mod post;
 pub mod report;

@@ -116,11 +116,12 @@ impl Network {
         self.cut[from * self.members + to] = from != to;
     }
 
-    /// Cuts every link between members of different groups; `group` holds a number for each member.
+    /// Cuts every link between members of different groups; `group` holds a number for each member. Those that
+    /// are not there yet hear nobody in it.
     pub fn partition(&mut self, group: &[usize]) {
         for from in 0..self.members {
             for to in 0..self.members {
-                self.cut[from * self.members + to] = group[from] != group[to];
+                self.cut[from * self.members + to] = group.get(from) != group.get(to);
             }
         }
     }

@@ -72,6 +72,12 @@ impl Cluster {
                 self.replicas.commits(number, held, raft.term())?;
             }
         }
+        let changed_at = shard.cluster().changed_at();
+        if changed_at != seen.changed_at {
+            seen.changed_at = changed_at;
+            let list = shard.cluster().members();
+            self.group.shows(number, changed_at, list)?;
+        }
         let mut events = Vec::new();
         let shown = self.history.model().revision();
         if keyspace.committed_revision() > shown {
@@ -84,10 +90,9 @@ impl Cluster {
         if !events.is_empty() {
             self.history.committed(&events)?;
         }
-        let digest = keyspace.digest(committed).map_or(0, |digest| digest.0);
-        let commits = moved.then_some(What::Commits {
+        let commits = moved.then(|| What::Commits {
             index: committed.0,
-            digest,
+            digest: keyspace.digest(committed).map_or(0, |digest| digest.0),
         });
         if truncated.is_some() {
             self.statistics.truncations += 1;

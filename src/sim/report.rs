@@ -62,6 +62,14 @@ pub struct Statistics {
     pub transfers_abandoned: u64,
     /// Compactions that were acknowledged.
     pub compactions: u64,
+    /// Changes of the membership that were acknowledged.
+    pub membership_changes: u64,
+    /// Members that were removed and ended.
+    pub removals: u64,
+    /// Transfers of leadership that were acknowledged.
+    pub transfers: u64,
+    /// Starts on another member's directory that were refused.
+    pub foreign_directories: u64,
 }
 
 impl Statistics {
@@ -94,6 +102,10 @@ impl AddAssign<&Statistics> for Statistics {
             checkpoint_installs,
             transfers_abandoned,
             compactions,
+            membership_changes,
+            removals,
+            transfers,
+            foreign_directories,
         } = other;
         self.simulated_nanos += simulated_nanos;
         self.events += events;
@@ -116,5 +128,9 @@ impl AddAssign<&Statistics> for Statistics {
         self.checkpoint_installs += checkpoint_installs;
         self.transfers_abandoned += transfers_abandoned;
         self.compactions += compactions;
+        self.membership_changes += membership_changes;
+        self.removals += removals;
+        self.transfers += transfers;
+        self.foreign_directories += foreign_directories;
     }
 }

@@ -123,6 +123,22 @@ pub enum What {
     Rebuilt,
     Ended(&'static str),
     Wiped,
+    /// Another member's directory lies where this one's was.
+    Misplaced {
+        of: usize,
+    },
+    /// The operator asks this member for something about another one.
+    Orders {
+        number: u32,
+        what: &'static str,
+        about: usize,
+    },
+    Obeys {
+        number: u32,
+        kind: &'static str,
+    },
+    /// It is not started again.
+    Retired,
     Stormy,
     Fair,
     CutOff {

@@ -23,7 +23,7 @@ use crate::keyspace::request::{
     Compare, CompareTarget, KeyRange, KeyValue, RequestOp, ResponseOp, TxnRequest,
 };
 use crate::raft::Body;
-use crate::shard::event::{PeerMessage, Request, Response};
+use crate::shard::event::{MembershipRequest, PeerMessage, Request, Response};
 
 /// What a message is counted for beside its variable parts: its frame's header and small fields.
 const FIXED_BYTES: usize = FRAME_HEADER_BYTES + 96;
@@ -126,7 +126,15 @@ fn weight(message: &PeerMessage) -> usize {
                 Request::Put(put) => put.key.len() + put.value.len(),
                 Request::DeleteRange(deletion) => range_weight(&deletion.range),
                 Request::Txn(txn) => txn_weight(txn),
-                Request::Compact { .. }
+                Request::Membership(
+                    MembershipRequest::Add { peer_urls, .. }
+                    | MembershipRequest::Update { peer_urls, .. },
+                ) => peer_urls.iter().map(String::len).sum(),
+                Request::Membership(
+                    MembershipRequest::Remove(_) | MembershipRequest::Promote(_),
+                )
+                | Request::MoveLeader(_)
+                | Request::Compact { .. }
                 | Request::Status
                 | Request::MemberList { .. }
                 | Request::Alarm(_) => 0,

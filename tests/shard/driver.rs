@@ -13,9 +13,10 @@ use kontiki::keyspace::steps::Steps;
 use kontiki::raft::{Position, Windows};
 use kontiki::shard::checkpoints::CheckpointLimits;
 use kontiki::shard::event::{
-    Answer, CheckpointEffect, ClientRequest, Effects, Event, Identity, KnownMembers, LogEffect,
-    Member, Notice, PeerMessage, Refusal, Request, Response, Ticket,
+    Answer, CheckpointEffect, ClientRequest, Effects, EndReason, Event, Identity, KnownMembers,
+    LogEffect, Member, Notice, PeerMessage, Refusal, Request, Response, Ticket,
 };
+use kontiki::shard::members::MembershipRules;
 use kontiki::shard::replay::{Piece, Replayed, Replayer};
 use kontiki::shard::{Settings, Shard};
 use kontiki::wal::{
@@ -76,6 +77,9 @@ pub(crate) struct Driver {
     pub(crate) messages: Vec<(MemberId, PeerMessage)>,
     /// What was said about checkpoints on their way.
     pub(crate) notices: Vec<Notice>,
+    /// Whether it may say that it must not go on, and why it did. It hears and does nothing after that.
+    pub(crate) may_end: bool,
+    pub(crate) ended: Option<EndReason>,
     effects: Effects,
     /// The checkpoint that has no name yet; gone with a crash.
     unfinished: Vec<Block>,
@@ -100,6 +104,7 @@ pub(crate) fn settings() -> Settings {
             member: MEMBER,
         },
         initial_members: vec![member.clone()],
+        membership: MembershipRules::default(),
         member,
         incarnation: Incarnation(1),
         known: KnownMembers {
@@ -216,6 +221,8 @@ impl Driver {
             answers: Vec::new(),
             messages: Vec::new(),
             notices: Vec::new(),
+            may_end: false,
+            ended: None,
             effects: Effects::default(),
             requests: 0,
         }
@@ -255,13 +262,17 @@ impl Driver {
     }
 
     pub(crate) fn hand_in(&mut self, event: Event<'_>) {
+        if self.ended.is_some() {
+            return;
+        }
         let mut steps = Steps::new(SLICE_STEPS_MAX);
         self.shard
             .handle(event, self.now, &mut steps, &mut self.effects);
         self.answers.append(&mut self.effects.answers);
         self.messages.append(&mut self.effects.messages);
         self.notices.append(&mut self.effects.notices);
-        assert_eq!(self.effects.end, None);
+        self.ended = self.effects.end.take();
+        assert!(self.may_end || self.ended.is_none(), "{:?}", self.ended);
     }
 
     /// Performs the oldest effect on a checkpoint and reports it. False when there is none.
@@ -369,7 +380,7 @@ impl Driver {
                 self.hand_in(Event::Continue);
                 idle = false;
             }
-            if idle {
+            if idle || self.ended.is_some() {
                 return;
             }
         }

@@ -20,7 +20,7 @@ pub(crate) struct Group {
     pub(crate) cut_off: BTreeSet<MemberId>,
 }
 
-fn settings_of(id: u64, count: u64, recent_bytes_max: usize) -> Settings {
+pub(crate) fn settings_of(id: u64, count: u64, recent_bytes_max: usize) -> Settings {
     let member = |id: u64| Member {
         id: MemberId(id),
         name: format!("m{id}"),
@@ -75,8 +75,10 @@ impl Group {
                 return;
             }
             for (from, to, message) in mail {
-                if !self.cut_off.contains(&from) && !self.cut_off.contains(&to) {
-                    let driver = self.members.get_mut(&to).expect("a member");
+                if !self.cut_off.contains(&from)
+                    && !self.cut_off.contains(&to)
+                    && let Some(driver) = self.members.get_mut(&to)
+                {
                     driver.hand_in(Event::Peer { from, message });
                 }
             }
@@ -98,7 +100,8 @@ impl Group {
     pub(crate) fn leader(&self) -> MemberId {
         let leads = |(&id, driver): (&MemberId, &Driver)| {
             let leads = driver.shard.raft().role() == Role::Leader;
-            (leads && !self.cut_off.contains(&id)).then_some(id)
+            let there = driver.ended.is_none() && !self.cut_off.contains(&id);
+            (leads && there).then_some(id)
         };
         let leaders: Vec<_> = self.members.iter().filter_map(leads).collect();
         assert_eq!(leaders.len(), 1, "{leaders:?}");

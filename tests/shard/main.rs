@@ -5,6 +5,7 @@ mod checkpoints;
 mod driver;
 mod group;
 mod install;
+mod members;
 
 use bytes::Bytes;
 use kontiki::base::MemberId;

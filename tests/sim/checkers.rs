@@ -1,7 +1,7 @@
 //! Each checker is shown a violation made by hand, and the same thing done right.
 
 use bytes::Bytes;
-use kontiki::base::{Index, Term};
+use kontiki::base::{Index, MemberId, Term};
 use kontiki::keyspace::events::Event;
 use kontiki::keyspace::request::{
     Compare, CompareResult, CompareTarget, DeleteRangeRequest, DeleteRangeResponse, KeyRange,
@@ -9,8 +9,9 @@ use kontiki::keyspace::request::{
     RequestOp, ResponseOp, TxnRequest, TxnResponse,
 };
 use kontiki::keyspace::revision::Revision;
-use kontiki::shard::event::{Refusal, Request, Response};
+use kontiki::shard::event::{Member, Refusal, Request, Response};
 use kontiki::sim::checker::history::{History, Outcome, value_of};
+use kontiki::sim::checker::members::Members;
 use kontiki::sim::checker::replicas::{Held, Life, Replicas};
 use kontiki::sim::checker::{Promise, Verdict, Violation};
 
@@ -109,6 +110,32 @@ fn leader_without_the_committed() {
     breaks(
         Promise::LeaderCompleteness,
         replicas.leads(life(2, 1), Term(7), log(&[2, 3])),
+    );
+}
+
+/// Goal: one list of members at an index, wherever and in whatever order it is seen; and nobody comes back.
+#[test]
+fn members_differ() {
+    let list = |ids: &[u64]| -> Vec<Member> {
+        let member = |&id: &u64| Member {
+            id: MemberId(id),
+            ..Member::default()
+        };
+        ids.iter().map(member).collect()
+    };
+    let mut members = Members::default();
+    members.shows(0, Index(1), list(&[1, 2, 3])).expect("first");
+    members.shows(0, Index(9), list(&[1, 2])).expect("one goes");
+    members.shows(1, Index(1), list(&[1, 2, 3])).expect("late");
+    assert!(members.is_removed(MemberId(3)) && !members.is_removed(MemberId(2)));
+    assert!(members.contains(MemberId(2)) && !members.contains(MemberId(3)));
+    breaks(
+        Promise::OneHistory,
+        members.shows(2, Index(9), list(&[1, 3])),
+    );
+    breaks(
+        Promise::OneHistory,
+        members.shows(2, Index(12), list(&[1, 2, 3])),
     );
 }
 

@@ -66,6 +66,9 @@ fn three_members() {
         "{all:?}"
     );
     assert!(all.damage_found > 20 && all.rebuilt > 20, "{all:?}");
+    assert!(all.membership_changes > 40, "{all:?}");
+    assert!(all.removals > 10 && all.transfers > 20, "{all:?}");
+    assert!(all.foreign_directories > 5, "{all:?}");
 }
 
 /// Goal: so do five.

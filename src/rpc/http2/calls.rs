@@ -637,6 +637,10 @@ fn encode(edge: &Edge, header: &Header, response: Response) -> Result<Bytes, Sta
             convert::frame(&cluster::member_list_response(header, members))
         }
         Response::Alarm(alarms) => convert::frame(&maintenance::alarm_response(header, &alarms)),
+        // No method asks for these yet.
+        Response::MemberAdded { .. } | Response::MembersChanged(_) | Response::LeaderMoved => {
+            Err(status::WRONG_ANSWER)
+        }
     }
 }
 

@@ -417,9 +417,13 @@ fn wrote(response: &Response) -> Option<bool> {
         Response::Put(_) => Some(true),
         Response::DeleteRange(response) => Some(response.deleted > 0),
         Response::Txn(response) => Some(txn_wrote(response)),
-        Response::Compact | Response::Status(_) | Response::MemberList(_) | Response::Alarm(_) => {
-            None
-        }
+        Response::Compact
+        | Response::Status(_)
+        | Response::MemberList(_)
+        | Response::Alarm(_)
+        | Response::MemberAdded { .. }
+        | Response::MembersChanged(_)
+        | Response::LeaderMoved => None,
     }
 }
 

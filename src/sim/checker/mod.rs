@@ -5,6 +5,7 @@
 //! violation made by hand. They never ask a member to behave; the first violation ends the run.
 
 pub mod history;
+pub mod members;
 pub mod model;
 pub mod replicas;
 
@@ -38,6 +39,8 @@ pub enum Promise {
     OnceAndWhole,
     /// Data that was durable and is damaged is noticed; a healthy disk is not called damaged.
     DamageNoticed,
+    /// A directory serves the member it was made for, and no other.
+    OwnDirectory,
     /// When the faults end, the cluster serves and its members agree.
     Liveness,
     /// The product's own assertions hold.

@@ -222,7 +222,7 @@ pub fn decode(frame: &Frame, version: u8, shard: ShardId) -> Result<PeerMessage,
             Ok(PeerMessage::Forward {
                 request: forward.request.to_native(),
                 patience: Duration::from_nanos(forward.patience_nanos.to_native()),
-                body: (&forward.body).into(),
+                body: (&forward.body).try_into()?,
             })
         }
         KIND_FORWARDED => {

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use rkyv::{Archive, Serialize};
 
-use super::response::AlarmKind;
+use super::WireError;
+use super::response::{AlarmKind, bytes_to_texts, texts_to_bytes};
 use crate::base::{LeaseId, MemberId};
 use crate::keyspace::request as keyspace;
 use crate::shard::event;
@@ -53,13 +54,41 @@ pub(super) enum Request {
     Put(Put),
     DeleteRange(DeleteRange),
     Txn(Txn),
-    Compact { revision: i64, physical: bool },
+    Compact {
+        revision: i64,
+        physical: bool,
+    },
     Status,
-    MemberList { linearizable: bool },
-    AlarmList { kind: Option<AlarmKind> },
-    AlarmActivate { member: u64, kind: AlarmKind },
-    AlarmDeactivate { member: u64, kind: AlarmKind },
+    MemberList {
+        linearizable: bool,
+    },
+    AlarmList {
+        kind: Option<AlarmKind>,
+    },
+    AlarmActivate {
+        member: u64,
+        kind: AlarmKind,
+    },
+    AlarmDeactivate {
+        member: u64,
+        kind: AlarmKind,
+    },
     AlarmNothing,
+    MemberAdd {
+        member: u64,
+        peer_urls: Vec<Vec<u8>>,
+        is_learner: bool,
+    },
+    MemberRemove {
+        member: u64,
+    },
+    MemberPromote {
+        member: u64,
+    },
+    MemberUpdate {
+        member: u64,
+        peer_urls: Vec<Vec<u8>>,
+    },
 }
 
 /// A [`keyspace::KeyRange`].
@@ -152,7 +181,7 @@ pub(super) struct Txn {
 
 impl From<&event::Request> for Request {
     fn from(request: &event::Request) -> Request {
-        use event::{AlarmRequest, Request as Asked};
+        use event::{AlarmRequest, MembershipRequest, Request as Asked};
         match request {
             Asked::Range(range) => Request::Range(range.into()),
             Asked::Put(put) => Request::Put(put.into()),
@@ -178,14 +207,38 @@ impl From<&event::Request> for Request {
                 kind: (*kind).into(),
             },
             Asked::Alarm(AlarmRequest::Nothing) => Request::AlarmNothing,
+            Asked::Membership(MembershipRequest::Add {
+                id,
+                peer_urls,
+                is_learner,
+            }) => Request::MemberAdd {
+                member: id.0,
+                peer_urls: texts_to_bytes(peer_urls),
+                is_learner: *is_learner,
+            },
+            Asked::Membership(MembershipRequest::Remove(id)) => {
+                Request::MemberRemove { member: id.0 }
+            }
+            Asked::Membership(MembershipRequest::Promote(id)) => {
+                Request::MemberPromote { member: id.0 }
+            }
+            Asked::Membership(MembershipRequest::Update { id, peer_urls }) => {
+                Request::MemberUpdate {
+                    member: id.0,
+                    peer_urls: texts_to_bytes(peer_urls),
+                }
+            }
+            Asked::MoveLeader(_) => unreachable!("only the leader itself is asked to hand over"),
         }
     }
 }
 
-impl From<&ArchivedRequest> for event::Request {
-    fn from(request: &ArchivedRequest) -> event::Request {
-        use event::{AlarmRequest, Request as Asked};
-        match request {
+impl TryFrom<&ArchivedRequest> for event::Request {
+    type Error = WireError;
+
+    fn try_from(request: &ArchivedRequest) -> Result<event::Request, WireError> {
+        use event::{AlarmRequest, MembershipRequest, Request as Asked};
+        Ok(match request {
             ArchivedRequest::Range(range) => Asked::Range(range.into()),
             ArchivedRequest::Put(put) => Asked::Put(put.into()),
             ArchivedRequest::DeleteRange(deletion) => Asked::DeleteRange(deletion.into()),
@@ -208,7 +261,28 @@ impl From<&ArchivedRequest> for event::Request {
                 AlarmRequest::Deactivate(MemberId(member.to_native()), kind.into()),
             ),
             ArchivedRequest::AlarmNothing => Asked::Alarm(AlarmRequest::Nothing),
-        }
+            ArchivedRequest::MemberAdd {
+                member,
+                peer_urls,
+                is_learner,
+            } => Asked::Membership(MembershipRequest::Add {
+                id: MemberId(member.to_native()),
+                peer_urls: bytes_to_texts(peer_urls)?,
+                is_learner: *is_learner,
+            }),
+            ArchivedRequest::MemberRemove { member } => {
+                Asked::Membership(MembershipRequest::Remove(MemberId(member.to_native())))
+            }
+            ArchivedRequest::MemberPromote { member } => {
+                Asked::Membership(MembershipRequest::Promote(MemberId(member.to_native())))
+            }
+            ArchivedRequest::MemberUpdate { member, peer_urls } => {
+                Asked::Membership(MembershipRequest::Update {
+                    id: MemberId(member.to_native()),
+                    peer_urls: bytes_to_texts(peer_urls)?,
+                })
+            }
+        })
     }
 }
 

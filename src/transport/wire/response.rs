@@ -34,6 +34,11 @@ pub(super) enum Answer {
     Status(Status),
     MemberList(Vec<Member>),
     Alarm(Vec<Alarm>),
+    MemberAdded {
+        member: Member,
+        members: Vec<Member>,
+    },
+    MembersChanged(Vec<Member>),
     Refused(Refusal),
 }
 
@@ -52,7 +57,27 @@ pub(super) enum Refusal {
     Corrupt,
     TooLarge,
     Stopped,
+    Membership(MembershipRefusal),
 }
+
+mirror!(
+    /// Why a membership is not changed.
+    MembershipRefusal, ArchivedMembershipRefusal,
+    event::MembershipRefusal {
+        NotFound,
+        Exists,
+        PeerUrlExists,
+        TooManyLearners,
+        TooMany,
+        NotLearner,
+        LearnerNotReady,
+        NotEnoughStarted,
+        Unhealthy,
+        NotLeader,
+        BadTransferee,
+        TransferTimedOut,
+    }
+);
 
 /// A [`keyspace::KeyValue`].
 #[derive(Archive, Serialize)]
@@ -183,6 +208,14 @@ impl From<&Result<event::Response, event::Refusal>> for Answer {
                 Answer::MemberList(members.iter().map(Member::from).collect())
             }
             Ok(Given::Alarm(alarms)) => Answer::Alarm(alarms.iter().map(Alarm::from).collect()),
+            Ok(Given::MemberAdded { member, members }) => Answer::MemberAdded {
+                member: member.into(),
+                members: members.iter().map(Member::from).collect(),
+            },
+            Ok(Given::MembersChanged(members)) => {
+                Answer::MembersChanged(members.iter().map(Member::from).collect())
+            }
+            Ok(Given::LeaderMoved) => unreachable!("no other member was asked to hand over"),
             Err(refusal) => Answer::Refused((*refusal).into()),
         }
     }
@@ -200,12 +233,14 @@ impl TryFrom<&ArchivedAnswer> for Result<event::Response, event::Refusal> {
             ArchivedAnswer::Txn(txn) => Given::Txn(txn.into()),
             ArchivedAnswer::Compact => Given::Compact,
             ArchivedAnswer::Status(status) => Given::Status(Box::new(status.into())),
-            ArchivedAnswer::MemberList(members) => Given::MemberList(
-                members
-                    .iter()
-                    .map(TryInto::try_into)
-                    .collect::<Result<_, _>>()?,
-            ),
+            ArchivedAnswer::MemberList(members) => Given::MemberList(members_from(members)?),
+            ArchivedAnswer::MemberAdded { member, members } => Given::MemberAdded {
+                member: member.try_into()?,
+                members: members_from(members)?,
+            },
+            ArchivedAnswer::MembersChanged(members) => {
+                Given::MembersChanged(members_from(members)?)
+            }
             ArchivedAnswer::Alarm(alarms) => Given::Alarm(alarms.iter().map(Into::into).collect()),
             ArchivedAnswer::Refused(refusal) => return Ok(Err(refusal.into())),
         }))
@@ -229,6 +264,7 @@ impl From<event::Refusal> for Refusal {
             Of::Corrupt => Refusal::Corrupt,
             Of::TooLarge => Refusal::TooLarge,
             Of::Stopped => Refusal::Stopped,
+            Of::Membership(refusal) => Refusal::Membership(refusal.into()),
         }
     }
 }
@@ -250,6 +286,7 @@ impl From<&ArchivedRefusal> for event::Refusal {
             ArchivedRefusal::Corrupt => Of::Corrupt,
             ArchivedRefusal::TooLarge => Of::TooLarge,
             ArchivedRefusal::Stopped => Of::Stopped,
+            ArchivedRefusal::Membership(refusal) => Of::Membership(refusal.into()),
         }
     }
 }
@@ -470,11 +507,15 @@ impl TryFrom<&ArchivedMember> for event::Member {
     }
 }
 
-fn texts_to_bytes(texts: &[String]) -> Vec<Vec<u8>> {
+fn members_from(members: &[ArchivedMember]) -> Result<Vec<event::Member>, WireError> {
+    members.iter().map(TryInto::try_into).collect()
+}
+
+pub(super) fn texts_to_bytes(texts: &[String]) -> Vec<Vec<u8>> {
     texts.iter().map(|text| text.clone().into_bytes()).collect()
 }
 
-fn bytes_to_texts(texts: &[ArchivedVec<u8>]) -> Result<Vec<String>, WireError> {
+pub(super) fn bytes_to_texts(texts: &[ArchivedVec<u8>]) -> Result<Vec<String>, WireError> {
     texts.iter().map(|bytes| text(bytes)).collect()
 }
 

@@ -254,6 +254,14 @@ impl Findings {
             statistics.damage_found,
             statistics.rebuilt,
         );
+        println!(
+            "group: {} membership changes, {} removed members ended, {} leadership transfers, {} foreign \
+             directories refused",
+            statistics.membership_changes,
+            statistics.removals,
+            statistics.transfers,
+            statistics.foreign_directories,
+        );
         println!("faults: {:?}", statistics.faults);
     }
 }
