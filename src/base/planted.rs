@@ -73,7 +73,7 @@ impl Defect {
     }
 
     /// Those that take more seeds than a test has.
-    pub const RARE: &'static [Defect] = &[Defect::OlderTermCommitted];
+    pub const RARE: &'static [Defect] = &[Defect::OlderTermCommitted, Defect::CorruptVotes];
 
     /// Every other defect.
     pub const ALL: &'static [Defect] = &[
@@ -103,7 +103,6 @@ impl Defect {
         Defect::ReadBeforeCaughtUp,
         Defect::ForwardedTwice,
         Defect::WipedDirectoryVotes,
-        Defect::CorruptVotes,
     ];
 }
 
