@@ -3,16 +3,19 @@
 //!
 //! `cargo bench -p kontiki-raft-bench` prints nanoseconds per entry for several batch sizes; without `--bench`, or with
 //! `--test`, it runs small, as a test. The two are interleaved, and each figure is the median of the
-//! repetitions. Messages are handed over as values, a sync is complete at once, and entries are empty.
+//! repetitions. Messages are handed over as values, and a sync is complete at once.
 //!
-//! Not the same on both sides: the crate keeps the entries and hands them around, here as empty vectors;
-//! Kontiki's core knows of an entry only its term, and the bytes are the log's affair.
+//! On both sides every member holds the bytes of its entries, and they travel with the messages. The crate
+//! does that itself: its entries are messages of their own, with their bytes in a vector each. Kontiki's
+//! core names ranges of the log and the caller attaches the bytes, so here a member has a log of
+//! reference-counted records beside its core, as a shard has.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use bytes::Bytes;
 use kontiki::base::{HardState, Incarnation, Index, Instant, MemberId};
-use kontiki::raft::{Config, LogTerms, Membership, Message, Output, Raft, Role, Windows};
+use kontiki::raft::{Body, Config, LogTerms, Membership, Message, Output, Raft, Role, Windows};
 use kontiki::runtime::clock::Clock;
 use raft::eraftpb;
 use raft::storage::MemStorage;
@@ -20,8 +23,9 @@ use raft::{RawNode, StateRole};
 
 const MEMBERS: u64 = 3;
 const BATCHES: [u64; 4] = [1, 16, 256, 1_024];
-/// What both sides take an entry to be.
-const ENTRY_SIZE_BYTES: u64 = 256;
+/// The bytes of one entry.
+const ENTRY: [u8; 256] = [7; 256];
+const ENTRY_SIZE_BYTES: u64 = ENTRY.len() as u64;
 /// Entries after which both logs are shortened, so that memory stays the same.
 const KEPT: u64 = 8_192;
 
@@ -53,9 +57,38 @@ trait Group {
 
 struct Ours {
     members: Vec<Raft>,
-    network: VecDeque<(usize, usize, Message)>,
+    /// The records of each member, the oldest kept in front.
+    logs: Vec<Records>,
+    network: VecDeque<(usize, usize, Message, Vec<Bytes>)>,
     outputs: Vec<Output>,
     now: Instant,
+}
+
+/// A log in memory.
+#[derive(Default)]
+struct Records {
+    /// Entries up to here were let go.
+    released: Index,
+    kept: VecDeque<Bytes>,
+}
+
+impl Records {
+    /// The records after `prev`, as many as are asked for.
+    fn after(&self, prev: Index, count: u64) -> Vec<Bytes> {
+        let size = |count| usize::try_from(count).expect("a batch fits in memory");
+        let first = size(prev.0 - self.released.0);
+        self.kept
+            .range(first..first + size(count))
+            .cloned()
+            .collect()
+    }
+
+    fn release(&mut self, through: Index) {
+        while self.released < through {
+            self.kept.pop_front().expect("entries that are kept");
+            self.released = self.released.next();
+        }
+    }
 }
 
 impl Ours {
@@ -81,25 +114,46 @@ impl Ours {
         Raft::new(config, HardState::default(), LogTerms::default(), Index(0))
     }
 
-    /// Does what a member asked for; its disk is done at once.
-    fn perform(&mut self, at: usize) {
+    /// The leader takes an entry.
+    fn append(&mut self) {
+        self.members[0].append(ENTRY_SIZE_BYTES);
+        self.logs[0].kept.push_back(Bytes::copy_from_slice(&ENTRY));
+    }
+
+    /// Does what a member asked for; its disk is done at once. `records` came with the message.
+    fn perform(&mut self, at: usize, mut records: Vec<Bytes>) {
         let mut written = false;
         while !self.outputs.is_empty() {
             let mut further = Vec::new();
-            for output in self.outputs.drain(..) {
+            for output in std::mem::take(&mut self.outputs) {
                 match output {
                     Output::Send { to, message } => {
                         let to = usize::try_from(to.0 - 1).expect("three members");
-                        self.network.push_back((at, to, message));
+                        let records = match &message.body {
+                            Body::Append(append) => {
+                                self.logs[at].after(append.prev.index, append.entries.count())
+                            }
+                            _ => Vec::new(),
+                        };
+                        self.network.push_back((at, to, message, records));
                     }
                     Output::PersistHardState(state) => {
                         self.members[at].hard_state_durable(state, &mut further);
                     }
                     Output::BecameLeader { .. } => {
-                        self.members[at].append(ENTRY_SIZE_BYTES);
+                        assert_eq!(at, 0, "the first member is elected");
+                        self.append();
                         written = true;
                     }
-                    Output::AppendEntries { .. } => written = true,
+                    Output::AppendEntries { first, last } => {
+                        assert_eq!(
+                            last.0 + 1 - first.0,
+                            records.len() as u64,
+                            "nothing is lost"
+                        );
+                        self.logs[at].kept.extend(records.drain(..));
+                        written = true;
+                    }
                     _ => {}
                 }
             }
@@ -114,10 +168,10 @@ impl Ours {
     }
 
     fn settle(&mut self) {
-        while let Some((from, to, message)) = self.network.pop_front() {
+        while let Some((from, to, message, records)) = self.network.pop_front() {
             let from = self.members[from].id();
             self.members[to].step(from, message, self.now, &mut self.outputs);
-            self.perform(to);
+            self.perform(to, records);
         }
     }
 }
@@ -126,6 +180,7 @@ impl Group for Ours {
     fn elected() -> Ours {
         let mut group = Ours {
             members: (1..=MEMBERS).map(Ours::member).collect(),
+            logs: (1..=MEMBERS).map(|_| Records::default()).collect(),
             network: VecDeque::new(),
             outputs: Vec::new(),
             now: Instant(0),
@@ -133,7 +188,7 @@ impl Group for Ours {
         while group.members[0].role() != Role::Leader {
             group.now = group.now + Duration::from_secs(1);
             group.members[0].tick(group.now, &mut group.outputs);
-            group.perform(0);
+            group.perform(0, Vec::new());
             group.settle();
         }
         group
@@ -141,19 +196,20 @@ impl Group for Ours {
 
     fn commit(&mut self, count: u64) {
         for _ in 0..count {
-            self.members[0].append(ENTRY_SIZE_BYTES);
+            self.append();
         }
         // What is sent leaves before the leader's own sync.
         self.members[0].flush(self.now, &mut self.outputs);
-        self.perform(0);
+        self.perform(0, Vec::new());
         let last = self.members[0].last_index();
         self.members[0].log_durable(last, &mut self.outputs);
-        self.perform(0);
+        self.perform(0, Vec::new());
         self.settle();
-        for member in &mut self.members {
+        for (member, log) in self.members.iter_mut().zip(&mut self.logs) {
             let commit = member.commit();
             if commit.0 - member.log().base().index.0 > KEPT {
                 member.log_released(commit);
+                log.release(commit);
             }
         }
     }
@@ -237,7 +293,7 @@ impl Group for Theirs {
     fn commit(&mut self, count: u64) {
         for _ in 0..count {
             self.nodes[0]
-                .propose(vec![], vec![])
+                .propose(vec![], ENTRY.to_vec())
                 .expect("a leader takes it");
         }
         self.ready(0);

@@ -6,12 +6,14 @@
 use std::time::Duration;
 
 use super::checker::Verdict;
-use super::cluster::{Cluster, Next, vouched_before};
+use super::clock::Moment;
+use super::cluster::{Cluster, Next};
 use super::conditions::FaultKind;
 use super::disk::{Damage, Tear};
 use super::member::{DiskFaults, Member, Trap, drift_ppm};
 use super::network::Weather;
 use super::trace::What;
+use crate::base::Instant;
 use crate::raft::Role;
 
 /// A trap springs within so many effects.
@@ -20,6 +22,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(3);
 const SLOW_MAX: Duration = Duration::from_secs(4);
 const WIPED_MAX: Duration = Duration::from_secs(20);
 const FULL_MAX: Duration = Duration::from_secs(2);
+/// A member that nothing has disturbed for this long has written everything it had to.
+const UNDISTURBED_MIN: Duration = Duration::from_secs(1);
+/// What such a member wrote this long ago has a seal, or something else behind it.
+const VOUCHED_AGE_MIN: Duration = Duration::from_millis(100);
 
 impl Cluster {
     /// One fault.
@@ -262,4 +268,14 @@ impl Cluster {
         let after = self.conditions.down_max;
         self.plan_in(after, Next::Start(number));
     }
+}
+
+/// The time since which a block must have lain on a disk to be vouched for.
+fn vouched_before(member: &Member, now: Moment) -> Instant {
+    let local = member.clock.read(now);
+    if local.since(member.undisturbed_since) < UNDISTURBED_MIN {
+        return Instant(0);
+    }
+    let age = u64::try_from(VOUCHED_AGE_MIN.as_nanos()).expect("a tenth of a second");
+    Instant(local.0.saturating_sub(age))
 }

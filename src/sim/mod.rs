@@ -12,18 +12,25 @@
 //! ```
 
 pub mod checker;
+mod clients;
 pub mod clock;
 mod cluster;
 pub mod conditions;
 pub mod dice;
 pub mod disk;
+mod ending;
 mod faults;
+mod life;
 mod member;
 pub mod network;
+mod observe;
+mod perform;
+mod post;
 pub mod report;
 mod schedule;
 pub mod trace;
 mod workload;
+mod writes;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

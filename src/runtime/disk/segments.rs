@@ -28,6 +28,10 @@ use crate::runtime::mmap::{LockRefused, MapError, MappedSegment};
 const SPACE_RETRY: Duration = Duration::from_secs(1);
 /// Between two looks at the kernel's I/O workers, which come and go.
 const WORKERS_LOOK: Duration = Duration::from_secs(1);
+/// How much of a new segment is written before it is synced. The device works in order: a commit of the log
+/// waits for no more than this, where one sync of the whole segment would hold it up for tens of
+/// milliseconds.
+const FILLED_BYTES_PER_SYNC: u64 = 1 << 20;
 /// A segment that is being filled; never a name of the log.
 const UNFINISHED: &str = "unfinished.tmp";
 
@@ -315,6 +319,9 @@ impl Worker {
             let page = [0u8; PAGE_SIZE_BYTES as usize];
             for offset in (0..size).step_by(page.len()) {
                 file.write_all_at(&page, offset)?;
+                if (offset + PAGE_SIZE_BYTES).is_multiple_of(FILLED_BYTES_PER_SYNC) {
+                    file.sync_data()?;
+                }
             }
             file.sync_all()?;
             std::fs::rename(&unfinished, path)

@@ -1,0 +1,138 @@
+//! Clients' requests, and what the checkers make of the answers.
+
+use std::time::Duration;
+
+use super::checker::history::Outcome;
+use super::checker::{Promise, Verdict, broken};
+use super::cluster::{Cluster, Next, Phase};
+use super::trace::What;
+use crate::shard::event::{Answer, ClientRequest, Event, Refusal, Request, Response, Ticket};
+
+/// After the faults have ended, requests must succeed when this has passed.
+const CALM_GRACE: Duration = Duration::from_secs(10);
+
+/// A request under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) member: usize,
+    pub(super) must_succeed: bool,
+}
+
+impl Cluster {
+    pub(super) fn burst(&mut self) -> Verdict {
+        if self.phase == Phase::Quiet {
+            return Ok(());
+        }
+        let after = self.dice.around(self.conditions.burst_interval);
+        self.plan_in(after, Next::Burst);
+        let must_succeed =
+            matches!(self.phase, Phase::Calm { since } if self.now.since(since) > CALM_GRACE);
+        for _ in 0..self.dice.between(1, self.conditions.burst_max) {
+            let member = self.dice.place(self.members.len());
+            let (request, kind) = self.workload.next(&self.history);
+            self.ask(member, request, kind, must_succeed)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn ask(
+        &mut self,
+        number: usize,
+        request: Request,
+        kind: &'static str,
+        must_succeed: bool,
+    ) -> Verdict {
+        let member = &self.members[number];
+        // Nobody answers at a member that is down.
+        if member.process.is_none() {
+            return Ok(());
+        }
+        let operation = self.history.next_operation();
+        self.history.asked(&request);
+        self.statistics.operations += 1;
+        self.line(number, What::Asked { operation, kind });
+        let asked = Asked {
+            member: number,
+            must_succeed,
+        };
+        self.asked.insert(operation, asked);
+        let deadline = self.members[number].clock.read(self.now) + self.conditions.patience;
+        let ticket = Ticket {
+            core: 0,
+            connection: 0,
+            generation: 0,
+            request: operation,
+        };
+        let request = ClientRequest {
+            ticket,
+            deadline,
+            request,
+        };
+        if self.members[number].paused_until > self.now {
+            let life = self.members[number].life;
+            let request = Next::Request(number, life, Box::new(request));
+            self.schedule.plan(self.now, request);
+            return Ok(());
+        }
+        self.hand_in(number, Event::Requests(&mut vec![request]))
+    }
+
+    pub(super) fn answered(&mut self, number: usize, answer: &Answer) -> Verdict {
+        let operation = answer.ticket.request;
+        let Some(asked) = self.asked.remove(&operation) else {
+            return Err(broken(
+                Promise::OnceAndWhole,
+                format_args!("request {operation} is answered again: {:?}", answer.result),
+            ));
+        };
+        let revision = answer.header.revision;
+        let kind = kind_of(&answer.result);
+        self.line(
+            number,
+            What::Answered {
+                operation,
+                revision,
+                kind,
+            },
+        );
+        match self.history.answer(operation, revision, &answer.result)? {
+            Outcome::Done => self.statistics.done += 1,
+            Outcome::Declined => self.statistics.declined += 1,
+            outcome @ (Outcome::Refused | Outcome::Unknown) => {
+                if asked.must_succeed {
+                    return Err(broken(
+                        Promise::Liveness,
+                        format_args!(
+                            "request {operation} is refused though the faults have ended: {:?}",
+                            answer.result
+                        ),
+                    ));
+                }
+                if outcome == Outcome::Refused {
+                    self.statistics.refused += 1;
+                } else {
+                    self.statistics.unknown += 1;
+                }
+            }
+        }
+        if matches!(answer.result, Ok(Response::Compact)) {
+            self.statistics.compactions += 1;
+        }
+        Ok(())
+    }
+}
+
+fn kind_of(result: &Result<Response, Refusal>) -> &'static str {
+    match result {
+        Ok(_) => "done",
+        Err(Refusal::Keyspace(_)) => "declined",
+        Err(Refusal::NoLeader) => "no leader",
+        Err(Refusal::LeaderChanged) => "leader changed",
+        Err(Refusal::TimedOut) => "timed out",
+        Err(Refusal::TooManyRequests) => "too many requests",
+        Err(Refusal::NoSpace) => "no space",
+        Err(Refusal::Corrupt) => "corrupt",
+        Err(Refusal::TooLarge) => "too large",
+        Err(Refusal::Stopped) => "stopped",
+    }
+}

@@ -1,0 +1,110 @@
+//! What the checkers see of a member after each event: who leads, what its log holds, what is committed.
+
+use super::checker::Verdict;
+use super::checker::replicas::{Held, Life};
+use super::cluster::Cluster;
+use super::member::{Process, Watched};
+use super::trace::What;
+use crate::base::Index;
+use crate::keyspace::events::EventCursor;
+use crate::keyspace::steps::Steps;
+use crate::raft::Role;
+
+/// Steps of the checkers' reading of the history: everything at once.
+const CHECKER_STEPS: usize = 1 << 30;
+
+impl Cluster {
+    /// Shows the checkers what changed at a member.
+    pub(super) fn observe(&mut self, number: usize) -> Verdict {
+        let member = &self.members[number];
+        let Some(process) = &member.process else {
+            return Ok(());
+        };
+        let Process { shard, watched, .. } = process;
+        let keyspace = shard.keyspace();
+        let raft = shard.raft();
+        let mut seen: Watched = *watched;
+        let leads = raft.role() == Role::Leader;
+        let mut leader_term = None;
+        if leads && !seen.leads {
+            let life = Life {
+                member: number,
+                life: member.life,
+            };
+            self.replicas
+                .leads(life, raft.term(), |index| raft.log().term_at(index))?;
+            leader_term = Some(What::Leads {
+                term: raft.term().0,
+            });
+        } else if !leads && seen.leads {
+            leader_term = Some(What::Follows {
+                term: raft.term().0,
+            });
+        }
+        seen.leads = leads;
+        let committed = keyspace.committed_index();
+        let folded = keyspace.folded_index();
+        let mut truncated = None;
+        let kept = keyspace.digest(seen.folded).map(|digest| digest.0);
+        if seen.folded > Index(0) && (folded < seen.folded || kept != Some(seen.folded_digest)) {
+            // A tail was cut. What is committed was not in it.
+            truncated = Some(What::Truncated { index: folded.0 });
+            seen.folded = seen.folded.min(seen.committed);
+        }
+        if seen.folded == Index(0) {
+            // A life begins: what is committed was shown in an earlier one, or by somebody else.
+            let known = self.replicas.committed_index();
+            seen.folded = Index(committed.min(known).0.saturating_sub(1));
+            seen.committed = seen.folded;
+        }
+        while seen.folded < folded {
+            seen.folded = seen.folded.next();
+            if let Some(held) = held(shard, seen.folded) {
+                self.replicas.holds(number, held)?;
+                seen.folded_digest = held.digest;
+            }
+        }
+        let moved = committed > seen.committed;
+        while seen.committed < committed {
+            seen.committed = seen.committed.next();
+            if let Some(held) = held(shard, seen.committed) {
+                self.replicas.commits(number, held, raft.term())?;
+            }
+        }
+        let mut events = Vec::new();
+        let shown = self.history.model().revision();
+        if keyspace.committed_revision() > shown {
+            // Another one each time: a cursor remembers places of one member's memory.
+            let mut cursor = EventCursor::at(shown + 1);
+            let mut steps = Steps::new(CHECKER_STEPS);
+            let read = keyspace.read_events(&mut cursor, &self.filter, &mut steps, &mut events);
+            read.expect("clients compact only what was shown to them");
+        }
+        if !events.is_empty() {
+            self.history.committed(&events)?;
+        }
+        let digest = keyspace.digest(committed).map_or(0, |digest| digest.0);
+        let commits = moved.then_some(What::Commits {
+            index: committed.0,
+            digest,
+        });
+        if truncated.is_some() {
+            self.statistics.truncations += 1;
+        }
+        for what in [leader_term, truncated, commits].into_iter().flatten() {
+            self.line(number, what);
+        }
+        if let Some(process) = &mut self.members[number].process {
+            process.watched = seen;
+        }
+        Ok(())
+    }
+}
+
+fn held(shard: &crate::shard::Shard, index: Index) -> Option<Held> {
+    Some(Held {
+        index,
+        term: shard.raft().log().term_at(index)?,
+        digest: shard.keyspace().digest(index)?.0,
+    })
+}
