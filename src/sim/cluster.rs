@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Options;
 use super::checker::Verdict;
 use super::checker::history::History;
+use super::checker::pledges::Pledges;
 use super::checker::replicas::Replicas;
 use super::clients::Asked;
 use super::clock::Moment;
@@ -82,6 +83,9 @@ pub(super) struct Cluster {
     pub(super) filter: EventFilter,
     /// Requests under way: at which member, and whether they must succeed.
     pub(super) asked: BTreeMap<u32, Asked>,
+    pub(super) pledges: Pledges,
+    /// Where the last fault struck.
+    pub(super) last_victim: Option<usize>,
     pub(super) effects: Effects,
     pub(super) turns_of_moment: u32,
 }
@@ -124,6 +128,8 @@ impl Cluster {
             filter: EventFilter::new(&everything, false),
             history,
             asked: BTreeMap::new(),
+            pledges: Pledges::default(),
+            last_victim: None,
             effects: Effects::default(),
             turns_of_moment: 0,
         }
@@ -262,8 +268,6 @@ impl Cluster {
             Next::Burst => self.burst(),
             Next::Fault => {
                 if self.phase == Phase::Faults {
-                    let after = self.dice.around(self.conditions.fault_interval);
-                    self.plan_in(after, Next::Fault);
                     self.fault()?;
                 }
                 Ok(())

@@ -28,12 +28,25 @@ const UNDISTURBED_MIN: Duration = Duration::from_secs(1);
 const VOUCHED_AGE_MIN: Duration = Duration::from_millis(100);
 
 impl Cluster {
-    /// One fault.
+    /// One fault, and when the next one comes.
     pub(super) fn fault(&mut self) -> Verdict {
+        let pursued = self.dice.chance(self.conditions.pursued_per_million);
+        let mean = if pursued {
+            self.conditions.pursuit
+        } else {
+            self.conditions.fault_interval
+        };
+        let after = self.dice.around(mean);
+        self.plan_in(after, Next::Fault);
         let Some(kind) = self.dice.weighted(&self.conditions.faults) else {
             return Ok(());
         };
-        let number = self.victim();
+        let again = self.dice.chance(self.conditions.again_per_million);
+        let number = match self.last_victim {
+            Some(last) if again => last,
+            _ => self.victim(),
+        };
+        self.last_victim = Some(number);
         if self.inflict(number, kind) {
             *self.statistics.faults.entry(kind).or_default() += 1;
         }

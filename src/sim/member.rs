@@ -14,7 +14,6 @@ use crate::base::planted::{Defect, Planted};
 use crate::base::{ClusterId, Incarnation, Index, Instant, MemberId, ShardId};
 use crate::checkpoint::{CheckpointError, Reader, Restored};
 use crate::keyspace::steps::Steps;
-use crate::raft::Windows;
 use crate::shard::event::{Identity, KnownMembers, LogRead, Member as ShardMember};
 use crate::shard::replay::{Piece, Replayed, Replayer};
 use crate::shard::{Settings, Shard};
@@ -94,6 +93,8 @@ pub(super) struct Watched {
     pub(super) folded: Index,
     pub(super) folded_digest: u64,
     pub(super) committed: Index,
+    /// What consensus knows to be committed; the state may lag behind it.
+    pub(super) agreed: Index,
     pub(super) leads: bool,
 }
 
@@ -143,6 +144,11 @@ impl Member {
             faults: DiskFaults::default(),
             trap: None,
         }
+    }
+
+    /// The identity of the directory it runs on.
+    pub(super) fn incarnation(&self) -> Incarnation {
+        self.incarnation
     }
 
     fn id(&self) -> MemberId {
@@ -212,7 +218,7 @@ impl Member {
             initial_members: (0..self.count).map(introduction).collect(),
             heartbeat_interval: conditions.election_timeout / 10,
             pre_vote: conditions.pre_vote,
-            windows: Windows::default(),
+            windows: conditions.windows,
             recent_bytes_max: conditions.recent_bytes_max,
             checkpoints: conditions.checkpoints,
             version: (3, 7),
@@ -261,6 +267,7 @@ impl Member {
             folded: Index(0),
             folded_digest: keyspace.digest(folded).map_or(0, |digest| digest.0),
             committed: Index(0),
+            agreed: Index(0),
             leads: false,
         };
         self.undisturbed_since = now;

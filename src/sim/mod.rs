@@ -25,6 +25,7 @@ mod member;
 pub mod network;
 mod observe;
 mod perform;
+mod pledged;
 mod post;
 pub mod report;
 mod schedule;

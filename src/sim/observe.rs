@@ -16,6 +16,7 @@ const CHECKER_STEPS: usize = 1 << 30;
 impl Cluster {
     /// Shows the checkers what changed at a member.
     pub(super) fn observe(&mut self, number: usize) -> Verdict {
+        self.look_for_cuts(number);
         let member = &self.members[number];
         let Some(process) = &member.process else {
             return Ok(());
@@ -41,6 +42,17 @@ impl Cluster {
                 term: raft.term().0,
             });
         }
+        let agreed = raft.commit();
+        if leads && seen.leads && agreed > seen.agreed {
+            let written_in = raft.log().term_at(agreed);
+            let life = Life {
+                member: number,
+                life: member.life,
+            };
+            self.replicas
+                .counts(life, raft.term(), agreed, written_in)?;
+        }
+        seen.agreed = agreed;
         seen.leads = leads;
         let committed = keyspace.committed_index();
         let folded = keyspace.folded_index();
