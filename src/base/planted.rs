@@ -70,10 +70,7 @@ impl Defect {
         self >= Defect::OlderTermCommitted || self == Defect::RecoveredBeforeSync
     }
 
-    /// Those that take more seeds than a test has.
-    pub const RARE: &'static [Defect] = &[Defect::OlderTermCommitted];
-
-    /// Every other defect.
+    /// Every one.
     pub const ALL: &'static [Defect] = &[
         Defect::AcknowledgedBeforeSync,
         Defect::FailedSyncRetried,
@@ -87,6 +84,7 @@ impl Defect {
         Defect::ReclaimedBeforeCommit,
         Defect::TimeoutAnsweredAsRefusal,
         Defect::CompactionNotReplayed,
+        Defect::OlderTermCommitted,
         Defect::CommittedByOne,
         Defect::VoteBeforeSync,
         Defect::VotesTwice,
