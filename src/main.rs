@@ -1,5 +1,10 @@
 //! Reads the flags and runs the server; nothing else.
 
+#[cfg(feature = "planted")]
+compile_error!(
+    "a server is not built with the feature `planted`: its defects are for the simulator"
+);
+
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
