@@ -54,6 +54,8 @@ pub(super) enum Next {
     Unwipe(usize),
     Burst,
     Fault,
+    /// A fault beside the usual ones.
+    Strike,
     /// The faults end.
     Calm,
     Crash(usize, u32, Option<Tear>),
@@ -268,7 +270,13 @@ impl Cluster {
             Next::Burst => self.burst(),
             Next::Fault => {
                 if self.phase == Phase::Faults {
-                    self.fault()?;
+                    self.fault();
+                }
+                Ok(())
+            }
+            Next::Strike => {
+                if self.phase == Phase::Faults {
+                    self.strike();
                 }
                 Ok(())
             }

@@ -87,6 +87,9 @@ pub struct Conditions {
     pub pursued_per_million: u64,
     /// How long after a fault the one that pursues it comes, on average.
     pub pursuit: Duration,
+    /// Elections after which something happens within [`Self::pursuit`], in a million: an entry of the term before is
+    /// half replicated then.
+    pub new_leader_struck_per_million: u64,
     /// Faults that strike where the one before did, in a million.
     pub again_per_million: u64,
     /// Between two bursts of requests, on average.
@@ -161,6 +164,7 @@ impl Conditions {
             fault_interval: dice.time(millis(450), millis(850)),
             pursued_per_million: [0, 0, 200_000, 600_000][dice.place(4)],
             pursuit: dice.time(Duration::from_micros(500), millis(300)),
+            new_leader_struck_per_million: [0, 0, 200_000, 600_000][dice.place(4)],
             again_per_million: [0, 0, 300_000, 700_000][dice.place(4)],
             burst_interval: dice.time(millis(40), millis(80)),
             burst_max: dice.between(2, 6),
@@ -173,9 +177,9 @@ impl Conditions {
             turn_steps: [7, 64, 2_048, 2_048][dice.place(4)],
             down_max: dice.time(millis(20), millis(2_000)),
             network_fault_max: dice.time(millis(300), millis(8_000)),
-            election_timeout: match dice.below(4) {
+            election_timeout: match dice.below(5) {
                 // Terms change while disks are still busy with the last one.
-                0 => dice.time(millis(120), millis(300)),
+                0 => dice.time(millis(200), millis(300)),
                 _ => dice.time(millis(300), millis(1_500)),
             },
             windows: windows(dice),
@@ -197,7 +201,7 @@ impl Conditions {
 fn windows(dice: &mut Dice) -> Windows {
     let production = Windows::default();
     Windows {
-        append_bytes_max: [1, 32_768, production.append_bytes_max][dice.place(3)],
+        append_bytes_max: [1, 16_384, production.append_bytes_max][dice.place(3)],
         inflight_frames_max: [1, 4, production.inflight_frames_max][dice.place(3)],
         ..production
     }

@@ -106,6 +106,9 @@ impl Cluster {
         for what in [leader_term, truncated, commits].into_iter().flatten() {
             self.line(number, what);
         }
+        if matches!(leader_term, Some(What::Leads { .. })) {
+            self.strike_new_leader();
+        }
         if let Some(process) = &mut self.members[number].process {
             process.watched = seen;
         }

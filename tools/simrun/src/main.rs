@@ -63,6 +63,17 @@ struct Arguments {
 
 /// Of a cluster that can show a defect among its members.
 const PEERS: usize = 3;
+/// One of the counts of many runs.
+type Count = fn(&Statistics) -> u64;
+
+/// So much must happen in a hundred seeds of at least three members and ten minutes each: fewer, and the seeds are not worth
+/// what they seem to be.
+const MINIMUMS_PER_100_SEEDS: [(&str, u64, Count); 4] = [
+    ("crashes", 10_000, |all| all.crashes),
+    ("leader changes", 8_000, |all| all.leader_changes),
+    ("truncations", 3_000, |all| all.truncations),
+    ("compactions", 20_000, |all| all.compactions),
+];
 
 fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
     let (from, to) = text.split_once("..").ok_or("seeds are given as FROM..TO")?;
@@ -158,7 +169,10 @@ fn healthy(arguments: &Arguments) -> ExitCode {
     let took = wall_clock().duration_since(begun.0);
     let processor = processor_time().saturating_sub(begun.1);
     findings.print(took, processor, arguments);
-    if findings.failed.is_empty() {
+    let counts =
+        findings.seeds >= 100 && arguments.minutes >= 10 && arguments.members >= Some(PEERS);
+    let eventful = !counts || findings.are_eventful();
+    if findings.failed.is_empty() && eventful {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -281,6 +295,17 @@ impl Findings {
         if report.violation.is_some() {
             self.failed.push(report);
         }
+    }
+
+    /// Whether enough has happened for so many seeds.
+    fn are_eventful(&self) -> bool {
+        let mut enough = true;
+        for (what, minimum, of) in MINIMUMS_PER_100_SEEDS {
+            let per_100_seeds = of(&self.statistics) * 100 / self.seeds;
+            println!("per 100 seeds: {per_100_seeds} {what}, at least {minimum} are asked for");
+            enough &= per_100_seeds >= minimum;
+        }
+        enough
     }
 
     fn print(&self, took: Duration, processor: Duration, arguments: &Arguments) {
