@@ -139,6 +139,19 @@ fn forgotten_entries() {
         .expect("another directory has said nothing");
 }
 
+/// Goal: damage that was noticed ends what a directory is bound to; its member still votes once in a term.
+#[test]
+fn noticed_damage() {
+    let mut pledges = Pledges::default();
+    pledges.acknowledges(FIRST, Index(8));
+    pledges.votes(FIRST, Term(3), MemberId(2)).expect("first");
+    pledges.void(FIRST);
+    pledges
+        .remembers(FIRST, remembered(0, None, 0))
+        .expect("nothing binds it");
+    breaks(Promise::OneVote, pledges.votes(FIRST, Term(3), MemberId(1)));
+}
+
 /// Goal: log matching: one index and term, one history.
 #[test]
 fn logs_differ() {

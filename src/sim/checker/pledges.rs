@@ -101,6 +101,14 @@ impl Pledges {
         }
     }
 
+    /// A directory is damaged, and its member has noticed: what it once remembered, the others give back. The member's
+    /// votes count as before: in their terms it gives no others.
+    pub fn void(&mut self, directory: Directory) {
+        let bond = self.bonds.entry(directory).or_default();
+        bond.vote = None;
+        bond.acknowledged = Index(0);
+    }
+
     /// A member starts.
     ///
     /// # Errors
