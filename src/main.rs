@@ -1,5 +1,10 @@
 //! Reads the flags and runs the server, or its one command for operators; nothing else.
 
+#[cfg(feature = "planted")]
+compile_error!(
+    "a server is not built with the feature `planted`: its defects are for the simulator"
+);
+
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};

@@ -72,10 +72,7 @@ impl Defect {
         self >= Defect::OlderTermCommitted || self == Defect::RecoveredBeforeSync
     }
 
-    /// Those that take more seeds than a test has.
-    pub const RARE: &'static [Defect] = &[Defect::OlderTermCommitted, Defect::CorruptVotes];
-
-    /// Every other defect.
+    /// Every one.
     pub const ALL: &'static [Defect] = &[
         Defect::AcknowledgedBeforeSync,
         Defect::FailedSyncRetried,
@@ -89,6 +86,7 @@ impl Defect {
         Defect::ReclaimedBeforeCommit,
         Defect::TimeoutAnsweredAsRefusal,
         Defect::CompactionNotReplayed,
+        Defect::OlderTermCommitted,
         Defect::CommittedByOne,
         Defect::VoteBeforeSync,
         Defect::VotesTwice,
@@ -103,6 +101,7 @@ impl Defect {
         Defect::ReadBeforeCaughtUp,
         Defect::ForwardedTwice,
         Defect::WipedDirectoryVotes,
+        Defect::CorruptVotes,
     ];
 }
 

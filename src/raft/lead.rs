@@ -303,7 +303,9 @@ impl Raft {
         };
         let progress = self.progress_of(from);
         let stale = match progress.flow {
-            Flow::Probe { .. } => prev.next() != progress.next,
+            // Nobody takes back what it has acknowledged, unless its disk has lied. It is asked again after the
+            // next heartbeat: at once, it would go back and forth as fast as the link carries it.
+            Flow::Probe { .. } => prev.next() != progress.next || prev <= progress.matched,
             Flow::Pipeline => prev <= progress.matched,
             Flow::Checkpoint => true,
         };

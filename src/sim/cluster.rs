@@ -11,6 +11,7 @@ use super::Options;
 use super::checker::Verdict;
 use super::checker::history::History;
 use super::checker::members::Members;
+use super::checker::pledges::Pledges;
 use super::checker::replicas::Replicas;
 use super::clients::Asked;
 use super::clock::Moment;
@@ -57,6 +58,8 @@ pub(super) enum Next {
     Unwipe(usize),
     Burst,
     Fault,
+    /// A fault beside the usual ones.
+    Strike,
     /// The faults end.
     Calm,
     Crash(usize, u32, Option<Tear>),
@@ -89,6 +92,9 @@ pub(super) struct Cluster {
     pub(super) filter: EventFilter,
     /// Requests under way: at which member, and whether they must succeed.
     pub(super) asked: BTreeMap<u32, Asked>,
+    pub(super) pledges: Pledges,
+    /// Where the last fault struck.
+    pub(super) last_victim: Option<usize>,
     pub(super) effects: Effects,
     pub(super) turns_of_moment: u32,
 }
@@ -133,6 +139,8 @@ impl Cluster {
             group: Members::default(),
             operator: Operator::default(),
             asked: BTreeMap::new(),
+            pledges: Pledges::default(),
+            last_victim: None,
             effects: Effects::default(),
             turns_of_moment: 0,
         }
@@ -282,9 +290,13 @@ impl Cluster {
             Next::Burst => self.burst(),
             Next::Fault => {
                 if self.phase == Phase::Faults {
-                    let after = self.dice.around(self.conditions.fault_interval);
-                    self.plan_in(after, Next::Fault);
-                    self.fault()?;
+                    self.fault();
+                }
+                Ok(())
+            }
+            Next::Strike => {
+                if self.phase == Phase::Faults {
+                    self.strike();
                 }
                 Ok(())
             }

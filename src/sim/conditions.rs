@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::dice::Dice;
 use super::network::Weather;
+use crate::raft::Windows;
 use crate::shard::checkpoints::CheckpointLimits;
 use crate::shard::members::MembershipRules;
 use crate::wal::Geometry;
@@ -94,6 +95,16 @@ pub struct Conditions {
     pub faults: Vec<(u32, FaultKind)>,
     /// Between two faults, on average.
     pub fault_interval: Duration,
+    /// Faults that are followed by another one within [`Self::pursuit`], in a million: what heals from the first
+    /// is struck while it heals.
+    pub pursued_per_million: u64,
+    /// How long after a fault the one that pursues it comes, on average.
+    pub pursuit: Duration,
+    /// Elections after which something happens within [`Self::pursuit`], in a million: an entry of the term before is
+    /// half replicated then.
+    pub new_leader_struck_per_million: u64,
+    /// Faults that strike where the one before did, in a million.
+    pub again_per_million: u64,
     /// Between two bursts of requests, on average.
     pub burst_interval: Duration,
     /// Requests of a burst, at most.
@@ -118,6 +129,9 @@ pub struct Conditions {
     pub network_fault_max: Duration,
     /// `--election-timeout` of every member.
     pub election_timeout: Duration,
+    /// How much may be on its way to a follower: little, so that a leader is often gone between two messages, or
+    /// as much as in production.
+    pub windows: Windows,
     /// Bytes of the newest entries that a member keeps in memory for others.
     pub recent_bytes_max: usize,
     /// When checkpoints are taken.
@@ -163,6 +177,10 @@ impl Conditions {
         Conditions {
             faults,
             fault_interval: dice.time(millis(450), millis(850)),
+            pursued_per_million: [0, 0, 200_000, 600_000][dice.place(4)],
+            pursuit: dice.time(Duration::from_micros(500), millis(300)),
+            new_leader_struck_per_million: [0, 0, 200_000, 600_000][dice.place(4)],
+            again_per_million: [0, 0, 300_000, 700_000][dice.place(4)],
             burst_interval: dice.time(millis(40), millis(80)),
             burst_max: dice.between(2, 6),
             patience: dice.time(millis(500), millis(7_000)),
@@ -174,7 +192,12 @@ impl Conditions {
             turn_steps: [7, 64, 2_048, 2_048][dice.place(4)],
             down_max: dice.time(millis(20), millis(2_000)),
             network_fault_max: dice.time(millis(300), millis(8_000)),
-            election_timeout: dice.time(millis(300), millis(1_500)),
+            election_timeout: match dice.below(5) {
+                // Terms change while disks are still busy with the last one.
+                0 => dice.time(millis(200), millis(300)),
+                _ => dice.time(millis(300), millis(1_500)),
+            },
+            windows: windows(dice),
             recent_bytes_max: [0, 4_096, 65_536, 1 << 24][dice.place(4)],
             checkpoints,
             membership: MembershipRules {
@@ -192,5 +215,14 @@ impl Conditions {
                 held_max: dice.time(millis(10), millis(3_000)),
             },
         }
+    }
+}
+
+fn windows(dice: &mut Dice) -> Windows {
+    let production = Windows::default();
+    Windows {
+        append_bytes_max: [1, 16_384, production.append_bytes_max][dice.place(3)],
+        inflight_frames_max: [1, 4, production.inflight_frames_max][dice.place(3)],
+        ..production
     }
 }

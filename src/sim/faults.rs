@@ -5,9 +5,8 @@
 
 use std::time::Duration;
 
-use super::checker::Verdict;
 use super::clock::Moment;
-use super::cluster::{Cluster, Next};
+use super::cluster::{Cluster, Next, Phase};
 use super::conditions::FaultKind;
 use super::disk::{Damage, Tear};
 use super::member::{Directory, DiskFaults, Member, Trap, drift_ppm};
@@ -28,16 +27,44 @@ const UNDISTURBED_MIN: Duration = Duration::from_secs(1);
 const VOUCHED_AGE_MIN: Duration = Duration::from_millis(100);
 
 impl Cluster {
-    /// One fault.
-    pub(super) fn fault(&mut self) -> Verdict {
-        let Some(kind) = self.dice.weighted(&self.conditions.faults) else {
-            return Ok(());
+    /// One fault, and when the next one comes.
+    pub(super) fn fault(&mut self) {
+        let pursued = self.dice.chance(self.conditions.pursued_per_million);
+        let mean = if pursued {
+            self.conditions.pursuit
+        } else {
+            self.conditions.fault_interval
         };
-        let number = self.victim();
+        let after = self.dice.around(mean);
+        self.plan_in(after, Next::Fault);
+        self.strike();
+    }
+
+    /// A term has a leader: while the others still learn that, something may happen.
+    pub(super) fn strike_new_leader(&mut self) {
+        let struck = self
+            .dice
+            .chance(self.conditions.new_leader_struck_per_million);
+        if struck && self.phase == Phase::Faults {
+            let after = self.dice.around(self.conditions.pursuit);
+            self.plan_in(after, Next::Strike);
+        }
+    }
+
+    /// One fault, now.
+    pub(super) fn strike(&mut self) {
+        let Some(kind) = self.dice.weighted(&self.conditions.faults) else {
+            return;
+        };
+        let again = self.dice.chance(self.conditions.again_per_million);
+        let number = match self.last_victim {
+            Some(last) if again => last,
+            _ => self.victim(),
+        };
+        self.last_victim = Some(number);
         if self.inflict(number, kind) {
             *self.statistics.faults.entry(kind).or_default() += 1;
         }
-        Ok(())
     }
 
     /// Whether it could be done.

@@ -99,6 +99,7 @@ impl Cluster {
         if self.members.len() == 1 {
             self.replicas.lone_restart(number, last_index)?;
         }
+        self.recall(number)?;
         self.observe(number)?;
         self.plan_more(number);
         for peer in self.peers(number) {

@@ -14,7 +14,7 @@ use crate::base::planted::{Defect, Planted};
 use crate::base::{ClusterId, Incarnation, Index, Instant, MemberId, ShardId};
 use crate::checkpoint::{CheckpointError, Reader, Restored};
 use crate::keyspace::steps::Steps;
-use crate::raft::{Position, Windows};
+use crate::raft::Position;
 use crate::shard::event::{Identity, KnownMembers, LogRead, Member as ShardMember};
 use crate::shard::replay::{Piece, Replayed, Replayer};
 use crate::shard::{Settings, Shard};
@@ -116,6 +116,8 @@ pub(super) struct Watched {
     pub(super) committed: Index,
     /// Where the committed state of the cluster was last seen to change.
     pub(super) changed_at: Index,
+    /// What consensus knows to be committed; the state may lag behind it.
+    pub(super) agreed: Index,
     pub(super) leads: bool,
 }
 
@@ -176,6 +178,11 @@ impl Member {
             faults: DiskFaults::default(),
             trap: None,
         }
+    }
+
+    /// The identity of the directory it runs on.
+    pub(super) fn incarnation(&self) -> Incarnation {
+        self.incarnation
     }
 
     fn id(&self) -> MemberId {
@@ -298,7 +305,7 @@ impl Member {
             membership: conditions.membership,
             heartbeat_interval: conditions.election_timeout / 10,
             pre_vote: conditions.pre_vote,
-            windows: Windows::default(),
+            windows: conditions.windows,
             recent_bytes_max: conditions.recent_bytes_max,
             checkpoints: conditions.checkpoints,
             version: (3, 7),
@@ -364,6 +371,7 @@ impl Member {
             folded_digest: keyspace.digest(folded).map_or(0, |digest| digest.0),
             committed: Index(0),
             changed_at: Index(0),
+            agreed: Index(0),
             leads: false,
         };
         self.undisturbed_since = now;

@@ -26,6 +26,7 @@ pub mod network;
 mod observe;
 mod operator;
 mod perform;
+mod pledged;
 mod post;
 pub mod report;
 mod schedule;

@@ -16,6 +16,7 @@ const CHECKER_STEPS: usize = 1 << 30;
 impl Cluster {
     /// Shows the checkers what changed at a member.
     pub(super) fn observe(&mut self, number: usize) -> Verdict {
+        self.look_for_cuts(number);
         let member = &self.members[number];
         let Some(process) = &member.process else {
             return Ok(());
@@ -42,6 +43,17 @@ impl Cluster {
                 term: raft.term().0,
             });
         }
+        let agreed = raft.commit();
+        if leads && seen.leads && agreed > seen.agreed {
+            let written_in = raft.log().term_at(agreed);
+            let life = Life {
+                member: number,
+                life: member.life,
+            };
+            self.replicas
+                .counts(life, raft.term(), agreed, written_in)?;
+        }
+        seen.agreed = agreed;
         seen.leads = leads;
         let committed = keyspace.committed_index();
         let folded = keyspace.folded_index();
@@ -99,6 +111,9 @@ impl Cluster {
         }
         for what in [leader_term, truncated, commits].into_iter().flatten() {
             self.line(number, what);
+        }
+        if matches!(leader_term, Some(What::Leads { .. })) {
+            self.strike_new_leader();
         }
         if let Some(process) = &mut self.members[number].process {
             process.watched = seen;

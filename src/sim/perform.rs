@@ -89,7 +89,9 @@ impl Cluster {
         for (to, message) in effects.messages.drain(..) {
             alive = alive && self.survives(number);
             if alive {
-                self.send(number, member_number(to), message);
+                let to = member_number(to);
+                self.pledge(number, to, &message)?;
+                self.send(number, to, message);
             }
         }
         for read in effects.log_reads.drain(..) {

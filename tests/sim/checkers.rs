@@ -1,7 +1,7 @@
 //! Each checker is shown a violation made by hand, and the same thing done right.
 
 use bytes::Bytes;
-use kontiki::base::{Index, MemberId, Term};
+use kontiki::base::{Incarnation, Index, MemberId, Term};
 use kontiki::keyspace::events::Event;
 use kontiki::keyspace::request::{
     Compare, CompareResult, CompareTarget, DeleteRangeRequest, DeleteRangeResponse, KeyRange,
@@ -9,9 +9,11 @@ use kontiki::keyspace::request::{
     RequestOp, ResponseOp, TxnRequest, TxnResponse,
 };
 use kontiki::keyspace::revision::Revision;
+use kontiki::raft::Position;
 use kontiki::shard::event::{Member, Refusal, Request, Response};
 use kontiki::sim::checker::history::{History, Outcome, value_of};
 use kontiki::sim::checker::members::Members;
+use kontiki::sim::checker::pledges::{Directory, Pledges, Remembered};
 use kontiki::sim::checker::replicas::{Held, Life, Replicas};
 use kontiki::sim::checker::{Promise, Verdict, Violation};
 
@@ -52,6 +54,103 @@ fn two_leaders() {
         replicas.leads(life(0, 2), Term(2), nothing),
     );
     assert_eq!(replicas.leaders_count(), 2);
+}
+
+/// Goal: a leader commits by counting only what it has written in its own term.
+#[test]
+fn older_term_counted() {
+    let replicas = Replicas::default();
+    let counts = |written_in| replicas.counts(life(0, 1), Term(4), Index(2), written_in);
+    counts(Some(Term(4))).expect("its own");
+    breaks(Promise::OwnTermCounted, counts(Some(Term(2))));
+    breaks(Promise::OwnTermCounted, counts(None));
+}
+
+const FIRST: Directory = (MemberId(1), Incarnation(1));
+
+/// Goal: one vote per member and term, whatever its directory; the same one may leave again.
+#[test]
+fn two_votes() {
+    let mut pledges = Pledges::default();
+    let (one, other) = (MemberId(1), MemberId(2));
+    pledges.votes(FIRST, Term(2), one).expect("its own");
+    pledges.votes(FIRST, Term(2), one).expect("again");
+    pledges.votes(FIRST, Term(3), other).expect("a later term");
+    breaks(Promise::OneVote, pledges.votes(FIRST, Term(3), one));
+    let emptied = (one, Incarnation(7));
+    breaks(Promise::OneVote, pledges.votes(emptied, Term(3), one));
+    pledges
+        .votes((other, Incarnation(2)), Term(3), one)
+        .expect("another member");
+}
+
+fn remembered(term: u64, vote: Option<u64>, last_index: u64) -> Remembered {
+    Remembered {
+        term: Term(term),
+        vote: vote.map(MemberId),
+        last_index: Index(last_index),
+    }
+}
+
+/// Goal: a member that starts remembers its last vote; nobody asks what it never said.
+#[test]
+fn forgotten_vote() {
+    let mut pledges = Pledges::default();
+    pledges
+        .remembers(FIRST, remembered(0, None, 0))
+        .expect("nothing was said");
+    pledges.votes(FIRST, Term(3), MemberId(2)).expect("first");
+    for (found, holds) in [
+        (remembered(3, Some(2), 0), true),
+        (remembered(4, None, 0), true),
+        (remembered(3, None, 0), false),
+        (remembered(3, Some(3), 0), false),
+        (remembered(2, Some(2), 0), false),
+    ] {
+        let verdict = pledges.remembers(FIRST, found);
+        if holds {
+            verdict.expect("it remembers");
+        } else {
+            breaks(Promise::NothingForgotten, verdict);
+        }
+    }
+}
+
+/// Goal: what a member has acknowledged is in its log when it starts, unless a leader has cut it off.
+#[test]
+fn forgotten_entries() {
+    let mut pledges = Pledges::default();
+    let at = |term, index| Position {
+        term: Term(term),
+        index: Index(index),
+    };
+    pledges.log(FIRST, at(1, 9), Index(5), |_| Some(Term(1)));
+    pledges.acknowledges(FIRST, Index(8));
+    let mut starts = |last| pledges.remembers(FIRST, remembered(1, None, last));
+    starts(8).expect("the ninth was not acknowledged");
+    breaks(Promise::NothingForgotten, starts(7));
+    // Another leader's entries replace what follows the sixth.
+    let held = |index: Index| (index <= Index(7)).then_some(Term(if index.0 == 7 { 2 } else { 1 }));
+    pledges.log(FIRST, at(2, 7), Index(5), held);
+    let mut starts = |last| pledges.remembers(FIRST, remembered(2, None, last));
+    starts(5).expect("the rest may be gone");
+    breaks(Promise::NothingForgotten, starts(4));
+    pledges
+        .remembers((MemberId(1), Incarnation(7)), remembered(0, None, 0))
+        .expect("another directory has said nothing");
+}
+
+/// Goal: damage that was noticed ends what a directory is bound to; its member still votes once in a term.
+#[test]
+fn noticed_damage() {
+    let mut pledges = Pledges::default();
+    pledges.acknowledges(FIRST, Index(8));
+    pledges.votes(FIRST, Term(3), MemberId(2)).expect("first");
+    pledges.void(FIRST);
+    pledges
+        .remembers(FIRST, remembered(0, None, 0))
+        .expect("nothing binds it");
+    breaks(Promise::OneVote, pledges.votes(FIRST, Term(3), MemberId(1)));
 }
 
 /// Goal: log matching: one index and term, one history.

@@ -7,6 +7,7 @@
 pub mod history;
 pub mod members;
 pub mod model;
+pub mod pledges;
 pub mod replicas;
 
 /// A promise that was not kept.
@@ -23,6 +24,12 @@ pub struct Violation {
 pub enum Promise {
     /// At most one leader in a term (Raft paper, figure 3: election safety).
     OneLeader,
+    /// A member votes once in a term (Raft paper, section 5.2).
+    OneVote,
+    /// A leader commits by counting only what it has written itself (Raft paper, section 5.4.2).
+    OwnTermCounted,
+    /// A member remembers its votes and what it has acknowledged, whatever happens to its process and to its power.
+    NothingForgotten,
     /// Logs that agree in one entry agree in everything before it (log matching).
     LogMatching,
     /// A leader holds every entry committed before its term (leader completeness).

@@ -106,6 +106,28 @@ impl Replicas {
         ))
     }
 
+    /// A leader has counted, and takes what its log holds up to an entry for committed.
+    ///
+    /// # Errors
+    /// That entry is another term's: a later leader may lack it, though a majority has it.
+    pub fn counts(
+        &self,
+        life: Life,
+        term: Term,
+        index: Index,
+        written_in: Option<Term>,
+    ) -> Verdict {
+        if written_in == Some(term) {
+            return Ok(());
+        }
+        Err(broken(
+            Promise::OwnTermCounted,
+            format_args!(
+                "{life:?} leads term {term} and commits up to index {index}, written in term {written_in:?}"
+            ),
+        ))
+    }
+
     /// Terms that had a leader.
     #[must_use]
     pub fn leaders_count(&self) -> u64 {
