@@ -228,7 +228,7 @@ impl Shard {
         }
     }
 
-    /// The log ends after `after` now: nothing of what followed ever happened.
+    /// The log ends after `after` now: nothing of what followed has happened here.
     fn truncate(&mut self, after: Index) {
         self.log
             .stage_truncate(self.raft.term(), after)
@@ -239,7 +239,11 @@ impl Shard {
         self.truncate_evaluation(after);
         let mut gone = Vec::new();
         self.waiters.truncate(after, |waiter| gone.push(waiter));
-        self.refuse_all(gone);
+        // Nobody knows what becomes of them: this member may forget the cut in a crash, or another one may hold
+        // the same entry, be elected, and commit it.
+        for waiter in gone {
+            self.refuse(waiter.asker, Refusal::TimedOut);
+        }
     }
 
     /// This member leads no longer. What it had evaluated without an entry cannot be confirmed any more; what has

@@ -314,7 +314,8 @@ impl Shard {
         let is_cut =
             |job: &mut WriteJob| matches!(job.stage, Stage::Fold { index, .. } if index > after);
         if let Some(job) = self.job.take_if(is_cut) {
-            self.refuse(job.origin.asker, Refusal::LeaderChanged);
+            // Its entry is in the log, and may be in others' logs.
+            self.refuse(job.origin.asker, Refusal::TimedOut);
             self.folder.give_up_fold(&mut self.keyspace, after);
         }
     }

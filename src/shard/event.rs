@@ -591,7 +591,7 @@ pub enum Refusal {
     /// No leader is known.
     #[error("no leader")]
     NoLeader,
-    /// The entry was replaced by another leader's.
+    /// Leadership was lost before there was an entry: the request has no effect.
     #[error("leader changed")]
     LeaderChanged,
     /// The deadline passed; a write may or may not take effect.

@@ -52,9 +52,13 @@ impl Cluster {
     /// A member has started.
     pub(super) fn recall(&mut self, number: usize) -> Verdict {
         let directory = self.directory(number);
-        let Some(process) = &self.members[number].process else {
+        let member = &self.members[number];
+        let Some(process) = &member.process else {
             return Ok(());
         };
+        if member.known.rebuild.is_some() {
+            self.pledges.void(directory);
+        }
         let raft = process.shard.raft();
         let hard_state = raft.hard_state();
         let found = Remembered {
