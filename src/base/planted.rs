@@ -61,6 +61,8 @@ pub enum Defect {
     ForwardedTwice,
     /// A member with an empty directory is heard, and votes.
     WipedDirectoryVotes,
+    /// A member whose damaged log is being rebuilt votes and acknowledges.
+    CorruptVotes,
 }
 
 impl Defect {
@@ -101,6 +103,7 @@ impl Defect {
         Defect::ReadBeforeCaughtUp,
         Defect::ForwardedTwice,
         Defect::WipedDirectoryVotes,
+        Defect::CorruptVotes,
     ];
 }
 

@@ -12,7 +12,7 @@ use super::log::LogTerms;
 use super::membership::Membership;
 use super::membership::Memberships;
 use super::message::{
-    Append, AppendResponse, AppendResult, Body, Heartbeat, HeartbeatResponse, Matched, Standing,
+    Append, AppendResponse, AppendResult, Body, Heartbeat, HeartbeatResponse, Matched,
 };
 use super::types::{Output, Position, Role};
 use crate::base::planted::Defect;
@@ -47,6 +47,7 @@ impl Raft {
         self.set_leader(Some(leader), outputs);
         self.election.heard = Some(self.now);
         self.rearm();
+        self.ask_leader_end();
     }
 
     pub(super) fn on_append(&mut self, from: MemberId, append: &Append, outputs: &mut Vec<Output>) {
@@ -175,25 +176,9 @@ impl Raft {
         self.send(to, Body::AppendResponse(response), outputs);
     }
 
-    /// Whether this member's word counts: not while its damaged log is incomplete.
-    fn standing(&self) -> Standing {
-        match self.rebuild_through {
-            None => Standing::Whole,
-            Some(_) => Standing::Rebuilding,
-        }
-    }
-
-    /// A damaged log is whole again when all it may ever have acknowledged is back, durable, and
-    /// committed by a majority that did not count this member.
-    pub(super) fn notice_rebuilt(&mut self, outputs: &mut Vec<Output>) {
-        if let Some(through) = self.rebuild_through
-            && self.hard_state.commit >= through
-            && self.durable >= through
-            && self.following.verified >= through
-        {
-            self.rebuild_through = None;
-            outputs.push(Output::Rebuilt);
-        }
+    /// Up to where the log was compared with that of this term's leader.
+    pub(super) fn following_verified(&self) -> Index {
+        self.following.verified
     }
 
     pub(super) fn on_heartbeat(

@@ -40,6 +40,8 @@ pub enum Body {
         context: ReadContext,
         /// Up to where.
         index: Index,
+        /// The end of the leader's log by then: what a member whose log is rebuilt must reach.
+        last: Index,
     },
     /// The leader hands over: campaign now (dissertation, section 3.10).
     TimeoutNow,

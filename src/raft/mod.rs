@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Where to look: `vote` elections, `identity` whose word is heard, `lead` and `progress` the leader's side
-//! of the log, `follow` the follower's, `read` confirmed leadership, `change` and `membership` who
+//! of the log, `follow` the follower's, `rebuild` what a damaged one waits for, `read` confirmed leadership, `change` and `membership` who
 //! belongs to the group, `transfer` handing over.
 
 mod change;
@@ -28,6 +28,7 @@ mod message;
 mod progress;
 mod quorum;
 mod read;
+mod rebuild;
 mod transfer;
 mod types;
 mod vote;
@@ -44,13 +45,14 @@ pub use message::{
 pub use progress::{Flow, Progress, Windows};
 pub use quorum::{majority_size, majority_value, tolerated_faults};
 pub use transfer::TransferRefusal;
-pub use types::{Output, PeerRefusal, Position, Role, Round, StepDown};
+pub use types::{Output, PeerRefusal, Position, Rebuild, Role, Round, StepDown};
 
 use self::follow::Following;
 use self::identity::Identity;
 use self::lead::Leading;
 use self::membership::Memberships;
 use self::read::Reads;
+use self::rebuild::{Rebuilding, above_floor};
 use self::vote::Election;
 use crate::base::planted::{Defect, Planted};
 use crate::base::prng::Prng;
@@ -70,9 +72,11 @@ pub struct Config {
     pub incarnations: BTreeMap<MemberId, Incarnation>,
     /// The newest membership at or below the commit index, and every later one of the log.
     pub memberships: Vec<(Index, Membership)>,
-    /// A damaged log that is being rebuilt: the member neither votes nor acknowledges until it is
-    /// committed and durable up to here ([`Output::Rebuilt`]).
-    pub rebuild_through: Option<Index>,
+    /// A damaged log that is being rebuilt: the member neither votes nor acknowledges before it is whole
+    /// again ([`Output::Rebuilt`]).
+    pub rebuild: Option<Rebuild>,
+    /// Part of the log was lost once: the member has no vote left in any term up to this one.
+    pub vote_floor: Term,
     /// `--election-timeout`: a follower waits between this and twice this for a leader.
     pub election_timeout: Duration,
     /// `--heartbeat-interval`.
@@ -113,7 +117,7 @@ pub struct Raft {
     started: Option<Instant>,
     /// Removed, or not who it says it is: nothing is said or heard any more.
     silent: bool,
-    rebuild_through: Option<Index>,
+    rebuilding: Option<Rebuilding>,
     digest: Option<StateDigest>,
     election: Election,
     following: Following,
@@ -132,7 +136,11 @@ impl Raft {
     /// our bug, not damage, because recovery checks it.
     #[must_use]
     pub fn new(config: Config, hard_state: HardState, terms: LogTerms, durable: Index) -> Raft {
-        let mut hard_state = hard_state;
+        let recovered = hard_state;
+        let mut hard_state = above_floor(hard_state, config.vote_floor, config.id);
+        if config.rebuild.is_some() {
+            hard_state.vote = hard_state.vote.or(Some(config.id));
+        }
         // A checkpoint is committed state, whatever the log remembers of that.
         hard_state.commit = hard_state.commit.max(terms.base().index);
         assert!(
@@ -168,7 +176,7 @@ impl Raft {
             check_quorum: config.check_quorum,
             role: Role::Follower,
             hard_state,
-            durable_hard_state: hard_state,
+            durable_hard_state: recovered,
             leader: None,
             durable: durable.max(terms.base().index),
             terms,
@@ -176,7 +184,7 @@ impl Raft {
             now: Instant(0),
             started: None,
             silent,
-            rebuild_through: config.rebuild_through,
+            rebuilding: config.rebuild.map(Rebuilding::new),
             digest: None,
             election: Election::default(),
             following: Following::default(),
@@ -313,6 +321,7 @@ impl Raft {
             return;
         }
         let Message { term, body, .. } = message;
+        self.heard_while_rebuilding(from, term);
         match body {
             Body::VoteRequest(request) => self.on_vote_request(from, term, request, outputs),
             Body::VoteResponse(response) => self.on_vote_response(from, term, response, outputs),
@@ -326,6 +335,7 @@ impl Raft {
             Body::Removed => self.on_removed(outputs),
             body => self.step_in_term(from, term, body, outputs),
         }
+        self.notice_rebuilt(outputs);
     }
 
     /// What means something in the term it was sent in only.
@@ -348,8 +358,12 @@ impl Raft {
                 self.on_heartbeat_response(from, response, outputs);
             }
             Body::ReadRequest(context) => self.on_read_request(from, context),
-            Body::ReadResponse { context, index } => {
-                self.on_read_response(from, context, index, outputs);
+            Body::ReadResponse {
+                context,
+                index,
+                last,
+            } => {
+                self.on_read_response(from, context, (index, last), outputs);
             }
             Body::TimeoutNow => self.on_timeout_now(from, outputs),
             // That it came in a later term was all it had to say.
@@ -389,6 +403,7 @@ impl Raft {
             return;
         }
         self.release_promises(outputs);
+        self.notice_rebuilt(outputs);
     }
 
     /// This member's log is on disk up to `index`: it may be counted, or acknowledged.
@@ -434,7 +449,8 @@ impl Raft {
         let led = self.role == Role::Leader;
         self.role = Role::Follower;
         if term > self.hard_state.term {
-            self.enter_term(term, None, outputs);
+            let vote = self.vote_on_entry();
+            self.enter_term(term, vote, outputs);
         }
         if led {
             self.leading = Leading::default();
@@ -464,6 +480,7 @@ impl Raft {
             return;
         }
         self.leader = leader;
+        self.forget_leader_end();
         self.reads.abandon();
         outputs.push(Output::LeaderChanged(leader));
     }

@@ -187,7 +187,13 @@ impl Raft {
             .collect();
         for (member, context) in answered {
             self.reads.asked.remove(&member);
-            self.send(member, Body::ReadResponse { context, index }, outputs);
+            let last = self.terms.last_index();
+            let response = Body::ReadResponse {
+                context,
+                index,
+                last,
+            };
+            self.send(member, response, outputs);
         }
     }
 
@@ -209,7 +215,7 @@ impl Raft {
         &mut self,
         from: MemberId,
         context: ReadContext,
-        index: Index,
+        (index, last): (Index, Index),
         outputs: &mut Vec<Output>,
     ) {
         if self.role == Role::Leader
@@ -221,6 +227,7 @@ impl Raft {
         if let Some(ended) = self.reads.under_way.take() {
             let round = ended.round;
             outputs.push(Output::ReadReady { round, index });
+            self.leader_ends_at(last);
         }
     }
 

@@ -15,7 +15,8 @@ fn config(voters: &[MemberId]) -> Config {
             .map(|&id| (id, Incarnation(id.0.into())))
             .collect(),
         memberships: vec![(Index(0), Membership::of_voters(voters.iter().copied()))],
-        rebuild_through: None,
+        rebuild: None,
+        vote_floor: Term(0),
         election_timeout: Duration::from_secs(1),
         heartbeat_interval: Duration::from_millis(100),
         windows: Windows::default(),
@@ -108,4 +109,218 @@ fn one_of_three_decides_nothing() {
     assert_eq!(outputs(|out| raft.hard_state_durable(voted, out)).len(), 2);
     assert_eq!(raft.role(), Role::Candidate);
     assert!(!raft.has_committed_in_term());
+}
+
+const LEADER: MemberId = MemberId(8);
+const OTHER: MemberId = MemberId(9);
+
+/// A member of three whose log, of one entry in term 1, lost what followed, at the leader's mercy.
+struct Damaged {
+    raft: Raft,
+    outputs: Vec<Output>,
+}
+
+impl Damaged {
+    fn new(vote_floor: Term, every_voter: bool) -> Damaged {
+        let mut config = config(&[ME, LEADER, OTHER]);
+        config.vote_floor = vote_floor;
+        config.rebuild = Some(Rebuild {
+            through: Index(0),
+            every_voter,
+        });
+        let mut terms = LogTerms::default();
+        terms.append(Term(1), 10);
+        let recovered = HardState {
+            term: Term(1),
+            vote: None,
+            commit: Index(1),
+        };
+        Damaged {
+            raft: Raft::new(config, recovered, terms, Index(1)),
+            outputs: Vec::new(),
+        }
+    }
+
+    fn hear(&mut self, from: MemberId, term: Term, body: Body) {
+        let message = Message {
+            term,
+            incarnation: Incarnation(from.0.into()),
+            body,
+        };
+        let outputs = &mut self.outputs;
+        outputs.clear();
+        self.raft.step(from, message, Instant(1), outputs);
+        self.raft.flush(Instant(1), outputs);
+        self.raft
+            .hard_state_durable(self.raft.hard_state(), outputs);
+        self.raft.log_durable(self.raft.last_index(), outputs);
+    }
+
+    /// The leader of a term sends two entries and says that they are committed.
+    fn append(&mut self, term: Term) {
+        let mut entries = Entries::default();
+        entries.push(term, 10);
+        entries.push(term, 10);
+        let append = Append {
+            prev: Position {
+                term: Term(1),
+                index: Index(1),
+            },
+            entries,
+            commit: Index(3),
+            probe: true,
+        };
+        self.hear(LEADER, term, Body::Append(append));
+    }
+
+    /// What it asked last.
+    fn question(&self) -> ReadContext {
+        let question = |output: &Output| match output {
+            Output::Send { message, .. } => match message.body {
+                Body::ReadRequest(context) => Some(context),
+                _ => None,
+            },
+            _ => None,
+        };
+        let found = self.outputs.iter().rev().find_map(question);
+        found.expect("it asks the leader")
+    }
+
+    fn answer(&mut self, term: Term, context: ReadContext, last: Index) {
+        let answer = Body::ReadResponse {
+            context,
+            index: Index(1),
+            last,
+        };
+        self.hear(LEADER, term, answer);
+    }
+
+    fn votes_in(&mut self, term: Term) -> bool {
+        self.raft
+            .peer_disconnected(LEADER, Instant(1), &mut Vec::new());
+        let request = VoteRequest {
+            pre: false,
+            term,
+            last: Position {
+                term,
+                index: Index(9),
+            },
+            transfer: false,
+        };
+        self.hear(OTHER, term, Body::VoteRequest(request));
+        let granted = |output: &Output| {
+            matches!(output, Output::Send { message, .. }
+                if matches!(message.body, Body::VoteResponse(vote) if vote.granted && !vote.pre))
+        };
+        self.outputs.iter().any(granted)
+    }
+}
+
+/// Goal: a damaged member is whole when it holds all that the confirmed leader had, not what is committed or
+/// what its own log shows; and when another leader comes, it asks that one.
+#[test]
+fn rebuilt_through_the_leaders_end() {
+    let mut member = Damaged::new(Term(2), false);
+    member.append(Term(2));
+    let question = member.question();
+    assert!(
+        member.raft.is_rebuilding(),
+        "nobody has confirmed the leader"
+    );
+    member.answer(Term(2), ReadContext(question.0 ^ 1), Index(3));
+    assert!(member.raft.is_rebuilding(), "an answer to another question");
+    member.answer(Term(2), question, Index(4));
+    assert!(member.raft.is_rebuilding(), "one entry is missing");
+    member.hear(
+        LEADER,
+        Term(5),
+        Body::Append(Append {
+            prev: Position {
+                term: Term(2),
+                index: Index(3),
+            },
+            entries: Entries::default(),
+            commit: Index(3),
+            probe: true,
+        }),
+    );
+    let question = member.question();
+    member.answer(Term(5), question, Index(3));
+    assert_eq!(
+        member
+            .outputs
+            .iter()
+            .filter(|output| **output == Output::Rebuilt)
+            .count(),
+        1
+    );
+}
+
+/// Goal: the votes that a damaged log has forgotten are not given again: neither up to the term that was found
+/// behind the damage, nor in a term it entered while it was rebuilt.
+#[test]
+fn forgotten_votes() {
+    let check = |floor: u64, rebuilt_in: u64, votes: &[(u64, bool)]| {
+        let mut member = Damaged::new(Term(floor), false);
+        assert!(!member.votes_in(Term(rebuilt_in)), "it is damaged");
+        member.append(Term(rebuilt_in));
+        let question = member.question();
+        member.answer(Term(rebuilt_in), question, Index(3));
+        assert!(!member.raft.is_rebuilding());
+        for &(term, expected) in votes {
+            assert_eq!(
+                member.votes_in(Term(term)),
+                expected,
+                "floor {floor}, term {term}"
+            );
+        }
+    };
+    check(4, 4, &[(4, false), (5, true)]);
+    check(1, 3, &[(2, false), (3, false), (4, true)]);
+    // The floor stays when the log is whole again: here the log's own term is below it.
+    let mut config = config(&[ME, LEADER, OTHER]);
+    config.vote_floor = Term(6);
+    let mut member = Damaged {
+        raft: Raft::new(config, HardState::default(), LogTerms::default(), Index(0)),
+        outputs: Vec::new(),
+    };
+    assert!(!member.votes_in(Term(5)) && !member.votes_in(Term(6)));
+    assert!(member.votes_in(Term(7)));
+}
+
+/// Goal: when nothing tells the newest term, every other voter is heard first, and the latest term of any of them
+/// is entered without a vote.
+#[test]
+fn lost_term() {
+    let mut member = Damaged::new(Term(0), true);
+    member.append(Term(2));
+    let question = member.question();
+    member.answer(Term(2), question, Index(3));
+    assert!(member.raft.is_rebuilding(), "the other voter was not heard");
+    let behind = VoteRequest {
+        pre: true,
+        term: Term(8),
+        last: Position::default(),
+        transfer: false,
+    };
+    member.hear(OTHER, Term(7), Body::VoteRequest(behind));
+    assert_eq!(member.raft.term(), Term(7));
+    assert!(member.raft.is_rebuilding(), "it may have voted in term 7");
+    member.hear(
+        LEADER,
+        Term(8),
+        Body::Append(Append {
+            prev: Position {
+                term: Term(2),
+                index: Index(3),
+            },
+            entries: Entries::default(),
+            commit: Index(3),
+            probe: true,
+        }),
+    );
+    let question = member.question();
+    member.answer(Term(8), question, Index(3));
+    assert!(!member.raft.is_rebuilding());
+    assert!(!member.votes_in(Term(8)) && member.votes_in(Term(9)));
 }

@@ -34,6 +34,27 @@ pub struct Position {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Round(pub u64);
 
+/// What a member whose log was damaged waits for before its word counts again. Its module, `rebuild`, says
+/// why that is enough.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rebuild {
+    /// What the damaged log itself showed to be committed. The leader names what else there may be.
+    pub through: Index,
+    /// Nothing behind the damage told the newest term: every other voter must be heard first.
+    pub every_voter: bool,
+}
+
+impl Rebuild {
+    /// What waits for both.
+    #[must_use]
+    pub fn and(self, other: Rebuild) -> Rebuild {
+        Rebuild {
+            through: self.through.max(other.through),
+            every_voter: self.every_voter || other.every_voter,
+        }
+    }
+}
+
 /// Why a leader stopped leading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepDown {

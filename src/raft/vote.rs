@@ -105,7 +105,7 @@ impl Raft {
     /// Whether this member's vote is worth anything: it must remember every vote and every
     /// acknowledgement it ever gave.
     fn may_vote(&self) -> bool {
-        self.identity.is_confirmed() && self.rebuild_through.is_none()
+        self.identity.is_confirmed() && !self.is_rebuilding()
     }
 
     /// Under leases a restarted voter may have promised, a moment ago, to vote for nobody.
@@ -216,7 +216,7 @@ impl Raft {
         self.election.promises.push((to, body));
     }
 
-    fn vote_is_durable(&self) -> bool {
+    pub(super) fn vote_is_durable(&self) -> bool {
         let durable = &self.durable_hard_state;
         (durable.term, durable.vote) == (self.hard_state.term, self.hard_state.vote)
     }

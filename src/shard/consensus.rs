@@ -58,8 +58,12 @@ impl Shard {
                     Output::LeaderChanged(_)
                     | Output::RefusedPeer { .. }
                     | Output::TransferAbandoned { .. } => {}
-                    Output::NeedsCheckpoint { .. } | Output::ResetLog { .. } | Output::Rebuilt => {
-                        unreachable!("no entry was ever released, and no log is rebuilt")
+                    Output::Rebuilt => {
+                        self.known.rebuild = None;
+                        self.store_known_members = true;
+                    }
+                    Output::NeedsCheckpoint { .. } | Output::ResetLog { .. } => {
+                        unreachable!("no entry was ever released")
                     }
                 }
             }

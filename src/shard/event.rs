@@ -14,7 +14,7 @@ use crate::keyspace::request::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
     Refusal as KeyspaceRefusal, TxnRequest, TxnResponse,
 };
-use crate::raft;
+use crate::raft::{self, Rebuild};
 use crate::wal::{Commit, Location, PreparedSegment, SegmentOpening, SegmentSequence};
 
 /// Something that happened.
@@ -93,13 +93,19 @@ pub struct Effects {
     pub end: Option<EndReason>,
 }
 
-/// What a member remembers about directories, its own and others', beside the log.
+/// What a member remembers beside the log: about directories, its own and others', and about damage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownMembers {
     /// Whether a majority has confirmed that no other directory belongs to this member.
     pub confirmed: bool,
     /// The directory each other member was first heard from.
     pub incarnations: BTreeMap<MemberId, Incarnation>,
+    /// Part of the log was lost: this member may have voted in any term up to this one, though the log does
+    /// not say so. Zero when nothing ever was.
+    pub vote_floor: Term,
+    /// A damaged log is being rebuilt. It was stored before anything was cut from the log, and goes when
+    /// consensus says that the log is whole again.
+    pub rebuild: Option<Rebuild>,
 }
 
 /// A part of the log's files that is wanted.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kontiki::base::{HardState, Incarnation, Index, Instant, MemberId, Term};
 use kontiki::raft::{
-    Body, Change, Config, LogTerms, Membership, Message, Output, Position, Raft, Windows,
+    Body, Change, Config, LogTerms, Membership, Message, Output, Position, Raft, Rebuild, Windows,
 };
 
 pub(crate) const ELECTION_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -38,6 +38,12 @@ pub(crate) struct Log {
 impl Log {
     pub(crate) fn last(&self) -> Index {
         Index(self.base.index.0 + self.entries.len() as u64)
+    }
+
+    pub(crate) fn last_term(&self) -> Term {
+        self.entries
+            .last()
+            .map_or(self.base.term, |entry| entry.term)
     }
 
     pub(crate) fn at(&self, index: Index) -> Option<Entry> {
@@ -99,7 +105,8 @@ pub(crate) struct Disk {
     pub(crate) incarnations: BTreeMap<MemberId, Incarnation>,
     pub(crate) hard_state: HardState,
     pub(crate) log: Log,
-    pub(crate) rebuild_through: Option<Index>,
+    pub(crate) rebuild: Option<Rebuild>,
+    pub(crate) vote_floor: Term,
     /// It was damaged or emptied: what it once had durable counts as durable.
     pub(crate) lost_something: bool,
 }
@@ -116,7 +123,8 @@ impl Disk {
                 membership,
                 ..Log::default()
             },
-            rebuild_through: None,
+            rebuild: None,
+            vote_floor: Term(0),
             lost_something: false,
         }
     }
@@ -187,7 +195,8 @@ impl Member {
             confirmed: disk.confirmed,
             incarnations: disk.incarnations.clone(),
             memberships: disk.log.memberships(),
-            rebuild_through: disk.rebuild_through,
+            rebuild: disk.rebuild,
+            vote_floor: disk.vote_floor,
             election_timeout: ELECTION_TIMEOUT,
             heartbeat_interval: HEARTBEAT_INTERVAL,
             windows: options.windows,
@@ -196,13 +205,15 @@ impl Member {
             seed,
         };
         let last = terms.last_index();
+        let raft = Raft::new(config, disk.hard_state, terms, last);
         Member {
             id,
-            raft: Raft::new(config, disk.hard_state, terms, last),
+            // A vote that cannot be given any more is written like one that was.
+            dirty: raft.hard_state() != disk.hard_state,
+            raft,
             log: disk.log.clone(),
             disk,
             sync: None,
-            dirty: false,
         }
     }
 
@@ -436,7 +447,7 @@ impl Member {
                     self.raft.incarnation_durable(member, incarnation);
                 }
                 Output::IdentityConfirmed => self.disk.confirmed = true,
-                Output::Rebuilt => self.disk.rebuild_through = None,
+                Output::Rebuilt => self.disk.rebuild = None,
                 Output::Committed(_)
                 | Output::SteppedDown(_)
                 | Output::LeaderChanged(_)

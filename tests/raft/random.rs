@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use kontiki::base::prng::Prng;
-use kontiki::base::{Index, MemberId};
-use kontiki::raft::{Change, Flow, Membership, ReadMode, Role, Windows, majority_size};
+use kontiki::base::{HardState, Index, MemberId, Term};
+use kontiki::raft::{Change, Flow, Membership, ReadMode, Rebuild, Role, Windows, majority_size};
 
 use crate::checker::Counts;
 use crate::cluster::{Cluster, Flight, known_disk};
@@ -233,7 +233,7 @@ impl World {
             .values()
             .chain(self.cluster.members.values().map(|member| &member.disk));
         let settled = everybody.clone().all(|disk| disk.confirmed);
-        let whole = everybody.clone().all(|disk| disk.rebuild_through.is_none());
+        let whole = everybody.clone().all(|disk| disk.rebuild.is_none());
         if alone || !settled || !whole || !self.wiped.is_empty() || !self.chance(100) {
             return;
         }
@@ -252,10 +252,23 @@ impl World {
             *disk = Disk::new(incarnation, self.bootstrap.clone());
             self.wiped.insert(id);
         } else {
-            disk.rebuild_through = Some(disk.log.last());
+            // Behind the damage term and vote are found, or nothing is.
+            let found = self.prng.below(2) == 0;
+            disk.vote_floor = match found {
+                true => disk.hard_state.term,
+                false => Term(0),
+            };
+            disk.rebuild = Some(Rebuild {
+                through: disk.log.base.index,
+                every_voter: !found,
+            });
             let kept = self.prng.below(disk.log.entries.len() as u64 + 1) as usize;
             disk.log.entries.truncate(kept);
-            disk.hard_state.commit = disk.hard_state.commit.min(disk.log.last());
+            disk.hard_state = HardState {
+                term: disk.log.last_term(),
+                vote: None,
+                commit: disk.hard_state.commit.min(disk.log.last()),
+            };
         }
         disk.lost_something = true;
     }
@@ -337,12 +350,13 @@ impl World {
             .values()
             .max_by_key(|member| member.raft.log().last());
         let voters = &newest.expect("somebody runs").raft.membership().voters;
-        let well = |id: &&MemberId| {
-            !self.wiped.contains(id)
-                && self.cluster.members.get(id).is_some_and(|member| {
-                    member.disk.confirmed && member.disk.rebuild_through.is_none()
-                })
-        };
+        let well =
+            |id: &&MemberId| {
+                !self.wiped.contains(id)
+                    && self.cluster.members.get(id).is_some_and(|member| {
+                        member.disk.confirmed && member.disk.rebuild.is_none()
+                    })
+            };
         voters.iter().filter(well).count() >= majority_size(voters.len())
     }
 
@@ -409,7 +423,7 @@ impl World {
                 raft.commit(),
                 raft.leader(),
                 self.wiped.contains(&member.id),
-                member.disk.rebuild_through,
+                member.disk.rebuild,
                 member.disk.confirmed,
                 raft.membership(),
                 raft.membership()

@@ -12,6 +12,7 @@
 //! > sync 1                   what 1 has written is on disk
 //! > settle                   everything arrives and is synced, until nothing is left
 //! > propose 1 / read 1 / transfer 1 2 / disconnect 2 1 / crash 1 / restart 1 / cut 1 2 / heal
+//! > damage 1 2               1, which does not run, has lost its log after 2; its term and vote are found
 //! > change 1 learner 4 / voter 4 / promote 4 / remove 4 / lease / quorum
 //! > compact 1 5              1 releases its log up to 5
 //! > quiet COMMAND            the command, without what is said
@@ -23,7 +24,7 @@ use std::time::Duration;
 
 use kontiki::base::{Index, MemberId, Term};
 use kontiki::raft::{
-    AppendResult, Body, Change, Membership, Message, Output, Position, ReadMode, Standing,
+    AppendResult, Body, Change, Membership, Message, Output, Position, ReadMode, Rebuild, Standing,
 };
 
 use crate::cluster::{Cluster, known_disk};
@@ -108,6 +109,16 @@ impl Story {
             "restart" => {
                 self.cluster.restart(id(1));
                 self.cluster.tick(id(1));
+            }
+            "damage" => {
+                let kept = usize::try_from(number(&words, 2)).expect("small");
+                let disk = self.disk(id(1));
+                disk.vote_floor = disk.hard_state.term;
+                disk.rebuild = Some(Rebuild::default());
+                disk.log.entries.truncate(kept);
+                disk.hard_state.term = disk.log.last_term();
+                disk.hard_state.vote = None;
+                disk.hard_state.commit = disk.hard_state.commit.min(disk.log.last());
             }
             "cut" => {
                 self.cluster.cuts.insert((id(1), id(2)));
@@ -307,10 +318,7 @@ fn body(message: &Message) -> String {
             )
         }
         Body::AppendResponse(response) => {
-            let rebuilding = match response.standing {
-                Standing::Whole => "",
-                Standing::Rebuilding => ", rebuilding",
-            };
+            let rebuilding = rebuilding(response.standing);
             match response.result {
                 AppendResult::Accepted(matched) => format!(
                     "durable {}, verified {}{rebuilding}",
@@ -336,12 +344,16 @@ fn body(message: &Message) -> String {
                 ""
             };
             format!(
-                "heard, durable {}, verified {}{round}",
-                response.matched.durable, response.matched.verified
+                "heard, durable {}, verified {}{round}{}",
+                response.matched.durable,
+                response.matched.verified,
+                rebuilding(response.standing)
             )
         }
         Body::ReadRequest(_) => "read where?".into(),
-        Body::ReadResponse { index, .. } => format!("read at {index}"),
+        Body::ReadResponse { index, last, .. } => {
+            format!("read at {index}, my log ends at {last}")
+        }
         Body::TimeoutNow => "campaign now".into(),
         Body::NewerTerm => "your term is over".into(),
         Body::IdentityQuestion => "who am I?".into(),
@@ -350,6 +362,13 @@ fn body(message: &Message) -> String {
         Body::Removed => "you were removed".into(),
     };
     format!("[{term}] {text}")
+}
+
+fn rebuilding(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Whole => "",
+        Standing::Rebuilding => ", rebuilding",
+    }
 }
 
 fn output_text(output: &Output) -> Option<String> {

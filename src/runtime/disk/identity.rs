@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::checked::{self, CheckedError};
 use super::directory::{DataDirectory, DirectoryError, replace_file};
-use crate::base::checksum::crc32c;
 use crate::base::{ClusterId, Incarnation, MemberId};
 
 /// The newest format this build reads and writes.
@@ -87,12 +87,6 @@ struct Line {
     created_by: String,
 }
 
-/// Read on its own first, so that a newer file is told from a damaged one.
-#[derive(Deserialize)]
-struct FormatOnly {
-    format: u32,
-}
-
 /// The identity in `directory`; `None` in a new one.
 ///
 /// # Errors
@@ -158,10 +152,7 @@ fn render(identity: &Identity) -> Vec<u8> {
         name: identity.name.clone(),
         created_by: identity.created_by.clone(),
     };
-    let mut text = serde_json::to_string(&line).expect("text and numbers always encode");
-    let checksum = crc32c(text.as_bytes());
-    text.push_str(&format!("\n{checksum:08x}\n"));
-    text.into_bytes()
+    checked::render(&line)
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Identity, IdentityError> {
@@ -169,23 +160,13 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Identity, IdentityError> {
         path: path.to_owned(),
         cause,
     };
-    let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is not text"))?;
-    let (line, checksum) = text
-        .strip_suffix('\n')
-        .and_then(|text| text.split_once('\n'))
-        .ok_or_else(|| damaged("it does not have two lines"))?;
-    if checksum != format!("{:08x}", crc32c(line.as_bytes())) {
-        return Err(damaged("the checksum does not match"));
-    }
-    let FormatOnly { format } =
-        serde_json::from_str(line).map_err(|_| damaged("it has no format version"))?;
-    if format > FORMAT_VERSION {
-        return Err(IdentityError::Newer {
+    let line: Line = checked::parse(bytes, FORMAT_VERSION).map_err(|error| match error {
+        CheckedError::Damaged(cause) => damaged(cause),
+        CheckedError::Newer(version) => IdentityError::Newer {
             path: path.to_owned(),
-            version: format,
-        });
-    }
-    let line: Line = serde_json::from_str(line).map_err(|_| damaged("a field is missing"))?;
+            version,
+        },
+    })?;
     let id =
         |text: &str| u64::from_str_radix(text, 16).map_err(|_| damaged("an id is not a number"));
     Ok(Identity {
@@ -223,6 +204,7 @@ pub fn random_u64() -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::checksum::crc32c;
 
     fn identity() -> Identity {
         Identity {

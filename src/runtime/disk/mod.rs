@@ -8,14 +8,16 @@
 //! <data-dir>/            0700, one process at a time
 //!   lock                 held with flock while the member runs
 //!   identity             whose directory this is; written once, never changed
-//!   shard-0/wal/         the segments of one shard's log
+//!   shard-0/wal/         the segments of one shard's log; whose it is (owner), what is known beside it (members)
 //!   shard-0/checkpoints/ its state as files, the newest and for a moment the one before
 //! ```
 
+mod checked;
 pub mod checkpoint;
 pub mod device;
 pub mod directory;
 pub mod identity;
+pub mod known;
 pub mod log;
 pub mod read;
 pub mod segments;
