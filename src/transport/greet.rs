@@ -234,15 +234,13 @@ async fn hear(
 fn complain(shared: &Shared, member: Option<MemberId>, address: SocketAddr, error: &GreetError) {
     let mut table: RefMut<'_, Table> = shared.table.borrow_mut();
     table.stats.refused_connections += 1;
-    // By address and kind, not by what was sent: a stranger must not fill the log.
+    // Not by all that was sent: a stranger must not fill the log.
     let kind = match error {
         GreetError::Hello(_) => "foreign".to_owned(),
         other => other.to_string(),
     };
-    if !table
-        .complaints
-        .is_new(None, format!("{}: {kind}", address.ip()))
-    {
+    let whose = format!("{} {}: {kind}", address.ip(), member.unwrap_or_default());
+    if !table.complaints.is_new(None, whose) {
         return;
     }
     match member {
