@@ -162,6 +162,36 @@ fn leader_hands_over() {
     });
 }
 
+/// Goal: a member that was away for longer than the leader remembers is sent the log's files.
+#[test]
+fn late_member_catches_up() {
+    let mut group = Group::start(
+        "late",
+        &["--heartbeat-interval=50", "--election-timeout=500"],
+    );
+    block_on(async {
+        let (leader, _) = group.leader().await;
+        let late = (leader + 1) % 3;
+        group.kill(late);
+        let client = group.client(leader).await;
+        // More than the 16 MiB that are kept in memory for followers.
+        let value = "v".repeat(1_000_000);
+        let mut revisions = Vec::new();
+        for number in 0..24 {
+            let revision = put(&client, &format!("k{number}"), &value).await;
+            revisions.push(revision.expect("taken"));
+        }
+        group.start_missing();
+        let client = group.client(late).await;
+        for (number, revision) in revisions.into_iter().enumerate() {
+            let found = get(&client, &format!("k{number}"))
+                .await
+                .expect("an answer");
+            assert!(found == Some((value.clone(), revision)), "k{number}");
+        }
+    });
+}
+
 /// Goal: a member that has lost the others takes connections and says that there is no leader; it stops in time all
 /// the same, and all serve again when all are back.
 #[test]
