@@ -294,6 +294,8 @@ pub const PEER_EVENTS_PER_TURN_MAX: usize = 256;
 pub const LEADER_WAIT_SECONDS_MAX: u64 = 5;
 /// How long a member that stops waits until another one leads, in seconds.
 pub const HAND_OVER_SECONDS_MAX: u64 = 5;
+/// How long a member of a group that stops waits for answers that depend on other members, in seconds.
+pub const STOP_SECONDS_MAX: u64 = 2;
 
 // Damaged logs.
 

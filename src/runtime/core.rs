@@ -28,7 +28,7 @@ use super::mailbox::{Receiver, SendError, Sender};
 use super::router::{Doorbell, Outbound, Router};
 use super::scrub::Scrubbed;
 use super::stats::CoreStats;
-use crate::base::limits::{SEAL_IDLE_MICROS, SLICE_STEPS_MAX, TICK_MILLIS};
+use crate::base::limits::{SEAL_IDLE_MICROS, SLICE_STEPS_MAX, STOP_SECONDS_MAX, TICK_MILLIS};
 use crate::base::{CoreId, Instant};
 use crate::keyspace::steps::Steps;
 use crate::shard::Shard;
@@ -155,7 +155,8 @@ pub struct Turns {
     /// As of the last tick, in bytes.
     memory_used_bytes: u64,
     leave_seen: bool,
-    stop_seen: bool,
+    /// When the shard was told to stop.
+    stopped_at: Option<Instant>,
     damage_seen: bool,
 }
 
@@ -185,7 +186,7 @@ impl Turns {
             outgoing,
             memory_used_bytes: 0,
             leave_seen: false,
-            stop_seen: false,
+            stopped_at: None,
             damage_seen: false,
             group,
             core,
@@ -207,12 +208,23 @@ impl Turns {
         }
     }
 
-    /// Turns until the member stops and everything that was taken is answered, durable and sealed.
+    /// Turns until the member stops and everything that was taken is answered, durable and sealed. What waits for
+    /// other members is waited for a limited time: they may be gone.
     pub async fn run(mut self) {
-        while !(self.stop_seen && self.core.shard.is_drained()) {
+        while !self.is_done() {
             poll_fn(|cx| self.poll_gather(cx)).await;
             self.turn();
         }
+    }
+
+    fn is_done(&self) -> bool {
+        let Some(stopped_at) = self.stopped_at else {
+            return false;
+        };
+        let shard = &self.core.shard;
+        let waited = self.core.clock.now().since(stopped_at);
+        let late = waited >= Duration::from_secs(STOP_SECONDS_MAX) && !self.is_alone();
+        shard.is_drained() || late && shard.is_at_rest()
     }
 
     /// Collects what has happened; pends when that is nothing.
@@ -329,13 +341,13 @@ impl Turns {
             self.leave_seen = true;
             self.hand_in(Event::HandOver, now, steps);
         }
-        if self.core.ending.stopping.get() && !self.stop_seen {
-            self.stop_seen = true;
+        if self.core.ending.stopping.get() && self.stopped_at.is_none() {
+            self.stopped_at = Some(now);
             self.hand_in(Event::Stop, now, steps);
         }
         let idle = now.since(self.last_write) >= Duration::from_micros(SEAL_IDLE_MICROS);
         if std::mem::take(&mut self.gathered.sealing) && idle
-            || self.stop_seen && self.core.shard.needs_seal()
+            || self.stopped_at.is_some() && self.core.shard.needs_seal()
         {
             self.hand_in(Event::LogIdle, now, steps);
         }

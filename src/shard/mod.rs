@@ -368,9 +368,15 @@ impl Shard {
             && self.member_requests.is_empty()
             && self.reads.is_empty()
             && self.waiters.is_empty();
+        answered && self.is_at_rest()
+    }
+
+    /// Whether everything that was appended is durable and sealed, as far as the disk has room.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
         let stuck = self.log_space_exhausted && self.spare.is_none();
         let at_rest = stuck || !(self.log.has_work() || self.log.needs_seal());
-        answered && at_rest && !self.log.in_flight()
+        at_rest && !self.log.in_flight()
     }
 
     /// Requests that are being worked on or waited for.

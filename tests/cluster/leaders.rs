@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use kontiki_harness::client::{CallError, block_on};
 use rustix::process::Signal;
@@ -13,6 +14,9 @@ use crate::group::{Group, TIME_MAX, get, put};
 const WRITERS: usize = 8;
 /// Acknowledged puts before a leader is hurt, and after it.
 const PUTS: usize = 400;
+
+/// For a member that is told to stop and cannot answer everything.
+const STOP_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Writes through all members until `PUTS` more are acknowledged after `hurt`, which runs when the first `PUTS` are.
 /// Gives what was acknowledged: key and revision.
@@ -49,7 +53,7 @@ async fn write_while(group: &mut Group, hurt: impl FnOnce(&mut Group)) -> Vec<(S
         async move {
             let reached = async {
                 while acknowledged.borrow().len() < goal {
-                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                    tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             };
             tokio::time::timeout(TIME_MAX, reached)
@@ -158,8 +162,38 @@ fn leader_hands_over() {
     });
 }
 
-/// Goal: a member that has lost the others takes connections and says that there is no leader; it serves again when
-/// one of them is back.
+/// Goal: a member that was away for longer than the leader remembers is sent the log's files.
+#[test]
+fn late_member_catches_up() {
+    let mut group = Group::start(
+        "late",
+        &["--heartbeat-interval=50", "--election-timeout=500"],
+    );
+    block_on(async {
+        let (leader, _) = group.leader().await;
+        let late = (leader + 1) % 3;
+        group.kill(late);
+        let client = group.client(leader).await;
+        // More than the 16 MiB that are kept in memory for followers.
+        let value = "v".repeat(1_000_000);
+        let mut revisions = Vec::new();
+        for number in 0..24 {
+            let revision = put(&client, &format!("k{number}"), &value).await;
+            revisions.push(revision.expect("taken"));
+        }
+        group.start_missing();
+        let client = group.client(late).await;
+        for (number, revision) in revisions.into_iter().enumerate() {
+            let found = get(&client, &format!("k{number}"))
+                .await
+                .expect("an answer");
+            assert!(found == Some((value.clone(), revision)), "k{number}");
+        }
+    });
+}
+
+/// Goal: a member that has lost the others takes connections and says that there is no leader; it stops in time all
+/// the same, and all serve again when all are back.
 #[test]
 fn majority_is_lost() {
     let mut group = Group::start(
@@ -184,8 +218,19 @@ fn majority_is_lost() {
             ),
             other => panic!("without a majority: {other:?}"),
         }
-        // As after a restart of the whole site: alone, it must come up and say the same.
-        group.kill(leader);
+        // What it cannot answer any more does not keep it.
+        let amid = {
+            let client = client.clone();
+            tokio::task::spawn_local(async move { put(&client, "amid", "w").await })
+        };
+        tokio::task::yield_now().await;
+        let server = group.servers[leader].take().expect("it runs");
+        server.signal(Signal::TERM);
+        amid.await
+            .expect("no panic")
+            .expect_err("without a majority");
+        let status = server.wait(STOP_TIME_MAX).expect("an end in time");
+        assert_eq!(status.code(), Some(0), "{status}");
         group.start_missing();
         let _agreed = group.leader().await;
         let client = group.client(one).await;

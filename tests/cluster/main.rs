@@ -10,3 +10,4 @@
 mod birth;
 mod group;
 mod leaders;
+mod local;
