@@ -224,6 +224,7 @@ fn bodies() -> Vec<(&'static str, Body)> {
             Body::ReadResponse {
                 context,
                 index: Index(19),
+                last: Index(22),
             },
         ),
         ("timeout now", Body::TimeoutNow),

@@ -68,6 +68,7 @@ enum Body {
     ReadResponse {
         context: [u8; 16],
         index: u64,
+        last: u64,
     },
     TimeoutNow,
     NewerTerm,
@@ -170,9 +171,14 @@ impl From<&Said> for Body {
             Said::ReadRequest(context) => Body::ReadRequest {
                 context: context_bytes(context),
             },
-            Said::ReadResponse { context, index } => Body::ReadResponse {
+            Said::ReadResponse {
+                context,
+                index,
+                last,
+            } => Body::ReadResponse {
                 context: context_bytes(context),
                 index: index.0,
+                last: last.0,
             },
             Said::TimeoutNow => Body::TimeoutNow,
             Said::NewerTerm => Body::NewerTerm,
@@ -280,9 +286,14 @@ impl TryFrom<&ArchivedBody> for Said {
                 standing: standing(*rebuilding),
             }),
             ArchivedBody::ReadRequest { context } => Said::ReadRequest(read_context(context)),
-            ArchivedBody::ReadResponse { context, index } => Said::ReadResponse {
+            ArchivedBody::ReadResponse {
+                context,
+                index,
+                last,
+            } => Said::ReadResponse {
                 context: read_context(context),
                 index: Index(index.to_native()),
+                last: Index(last.to_native()),
             },
             ArchivedBody::TimeoutNow => Said::TimeoutNow,
             ArchivedBody::NewerTerm => Said::NewerTerm,
