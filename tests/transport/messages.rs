@@ -18,8 +18,8 @@ use kontiki::raft::{
     Message, Position, ReadContext, Standing, StateDigest, VoteRequest, VoteResponse,
 };
 use kontiki::shard::event::{
-    Alarm, AlarmKind, AlarmRequest, CheckpointPosition, Header, Member, PeerMessage, Refusal,
-    Request, Response, Status,
+    Alarm, AlarmKind, AlarmRequest, CheckpointPosition, Header, Member, MembershipRefusal,
+    MembershipRequest, PeerMessage, Refusal, Request, Response, Status,
 };
 
 /// Every kind of message with a name for it; none equals another.
@@ -224,7 +224,7 @@ fn bodies() -> Vec<(&'static str, Body)> {
             Body::ReadResponse {
                 context,
                 index: Index(19),
-                last: Index(23),
+                last: Index(22),
             },
         ),
         ("timeout now", Body::TimeoutNow),
@@ -369,6 +369,29 @@ fn requests() -> Vec<(&'static str, Request)> {
             alarm(AlarmRequest::Deactivate(MemberId(6), AlarmKind::Corrupt)),
         ),
         ("alarm nothing", alarm(AlarmRequest::Nothing)),
+        (
+            "member add",
+            Request::Membership(MembershipRequest::Add {
+                id: MemberId(8),
+                peer_urls: vec!["http://new:2380".into()],
+                is_learner: true,
+            }),
+        ),
+        (
+            "member remove",
+            Request::Membership(MembershipRequest::Remove(MemberId(9))),
+        ),
+        (
+            "member promote",
+            Request::Membership(MembershipRequest::Promote(MemberId(10))),
+        ),
+        (
+            "member update",
+            Request::Membership(MembershipRequest::Update {
+                id: MemberId(11),
+                peer_urls: vec!["http://there:2380".into(), "http://here:2380".into()],
+            }),
+        ),
     ]
 }
 
@@ -445,6 +468,17 @@ fn results() -> Vec<(String, Result<Response, Refusal>)> {
             Ok(Response::MemberList(vec![member()])),
         ),
         ("alarm".into(), Ok(Response::Alarm(vec![alarm]))),
+        (
+            "member added".into(),
+            Ok(Response::MemberAdded {
+                member: member(),
+                members: vec![member(), Member::default()],
+            }),
+        ),
+        (
+            "members changed".into(),
+            Ok(Response::MembersChanged(vec![member()])),
+        ),
     ];
     for refusal in [
         Refusal::Keyspace(keyspace::Refusal::KeyNotFound),
@@ -459,6 +493,18 @@ fn results() -> Vec<(String, Result<Response, Refusal>)> {
         Refusal::Corrupt,
         Refusal::TooLarge,
         Refusal::Stopped,
+        Refusal::Membership(MembershipRefusal::NotFound),
+        Refusal::Membership(MembershipRefusal::Exists),
+        Refusal::Membership(MembershipRefusal::PeerUrlExists),
+        Refusal::Membership(MembershipRefusal::TooManyLearners),
+        Refusal::Membership(MembershipRefusal::TooMany),
+        Refusal::Membership(MembershipRefusal::NotLearner),
+        Refusal::Membership(MembershipRefusal::LearnerNotReady),
+        Refusal::Membership(MembershipRefusal::NotEnoughStarted),
+        Refusal::Membership(MembershipRefusal::Unhealthy),
+        Refusal::Membership(MembershipRefusal::NotLeader),
+        Refusal::Membership(MembershipRefusal::BadTransferee),
+        Refusal::Membership(MembershipRefusal::TransferTimedOut),
     ] {
         results.push((format!("refusal: {refusal}"), Err(refusal)));
     }
