@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Raft;
-use super::message::{Body, Message};
+use super::message::{Body, Message, Voters};
 use super::quorum::majority_size;
 use super::types::{Output, PeerRefusal, Role};
 use crate::base::limits::RAFT_MEMBERS_MAX;
@@ -32,6 +32,8 @@ pub(super) struct Identity {
     known: BTreeMap<MemberId, Incarnation>,
     /// Being stored.
     storing: BTreeMap<MemberId, Incarnation>,
+    /// The newest membership that somebody has told, with this member among its voters.
+    told: Voters,
     ask_due: Instant,
     pub(super) planted: Planted,
 }
@@ -43,6 +45,7 @@ impl Identity {
             confirmed_by: BTreeSet::new(),
             known,
             storing: BTreeMap::new(),
+            told: Voters::default(),
             ask_due: Instant(0),
             planted: Planted::NOTHING,
         }
@@ -171,7 +174,8 @@ impl Raft {
     }
 
     /// An empty directory asks all voters, until enough have answered. One that joins a group knows none at first:
-    /// it asks whoever speaks to it, so that an empty directory in the place of a member's own is told.
+    /// it asks whoever speaks to it, and then whom those name. So it has a vote before it has an entry, and a
+    /// group that has lost its leader since the member was added is not stuck for want of that vote.
     pub(super) fn ask_for_confirmation(&mut self, outputs: &mut Vec<Output>) {
         let forgotten = self.is_forgotten();
         if (self.identity.confirmed && !forgotten) || self.now < self.identity.ask_due {
@@ -190,7 +194,7 @@ impl Raft {
         }
         self.identity.ask_due = self.now + self.heartbeat_interval;
         let mut asked = self.other_voters();
-        if self.membership().voters.is_empty() {
+        if self.voters_known().is_empty() {
             asked.extend(self.identity.known.keys());
         }
         for to in asked {
@@ -204,19 +208,37 @@ impl Raft {
     fn is_forgotten(&self) -> bool {
         let heard = self.election.heard.max(self.started);
         let silence = heard.map_or(Duration::ZERO, |at| self.now.since(at));
-        self.role() == Role::Learner && silence > 2 * self.election_timeout
+        let asks_for_votes = self.role() != Role::Learner && !self.is_rebuilding();
+        !asks_for_votes && silence > 2 * self.election_timeout
+    }
+
+    /// The voters, by this member's log or by what others have told since.
+    fn voters_known(&self) -> Vec<MemberId> {
+        let told = &self.identity.told;
+        if !told.ids.is_empty() && told.changed_at > self.memberships.index() {
+            return told.ids.clone();
+        }
+        self.membership().voters.iter().copied().collect()
     }
 
     fn other_voters(&self) -> Vec<MemberId> {
         let own = self.id;
-        let voters = self.membership().voters.iter();
-        voters.copied().filter(|&id| id != own).collect()
+        let voters = self.voters_known();
+        voters.into_iter().filter(|&id| id != own).collect()
     }
 
     /// Only who is known to come from the directory stored here gets this far.
     pub(super) fn on_identity_question(&self, from: MemberId, outputs: &mut Vec<Output>) {
         if let Some(incarnation) = self.incarnation_of(from) {
-            self.send(from, Body::IdentityConfirmed { incarnation }, outputs);
+            let voters = Voters {
+                changed_at: self.memberships.index(),
+                ids: self.membership().voters.iter().copied().collect(),
+            };
+            let confirmed = Body::IdentityConfirmed {
+                incarnation,
+                voters,
+            };
+            self.send(from, confirmed, outputs);
         }
     }
 
@@ -224,9 +246,15 @@ impl Raft {
         &mut self,
         from: MemberId,
         incarnation: Incarnation,
+        voters: Voters,
         outputs: &mut Vec<Output>,
     ) {
         if !self.identity.confirmed && incarnation == self.incarnation {
+            let newer = voters.changed_at > self.identity.told.changed_at;
+            let sound = voters.ids.len() <= RAFT_MEMBERS_MAX && voters.ids.contains(&self.id);
+            if newer && sound {
+                self.identity.told = voters;
+            }
             self.identity.confirmed_by.insert(from);
             self.count_confirmations(outputs);
         }
@@ -245,10 +273,10 @@ impl Raft {
     /// Enough others have answered that at least one of them would know the majority that an earlier
     /// directory of this member was part of. This member itself does not count: it knows nothing.
     fn count_confirmations(&mut self, outputs: &mut Vec<Output>) {
-        let others = self.other_voters();
-        if self.membership().voters.is_empty() {
+        if self.voters_known().is_empty() {
             return;
         }
+        let others = self.other_voters();
         let needed = self.confirmations_needed();
         let confirmed = others
             .iter()
@@ -260,7 +288,7 @@ impl Raft {
     }
 
     fn confirmations_needed(&self) -> usize {
-        majority_size(self.membership().voters.len()).min(self.other_voters().len())
+        majority_size(self.voters_known().len()).min(self.other_voters().len())
     }
 
     fn confirm(&mut self, outputs: &mut Vec<Output>) {

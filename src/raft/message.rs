@@ -4,7 +4,7 @@
 use smallvec::SmallVec;
 
 use super::types::Position;
-use crate::base::{Incarnation, Index, Instant, Term};
+use crate::base::{Incarnation, Index, Instant, MemberId, Term};
 
 /// One message. The receiver learns from the connection who sent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub enum Body {
     IdentityConfirmed {
         /// The directory that asked.
         incarnation: Incarnation,
+        /// Whom else to ask: an empty directory may know nobody.
+        voters: Voters,
     },
     /// It does: the sender's directory is not the one that the member id belongs to.
     IdentityRefused {
@@ -61,6 +63,15 @@ pub enum Body {
     },
     /// The receiver was removed from the cluster; that entry is committed.
     Removed,
+}
+
+/// Who votes, as far as the sender's log says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Voters {
+    /// The index of the entry that says so.
+    pub changed_at: Index,
+    /// They, in ascending order.
+    pub ids: Vec<MemberId>,
 }
 
 /// Raft paper, figure 2, RequestVote; dissertation, section 9.6 for the pre-vote.

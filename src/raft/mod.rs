@@ -41,7 +41,7 @@ pub use log::LogTerms;
 pub use membership::{Change, ChangeRefusal, Membership, ReadMode};
 pub use message::{
     Append, AppendResponse, AppendResult, Body, Entries, Heartbeat, HeartbeatResponse, Matched,
-    Message, ReadContext, Standing, StateDigest, TermRun, VoteRequest, VoteResponse,
+    Message, ReadContext, Standing, StateDigest, TermRun, VoteRequest, VoteResponse, Voters,
 };
 pub use progress::{Flow, Progress, Windows};
 pub use quorum::{majority_size, majority_value, tolerated_faults};
@@ -327,8 +327,11 @@ impl Raft {
             Body::VoteRequest(request) => self.on_vote_request(from, term, request, outputs),
             Body::VoteResponse(response) => self.on_vote_response(from, term, response, outputs),
             Body::IdentityQuestion => self.on_identity_question(from, outputs),
-            Body::IdentityConfirmed { incarnation } => {
-                self.on_identity_confirmed(from, incarnation, outputs);
+            Body::IdentityConfirmed {
+                incarnation,
+                voters,
+            } => {
+                self.on_identity_confirmed(from, incarnation, voters, outputs);
             }
             Body::IdentityRefused { incarnation } => {
                 self.on_identity_refused(incarnation, outputs);

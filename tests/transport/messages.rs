@@ -15,7 +15,7 @@ use kontiki::keyspace::request::{
 };
 use kontiki::raft::{
     Append, AppendResponse, AppendResult, Body, Entries, Heartbeat, HeartbeatResponse, Matched,
-    Message, Position, ReadContext, Standing, StateDigest, VoteRequest, VoteResponse,
+    Message, Position, ReadContext, Standing, StateDigest, VoteRequest, VoteResponse, Voters,
 };
 use kontiki::shard::event::{
     Alarm, AlarmKind, AlarmRequest, CheckpointPosition, Header, Member, MembershipRefusal,
@@ -232,7 +232,13 @@ fn bodies() -> Vec<(&'static str, Body)> {
         ("identity question", Body::IdentityQuestion),
         (
             "identity confirmed",
-            Body::IdentityConfirmed { incarnation },
+            Body::IdentityConfirmed {
+                incarnation,
+                voters: Voters {
+                    changed_at: Index(24),
+                    ids: vec![MemberId(1), MemberId(5), MemberId(9)],
+                },
+            },
         ),
         ("identity refused", Body::IdentityRefused { incarnation }),
         ("removed", Body::Removed),

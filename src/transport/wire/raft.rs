@@ -4,11 +4,11 @@ use rkyv::{Archive, Serialize};
 use smallvec::SmallVec;
 
 use super::WireError;
-use crate::base::{Incarnation, Index, Instant, Term};
+use crate::base::{Incarnation, Index, Instant, MemberId, Term};
 use crate::raft::{
     Append, AppendResponse, AppendResult, Body as Said, Entries, Heartbeat, HeartbeatResponse,
     Matched, Message as RaftMessage, Position, ReadContext, Standing, StateDigest, TermRun,
-    VoteRequest, VoteResponse,
+    VoteRequest, VoteResponse, Voters,
 };
 
 /// A [`RaftMessage`].
@@ -75,6 +75,8 @@ enum Body {
     IdentityQuestion,
     IdentityConfirmed {
         incarnation: [u8; 16],
+        changed_at: u64,
+        voters: Vec<u64>,
     },
     IdentityRefused {
         incarnation: [u8; 16],
@@ -183,8 +185,13 @@ impl From<&Said> for Body {
             Said::TimeoutNow => Body::TimeoutNow,
             Said::NewerTerm => Body::NewerTerm,
             Said::IdentityQuestion => Body::IdentityQuestion,
-            Said::IdentityConfirmed { incarnation } => Body::IdentityConfirmed {
+            Said::IdentityConfirmed {
+                incarnation,
+                voters,
+            } => Body::IdentityConfirmed {
                 incarnation: incarnation.0.to_le_bytes(),
+                changed_at: voters.changed_at.0,
+                voters: voters.ids.iter().map(|id| id.0).collect(),
             },
             Said::IdentityRefused { incarnation } => Body::IdentityRefused {
                 incarnation: incarnation.0.to_le_bytes(),
@@ -298,8 +305,16 @@ impl TryFrom<&ArchivedBody> for Said {
             ArchivedBody::TimeoutNow => Said::TimeoutNow,
             ArchivedBody::NewerTerm => Said::NewerTerm,
             ArchivedBody::IdentityQuestion => Said::IdentityQuestion,
-            ArchivedBody::IdentityConfirmed { incarnation: of } => Said::IdentityConfirmed {
+            ArchivedBody::IdentityConfirmed {
+                incarnation: of,
+                changed_at,
+                voters,
+            } => Said::IdentityConfirmed {
                 incarnation: incarnation(of),
+                voters: Voters {
+                    changed_at: Index(changed_at.to_native()),
+                    ids: voters.iter().map(|id| MemberId(id.to_native())).collect(),
+                },
             },
             ArchivedBody::IdentityRefused { incarnation: of } => Said::IdentityRefused {
                 incarnation: incarnation(of),
