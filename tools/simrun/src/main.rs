@@ -68,10 +68,13 @@ type Count = fn(&Statistics) -> u64;
 
 /// So much must happen in a hundred seeds of at least three members and ten minutes each: fewer, and the seeds are not worth
 /// what they seem to be.
-const MINIMUMS_PER_100_SEEDS: [(&str, u64, Count); 4] = [
+const MINIMUMS_PER_100_SEEDS: [(&str, u64, Count); 7] = [
     ("crashes", 10_000, |all| all.crashes),
     ("leader changes", 8_000, |all| all.leader_changes),
     ("truncations", 3_000, |all| all.truncations),
+    ("checkpoint installs", 1_000, |all| all.checkpoint_installs),
+    ("rebuilt members", 400, |all| all.rebuilt),
+    ("membership changes", 2_000, |all| all.membership_changes),
     ("compactions", 20_000, |all| all.compactions),
 ];
 
