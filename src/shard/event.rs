@@ -345,7 +345,8 @@ pub enum CheckpointEffect {
     /// Read a part of a checkpoint that has its name, then [`Event::CheckpointRead`]. One read is under way at a
     /// time.
     Read(CheckpointRead),
-    /// Free this state, which an installed checkpoint has replaced, where nobody waits for it: that takes long.
+    /// Free this state, which an installed checkpoint has replaced or which came in part only, where nobody waits for
+    /// it: that takes long.
     Free(Box<Keyspace>),
 }
 

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use kontiki::base::MemberId;
+use kontiki::base::{Index, MemberId};
+use kontiki::checkpoint::CheckpointId;
 use kontiki::shard::checkpoints::CheckpointLimits;
 use kontiki::shard::event::{Event, Notice, PeerMessage, Response};
 
@@ -299,4 +300,41 @@ fn a_race_is_not_lost_for_ever() {
     assert_eq!(installs(group.member(late)), 1);
     assert_eq!(group.member(leader).answers.len() as u64, asked);
     assert_caught_up(&mut group, late);
+}
+
+/// Goal: a transfer that nobody goes on with, of a checkpoint that the log has led beyond, does not keep a member from
+/// taking its own: its log stays short.
+#[test]
+fn a_transfer_that_nobody_ends() {
+    let mut group = Group::start_with(3, 1 << 20, LIMITS);
+    let late = group.followers()[0];
+    let leader = group.leader();
+    group.call(leader, put("first", "v")).expect("written");
+    let raft = group.member(leader).shard.raft();
+    let (term, commit) = (raft.term(), raft.commit());
+    let id = CheckpointId {
+        term,
+        index: Index(commit.0 + 2),
+    };
+    // The offer overtakes the entries, and is the last that is heard of it.
+    let message = PeerMessage::CheckpointOffer {
+        term,
+        attempt: 1,
+        id,
+        size_bytes: 100_000,
+    };
+    let offer = Event::Peer {
+        from: leader,
+        message,
+    };
+    group.member(late).hand_in(offer);
+    for _ in 0..4 {
+        write(&mut group, KEYS);
+        group.run(Duration::from_secs(3));
+    }
+    let driver = group.member(late);
+    assert!(driver.shard.last_checkpoint().is_some(), "none was taken");
+    assert!(driver.disk.log_size_bytes() <= LIMITS.log_bytes_max);
+    assert_eq!(installs(driver), 0);
+    group.assert_same();
 }
