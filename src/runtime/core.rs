@@ -470,6 +470,7 @@ impl Turns {
                 }
                 Notice::TransferAbandoned { .. }
                 | Notice::Unreadable { .. }
+                | Notice::LogUnreadable { .. }
                 | Notice::BlockRefused { .. }
                 | Notice::Refused { .. } => tracing::warn!("{notice}"),
             }

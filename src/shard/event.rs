@@ -107,7 +107,7 @@ pub struct Effects {
     pub end: Option<EndReason>,
 }
 
-/// Something that happened to a checkpoint between members.
+/// Something that happened between members, or to this one's disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Notice {
     /// A follower gets a checkpoint.
@@ -153,6 +153,17 @@ pub enum Notice {
         id: CheckpointId,
         /// Why.
         why: CheckpointRefusal,
+    },
+    /// What a follower needs of this member's log does not hold.
+    #[error(
+        "the entry at index {index} cannot be read from the log for follower {to}, or is damaged: the follower is sent \
+         a checkpoint"
+    )]
+    LogUnreadable {
+        /// Who needs it.
+        to: MemberId,
+        /// Where.
+        index: Index,
     },
     /// This member goes on from the leader's checkpoint.
     #[error("the state is that of the checkpoint at index {} from now on", id.index)]

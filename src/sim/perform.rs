@@ -44,6 +44,12 @@ impl Cluster {
     fn note(&mut self, number: usize) {
         for notice in std::mem::take(&mut self.effects.notices) {
             let (what, id) = match notice {
+                Notice::LogUnreadable { index, .. } => {
+                    let index = index.0;
+                    let what = "log unreadable";
+                    self.line(number, What::Transfer { what, index });
+                    continue;
+                }
                 Notice::TransferBegins { id, .. } => ("begins", id),
                 Notice::TransferAbandoned { id, .. } => {
                     self.statistics.transfers_abandoned += 1;

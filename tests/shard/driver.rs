@@ -33,7 +33,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(7);
 /// Files as a disk keeps them: what is synced survives a crash.
 #[derive(Clone, Default)]
 pub(crate) struct Disk {
-    segments: BTreeMap<SegmentSequence, Vec<u8>>,
+    pub(crate) segments: BTreeMap<SegmentSequence, Vec<u8>>,
     /// What is stored beside the log about directories.
     known: KnownMembers,
     /// Blocks of the checkpoints that have their name.

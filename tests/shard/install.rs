@@ -338,3 +338,44 @@ fn a_transfer_that_nobody_ends() {
     assert_eq!(installs(driver), 0);
     group.assert_same();
 }
+
+/// Goal: damage in a leader's log that a follower needs is not read again without end: the follower gets a checkpoint.
+#[test]
+fn a_damaged_segment_is_not_read_for_ever() {
+    let mut group = Group::start(3, 0);
+    let late = group.followers()[0];
+    let leader = group.leader();
+    group.call(leader, put("first", "v")).expect("written");
+    group.cut_off.insert(late);
+    write(&mut group, KEYS);
+    // Rot in all commits of the first segment but those of its first pages.
+    let segments = &mut group.member(leader).disk.segments;
+    let (_, bytes) = segments.iter_mut().next().expect("one");
+    let end = bytes.len() - 8_192;
+    for at in (65_536..end).step_by(4_096) {
+        bytes[at + 77] ^= 4;
+    }
+    group.cut_off.clear();
+    let mut reads = 0;
+    for _ in 0..30 {
+        tick(&mut group);
+        for _ in 0..2_000 {
+            let mut mail = Vec::new();
+            for (&id, driver) in &mut group.members {
+                let worked = driver.perform_checkpoint() || driver.perform_one();
+                reads += u64::from(id == leader && worked);
+                let messages = driver.messages.drain(..);
+                mail.extend(messages.map(|(to, message)| (id, to, message)));
+            }
+            for (from, to, message) in mail {
+                group.member(to).hand_in(Event::Peer { from, message });
+            }
+        }
+    }
+    assert!(reads < 2_000, "the leader's disk was used {reads} times");
+    let unreadable = |notice: &&Notice| matches!(notice, Notice::LogUnreadable { .. });
+    let notices = &group.member(leader).notices;
+    assert_eq!(notices.iter().filter(unreadable).count(), 1);
+    assert_eq!(installs(group.member(late)), 1);
+    assert_caught_up(&mut group, late);
+}
