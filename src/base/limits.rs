@@ -363,3 +363,8 @@ pub const LEARNERS_MAX: usize = 1;
 
 /// Confirmed rounds that wait for the index they rest on, each by itself. Above it the newest wait together.
 pub const SHARD_ROUNDS_WAITING_MAX: usize = 1_024;
+
+// What is said of other members.
+
+/// Members of which it is said that their messages are refused.
+pub const SHARD_REFUSED_PEERS_MAX: usize = 64;

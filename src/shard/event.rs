@@ -17,7 +17,7 @@ use crate::keyspace::request::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
     Refusal as KeyspaceRefusal, TxnRequest, TxnResponse,
 };
-use crate::raft::{self, Position, Rebuild};
+use crate::raft::{self, PeerRefusal, Position, Rebuild, StepDown};
 use crate::wal::{Commit, Location, PreparedSegment, Recovered, SegmentOpening, SegmentSequence};
 
 /// Something that happened.
@@ -164,6 +164,30 @@ pub enum Notice {
         to: MemberId,
         /// Where.
         index: Index,
+    },
+    /// The disk does not complete a sync.
+    #[error(
+        "the disk has not completed a sync of the log for {} ms{}", span.as_millis(),
+        to.map_or(String::new(), |to| format!(": leadership is handed over to member {to}"))
+    )]
+    SyncStalled {
+        /// For how long by now.
+        span: Duration,
+        /// To whom leadership is handed over, by a leader that can.
+        to: Option<MemberId>,
+    },
+    /// This member leads no longer.
+    #[error("this member leads no longer: {0}")]
+    SteppedDown(StepDown),
+    /// Another member is not heard. Said once of each.
+    #[error("messages of member {member} from data directory {incarnation} are refused: {why}")]
+    RefusedPeer {
+        /// Who it says it is.
+        member: MemberId,
+        /// The directory it says it has.
+        incarnation: Incarnation,
+        /// Why.
+        why: PeerRefusal,
     },
     /// This member goes on from the leader's checkpoint.
     #[error("the state is that of the checkpoint at index {} from now on", id.index)]
