@@ -51,7 +51,7 @@ pub const RECENT_CHUNK_BYTES: usize = 256 * KIB as usize;
 
 /// Bytes of the log that are read at a time for a follower that lags; more if one commit is larger.
 pub const LOG_READ_BYTES: u64 = MIB;
-/// Requests that a member has sent to the leader and that are not answered. Above it they wait here.
+/// Requests that a member has sent to the leader and whose clients have no answer yet. Above it they wait here.
 pub const SHARD_FORWARDED_REQUESTS_MAX: usize = 16_384;
 
 /// Batches in one mailbox between two cores.
@@ -358,3 +358,13 @@ pub const SHARD_MEMBERSHIP_REQUESTS_MAX: usize = 64;
 pub const SHARD_MOVE_REQUESTS_MAX: usize = 64;
 /// `--max-learners`, unless it says otherwise.
 pub const LEARNERS_MAX: usize = 1;
+
+// Linearizable reads.
+
+/// Confirmed rounds that wait for the index they rest on, each by itself. Above it the newest wait together.
+pub const SHARD_ROUNDS_WAITING_MAX: usize = 1_024;
+
+// What is said of other members.
+
+/// Members of which it is said that their messages are refused.
+pub const SHARD_REFUSED_PEERS_MAX: usize = 64;

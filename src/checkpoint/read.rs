@@ -191,6 +191,12 @@ impl Reader {
         })
     }
 
+    /// The part of the state that was read, for whoever frees it; it is of no other use.
+    #[must_use]
+    pub fn abandon(self) -> Option<Keyspace> {
+        self.state.map(|(_, state)| state.abandon())
+    }
+
     /// Takes what is whole from the front of the stream; how many bytes that is.
     fn take_items(&mut self, stream: &[u8]) -> Result<usize, CheckpointError> {
         let mut taken = 0;

@@ -371,6 +371,12 @@ impl StateBuilder {
         keyspace.reclaim = Reclaim::done(floor, keyspace.history.front());
         Ok(keyspace)
     }
+
+    /// What was taken so far, for whoever frees it: it is no state that anybody had.
+    #[must_use]
+    pub fn abandon(self) -> Keyspace {
+        self.keyspace
+    }
 }
 
 /// Main revision of the first change that the history holds, if it holds one.

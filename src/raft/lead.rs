@@ -80,6 +80,17 @@ impl Raft {
         }
     }
 
+    /// Entries that a follower needs are in the log no more: what the disk gives back for them is damaged. It gets a
+    /// checkpoint.
+    pub fn log_unreadable(&mut self, to: MemberId, outputs: &mut Vec<Output>) {
+        if let Some(progress) = self.leading.progress.get_mut(&to)
+            && progress.flow != Flow::Checkpoint
+        {
+            progress.wait_for_checkpoint();
+            outputs.push(Output::NeedsCheckpoint { to });
+        }
+    }
+
     /// The end of what [`Output::NeedsCheckpoint`] asked for: the follower installed a checkpoint at `index`,
     /// or, with `None`, did not. In the latter case it is asked for again at the next flush.
     pub fn checkpoint_sent(&mut self, to: MemberId, index: Option<Index>) {

@@ -56,25 +56,30 @@ impl Rebuild {
 }
 
 /// Why a leader stopped leading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StepDown {
     /// Somebody is in a later term.
+    #[error("another member is in a later term")]
     HigherTerm,
     /// No majority was heard for an election timeout (dissertation, section 6.2).
+    #[error("no majority was heard for an election timeout")]
     LostQuorum,
     /// The entry that removes this member is committed (dissertation, section 4.2.2).
+    #[error("it was removed from the cluster")]
     Removed,
 }
 
 /// Why messages of a sender are dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PeerRefusal {
     /// Its directory is not the one this member id belongs to.
+    #[error("the member's data directory is {known}")]
     OtherIncarnation {
         /// The one it belongs to.
         known: Incarnation,
     },
     /// It was removed from the cluster; it has been told.
+    #[error("it was removed from the cluster")]
     Removed,
 }
 

@@ -465,11 +465,16 @@ impl Turns {
         }
         for notice in self.effects.notices.drain(..) {
             match notice {
-                Notice::TransferBegins { .. } | Notice::Installed { .. } => {
+                Notice::TransferBegins { .. }
+                | Notice::Installed { .. }
+                | Notice::SteppedDown(_) => {
                     tracing::info!("{notice}");
                 }
                 Notice::TransferAbandoned { .. }
                 | Notice::Unreadable { .. }
+                | Notice::LogUnreadable { .. }
+                | Notice::SyncStalled { .. }
+                | Notice::RefusedPeer { .. }
                 | Notice::BlockRefused { .. }
                 | Notice::Refused { .. } => tracing::warn!("{notice}"),
             }

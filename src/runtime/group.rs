@@ -215,8 +215,7 @@ impl Group {
             let bytes = match read_part(&path, read.location.offset, size).await {
                 Ok(bytes) => bytes,
                 Err(error) => {
-                    // Not a reason to end: the scrub finds what is damaged, and what is gone is not asked for
-                    // again.
+                    // Not a reason to end: the shard asks some times more, and then sends a checkpoint.
                     tracing::warn!(index = %read.index, "the log cannot be read for a follower: {error}");
                     sleep(READ_RETRY).await;
                     Vec::new()

@@ -85,6 +85,8 @@ pub(super) struct Checkpoints {
     retry_at: Option<Instant>,
     /// The file of this one was found not to hold: another one must be taken.
     unreadable: Option<CheckpointId>,
+    /// Entries up to here may be unreadable in the log: a follower gets a checkpoint that holds them.
+    log_unreadable: Index,
     /// What comes from the leader.
     pub(super) incoming: Incoming,
     /// What was asked for in this event.
@@ -121,6 +123,7 @@ impl Checkpoints {
             removed_before: Index(0),
             retry_at: None,
             unreadable: None,
+            log_unreadable: Index(0),
             incoming: Incoming::default(),
             effects: Vec::new(),
         }
@@ -140,6 +143,12 @@ impl Checkpoints {
         if self.last.is_some_and(|last| last.id == id) {
             self.unreadable = Some(id);
         }
+    }
+
+    /// The log on disk does not hold the entry at `index` any more. A checkpoint before it would lead a follower
+    /// there again.
+    pub(super) fn log_unreadable(&mut self, index: Index) {
+        self.log_unreadable = self.log_unreadable.max(index);
     }
 
     /// There is a newer durable checkpoint, `began` where the log stood then. `mark` is the commit that says so,
@@ -256,7 +265,9 @@ impl Shard {
         if !idle || (index <= last_index && !replaces) {
             return false;
         }
-        let wanted = self.transfers.waits_for_checkpoint() && self.checkpoint_to_send().is_none();
+        let wanted = self.transfers.waits_for_checkpoint()
+            && self.checkpoint_to_send().is_none()
+            && index >= self.checkpoints.log_unreadable;
         let payload = self.log.entry_bytes() - last_began.entry_bytes;
         let payload_min = limits
             .payload_bytes_min
@@ -278,10 +289,12 @@ impl Shard {
             last,
             last_began,
             unreadable,
+            log_unreadable,
             retry_at,
             ..
         } = &self.checkpoints;
-        let last = last.filter(|last| *unreadable != Some(last.id))?;
+        let last =
+            last.filter(|last| *unreadable != Some(last.id) && last.id.index >= *log_unreadable)?;
         let log_after = self.log.entry_bytes() - last_began.entry_bytes;
         let is_new = log_after <= limits.log_bytes_max / 2
             || self.keyspace.committed_index() <= last.id.index

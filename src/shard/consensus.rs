@@ -7,9 +7,10 @@ use std::collections::VecDeque;
 
 use super::cluster::ClusterChange;
 use super::entry::{ClusterEffect, EntryBody};
-use super::event::{EndReason, KnownMembers, PeerMessage, Refusal};
+use super::event::{EndReason, KnownMembers, Notice, PeerMessage, Refusal};
 use super::replay::Entry;
 use super::{Shard, Waiter};
+use crate::base::limits::SHARD_REFUSED_PEERS_MAX;
 use crate::base::{Index, MemberId};
 use crate::raft::{Change, Output, StateDigest};
 use crate::wal::{StageError, Staged};
@@ -36,7 +37,10 @@ impl Shard {
                     }
                     Output::Committed(index) => self.commit(index),
                     Output::BecameLeader { .. } => self.lead(),
-                    Output::SteppedDown(_) => self.step_down(),
+                    Output::SteppedDown(why) => {
+                        self.notices.push(Notice::SteppedDown(why));
+                        self.step_down();
+                    }
                     Output::ReadReady { round, index } => self.reads.round_ended(round, index),
                     Output::CompareDigest(digest) => self.compare = Some(digest),
                     Output::LearnIncarnation {
@@ -56,7 +60,23 @@ impl Shard {
                         self.has_peers = has_others(self.raft.id(), membership.members());
                     }
                     Output::TransferAbandoned { to } => self.move_abandoned(to),
-                    Output::LeaderChanged(_) | Output::RefusedPeer { .. } => {}
+                    Output::LeaderChanged(_) => {}
+                    Output::RefusedPeer {
+                        member,
+                        incarnation,
+                        why,
+                    } => {
+                        // Each of its messages is refused. Invented ids must not fill memory, nor the log.
+                        if self.refused_peers.len() < SHARD_REFUSED_PEERS_MAX
+                            && self.refused_peers.insert(member)
+                        {
+                            self.notices.push(Notice::RefusedPeer {
+                                member,
+                                incarnation,
+                                why,
+                            });
+                        }
+                    }
                     Output::NeedsCheckpoint { to } => {
                         self.sending.forget(to);
                         self.transfers.needs(to);

@@ -17,7 +17,7 @@ use crate::keyspace::request::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
     Refusal as KeyspaceRefusal, TxnRequest, TxnResponse,
 };
-use crate::raft::{self, Position, Rebuild};
+use crate::raft::{self, PeerRefusal, Position, Rebuild, StepDown};
 use crate::wal::{Commit, Location, PreparedSegment, Recovered, SegmentOpening, SegmentSequence};
 
 /// Something that happened.
@@ -107,7 +107,7 @@ pub struct Effects {
     pub end: Option<EndReason>,
 }
 
-/// Something that happened to a checkpoint between members.
+/// Something that happened between members, or to this one's disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Notice {
     /// A follower gets a checkpoint.
@@ -153,6 +153,41 @@ pub enum Notice {
         id: CheckpointId,
         /// Why.
         why: CheckpointRefusal,
+    },
+    /// What a follower needs of this member's log does not hold.
+    #[error(
+        "the entry at index {index} cannot be read from the log for follower {to}, or is damaged: the follower is sent \
+         a checkpoint"
+    )]
+    LogUnreadable {
+        /// Who needs it.
+        to: MemberId,
+        /// Where.
+        index: Index,
+    },
+    /// The disk does not complete a sync.
+    #[error(
+        "the disk has not completed a sync of the log for {} ms{}", span.as_millis(),
+        to.map_or(String::new(), |to| format!(": leadership is handed over to member {to}"))
+    )]
+    SyncStalled {
+        /// For how long by now.
+        span: Duration,
+        /// To whom leadership is handed over, by a leader that can.
+        to: Option<MemberId>,
+    },
+    /// This member leads no longer.
+    #[error("this member leads no longer: {0}")]
+    SteppedDown(StepDown),
+    /// Another member is not heard. Said once of each.
+    #[error("messages of member {member} from data directory {incarnation} are refused: {why}")]
+    RefusedPeer {
+        /// Who it says it is.
+        member: MemberId,
+        /// The directory it says it has.
+        incarnation: Incarnation,
+        /// Why.
+        why: PeerRefusal,
     },
     /// This member goes on from the leader's checkpoint.
     #[error("the state is that of the checkpoint at index {} from now on", id.index)]
@@ -345,7 +380,8 @@ pub enum CheckpointEffect {
     /// Read a part of a checkpoint that has its name, then [`Event::CheckpointRead`]. One read is under way at a
     /// time.
     Read(CheckpointRead),
-    /// Free this state, which an installed checkpoint has replaced, where nobody waits for it: that takes long.
+    /// Free this state, which an installed checkpoint has replaced or which came in part only, where nobody waits for
+    /// it: that takes long.
     Free(Box<Keyspace>),
 }
 

@@ -46,6 +46,12 @@ impl Forwards {
         self.sent.is_empty() && self.answered.is_empty()
     }
 
+    /// Those on their way, and the answers that wait until this member has come as far: where its commits lag, what
+    /// they hold would grow as long as the leader answers.
+    fn len(&self) -> usize {
+        self.sent.len() + self.answered.len()
+    }
+
     pub(super) fn expire(&mut self, now: Instant, late: &mut Vec<Asker>) {
         self.sent.retain(|_, sent| {
             let keep = sent.deadline > now;
@@ -73,7 +79,7 @@ impl Shard {
         if leader == self.raft.id() {
             return;
         }
-        while self.forwards.sent.len() < SHARD_FORWARDED_REQUESTS_MAX {
+        while self.forwards.len() < SHARD_FORWARDED_REQUESTS_MAX {
             let Some(ask) = self.writes.pop_front() else {
                 break;
             };

@@ -19,7 +19,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Shard;
-use super::checkpoints::CheckpointSummary;
+use super::checkpoints::{CheckpointSummary, Checkpoints};
 use super::event::{
     CheckpointEffect, CheckpointPosition, CheckpointRefusal, Notice, PeerMessage, Refusal,
 };
@@ -126,11 +126,22 @@ impl Incoming {
         );
         receiving.file = File::Durable;
     }
+}
 
-    /// What comes is not wanted any more.
-    fn give_up(&mut self) {
-        if let Some(receiving) = self.receiving.take() {
-            self.draining += receiving.blocks_waiting;
+impl Checkpoints {
+    /// What comes is not wanted any more. What was read of it is freed where nobody waits for that.
+    fn give_up_incoming(&mut self) {
+        let Some(receiving) = self.incoming.receiving.take() else {
+            return;
+        };
+        self.incoming.draining += receiving.blocks_waiting;
+        let state = match (receiving.whole, receiving.reader) {
+            (Some(whole), _) => Some(whole.replayed.keyspace),
+            (None, reader) => reader.and_then(|reader| reader.abandon()),
+        };
+        if let Some(state) = state {
+            let free = CheckpointEffect::Free(Box::new(state));
+            self.effects.push(free);
         }
     }
 }
@@ -169,7 +180,7 @@ impl Shard {
                 // It is installed first. Another one is offered again.
                 return;
             }
-            incoming.give_up();
+            self.checkpoints.give_up_incoming();
         }
         if !self.checkpoints.may_begin() {
             return;
@@ -213,6 +224,15 @@ impl Shard {
 
     /// Reads blocks that came, for what is left of the slice, and goes on when there are no more.
     pub(super) fn receive_checkpoint(&mut self, now: Instant, steps: &mut Steps) {
+        // The leader that offered it may be gone, and the log of the next one, or of this member itself, has led
+        // beyond it: nobody would send the rest, and meanwhile this member could take none of its own.
+        let committed = self.raft.commit();
+        let receiving = self.checkpoints.incoming.receiving.as_ref();
+        if receiving.is_some_and(|receiving| {
+            receiving.file == File::Growing && receiving.id.index <= committed
+        }) {
+            self.checkpoints.give_up_incoming();
+        }
         self.read_blocks(now, steps);
         let log_exists = self.log.durable_commit() > CommitSequence(0);
         if let Some(receiving) = &mut self.checkpoints.incoming.receiving
@@ -275,7 +295,7 @@ impl Shard {
         }
         if let Some(why) = refused {
             self.notices.push(Notice::Refused { from, id, why });
-            checkpoints.incoming.give_up();
+            checkpoints.give_up_incoming();
             checkpoints.wait_to_retry(now);
         }
     }

@@ -26,10 +26,11 @@ mod reads;
 mod recent;
 mod repair;
 pub mod replay;
+mod stall;
 mod transfer;
 mod waiters;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use self::asker::{Ask, Asker, Reply};
@@ -50,6 +51,7 @@ use self::reads::Reads;
 use self::recent::Recent;
 use self::repair::Repair;
 use self::replay::Replayed;
+use self::stall::SyncWatch;
 use self::transfer::Transfers;
 use self::waiters::{Waiter, Waiters};
 use crate::base::limits::{
@@ -162,6 +164,10 @@ pub struct Shard {
     memory_used_bytes: u64,
     /// What is done about a sealed segment that was found damaged.
     repair: Repair,
+    /// How long the disk takes.
+    sync: SyncWatch,
+    /// Whose messages are refused, as far as that was said.
+    refused_peers: BTreeSet<MemberId>,
     stopping: bool,
 }
 
@@ -270,6 +276,8 @@ impl Shard {
             replies: Vec::new(),
             memory_used_bytes: 0,
             repair: Repair::default(),
+            sync: SyncWatch::default(),
+            refused_peers: BTreeSet::new(),
             stopping: false,
         };
         shard.commit(hard_state.commit);
@@ -292,6 +300,7 @@ impl Shard {
                 }
             }
             Event::CommitDurable(commit) => {
+                self.sync.end();
                 let durable = self.log.durable(commit);
                 if durable.hard_state {
                     self.raft
@@ -299,7 +308,10 @@ impl Shard {
                 }
                 self.raft.log_durable(durable.index, &mut self.outputs);
             }
-            Event::SegmentOpened(opening) => self.log.segment_opened(opening),
+            Event::SegmentOpened(opening) => {
+                self.sync.end();
+                self.log.segment_opened(opening);
+            }
             Event::SegmentPrepared(prepared) => {
                 self.preparing = false;
                 self.log_space_exhausted = false;
@@ -317,6 +329,7 @@ impl Shard {
                 self.memory_used_bytes = memory_used_bytes;
                 self.checkpoints.tick(now);
                 self.raft.tick(now, &mut self.outputs);
+                self.watch_sync(now);
                 self.tick_membership();
                 self.expire(now);
             }
@@ -521,7 +534,7 @@ impl Shard {
         self.write_checkpoint(steps, effects);
         self.release_log(now, effects);
         self.compare_digest();
-        self.drive_log(effects);
+        self.drive_log(now, effects);
         self.release();
         self.deliver(effects);
     }
@@ -536,7 +549,7 @@ impl Shard {
         self.reads.settle(committed);
     }
 
-    fn drive_log(&mut self, effects: &mut Effects) {
+    fn drive_log(&mut self, now: Instant, effects: &mut Effects) {
         if !self.log.in_flight() {
             match self.log.commit() {
                 CommitStep::Nothing => {}
@@ -545,10 +558,12 @@ impl Shard {
                         self.raft.log_durable(commit.last_index, &mut self.outputs);
                         self.follow_raft(VecDeque::new());
                     }
+                    self.sync.begin(now);
                     effects.log.push(LogEffect::Commit(commit));
                 }
                 CommitStep::OpenSegment(_) => {
                     if let Some(spare) = self.spare.take() {
+                        self.sync.begin(now);
                         effects
                             .log
                             .push(LogEffect::OpenSegment(self.log.open_segment(spare)));

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::Shard;
 use super::consensus::Incoming;
-use super::event::{LogRead, PeerMessage};
+use super::event::{LogRead, Notice, PeerMessage};
 use super::replay::Entry;
 use crate::base::limits::{LOG_READ_BYTES, SEGMENT_SIZE_BYTES, SHARD_STAGED_BYTES_MAX};
 use crate::base::{Index, Instant, MemberId, Term};
@@ -153,12 +153,31 @@ impl Shard {
                 next = next.next();
             }
         }
+        // The rest of the segment was read, twice or more if that failed, and what must be there is not.
+        if next == before && read.size_bytes >= SEGMENT_SIZE_BYTES {
+            // Unless it was released, or cut off and written again, meanwhile.
+            if self.log.locate(read.index) == Some(read.location) {
+                self.log_unreadable(read);
+            }
+            return;
+        }
         // An entry may be larger than what was asked for.
         lagging.read_bytes = if next == before {
             (2 * lagging.read_bytes).min(SEGMENT_SIZE_BYTES)
         } else {
             LOG_READ_BYTES
         };
+    }
+
+    /// An entry that a follower needs cannot be had from the log: a checkpoint takes the place of the damaged part,
+    /// here and there.
+    fn log_unreadable(&mut self, read: &LogRead) {
+        let (to, index) = (read.to, read.index);
+        self.notices.push(Notice::LogUnreadable { to, index });
+        self.checkpoints.log_unreadable(index);
+        self.damage_found();
+        self.sending.forget(to);
+        self.raft.log_unreadable(to, &mut self.outputs);
     }
 
     /// Another member said something.

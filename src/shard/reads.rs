@@ -10,7 +10,9 @@ use std::collections::VecDeque;
 use super::asker::{Ask, Asker, Reply};
 use super::event::{Header, Refusal, Request, Response};
 use super::{Shard, evaluate};
-use crate::base::limits::{SHARD_QUEUE_REQUESTS_MAX, SHARD_RANGE_JOBS_MAX, SLICE_STEPS_MAX};
+use crate::base::limits::{
+    SHARD_QUEUE_REQUESTS_MAX, SHARD_RANGE_JOBS_MAX, SHARD_ROUNDS_WAITING_MAX, SLICE_STEPS_MAX,
+};
 use crate::base::planted::Defect;
 use crate::base::{Index, Instant};
 use crate::keyspace::fold::FoldJob;
@@ -73,6 +75,13 @@ impl Reads {
 
     /// Every round up to `round` is confirmed when `index` is committed here.
     pub(super) fn round_ended(&mut self, round: Round, index: Index) {
+        if self.confirming.len() == SHARD_ROUNDS_WAITING_MAX
+            && let Some(last) = self.confirming.back_mut()
+        {
+            // Where the commit lags for long, a read of an earlier round may wait a little longer than it must.
+            *last = (last.0.max(round), last.1.max(index));
+            return;
+        }
         self.confirming.push_back((round, index));
     }
 
@@ -281,5 +290,31 @@ fn is_linearizable(request: &Request) -> bool {
         Request::Range(range) => !range.serializable,
         Request::Txn(txn) => !txn.is_serializable(),
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: while the commit lags, the rounds that wait for it stay bounded, and none is confirmed before its index is
+    /// committed.
+    #[test]
+    fn rounds_that_wait_are_bounded() {
+        let mut reads = Reads::default();
+        let most = SHARD_ROUNDS_WAITING_MAX as u64;
+        for number in 1..=3 * most {
+            reads.round_ended(Round(number), Index(10 + number));
+        }
+        assert_eq!(reads.confirming.len(), SHARD_ROUNDS_WAITING_MAX);
+        let mut check = |committed: u64, confirmed: u64| {
+            reads.settle(Index(committed));
+            assert_eq!(reads.confirmed(), Round(confirmed), "at {committed}");
+        };
+        check(10, 0);
+        check(15, 5);
+        check(10 + most, most - 1);
+        check(9 + 3 * most, most - 1);
+        check(10 + 3 * most, 3 * most);
     }
 }

@@ -44,6 +44,24 @@ impl Cluster {
     fn note(&mut self, number: usize) {
         for notice in std::mem::take(&mut self.effects.notices) {
             let (what, id) = match notice {
+                Notice::SyncStalled { .. } => {
+                    self.line(number, What::Says("sync stalled"));
+                    continue;
+                }
+                Notice::SteppedDown(_) => {
+                    self.line(number, What::Says("leads no longer"));
+                    continue;
+                }
+                Notice::RefusedPeer { .. } => {
+                    self.line(number, What::Says("refuses a peer"));
+                    continue;
+                }
+                Notice::LogUnreadable { index, .. } => {
+                    let index = index.0;
+                    let what = "log unreadable";
+                    self.line(number, What::Transfer { what, index });
+                    continue;
+                }
                 Notice::TransferBegins { id, .. } => ("begins", id),
                 Notice::TransferAbandoned { id, .. } => {
                     self.statistics.transfers_abandoned += 1;

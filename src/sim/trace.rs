@@ -82,6 +82,7 @@ pub enum What {
         what: &'static str,
         index: u64,
     },
+    Says(&'static str),
     Leads {
         term: u64,
     },

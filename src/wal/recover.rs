@@ -304,6 +304,23 @@ impl Recovery {
             Contents::Spare => self.spares.push(name),
             Contents::HeaderLost(evidence) => self.corrupt(name, 0, Cause::HeaderLost, evidence),
         }
+        self.check_beginning()
+    }
+
+    /// A spare is made for the segment behind the active one. So spares alone, of which none is the first segment's, are
+    /// no empty log: term, vote and entries were in a file that is gone.
+    fn check_beginning(&self) -> Result<(), Refusal> {
+        let first = self.files.first().map(|file| file.sequence);
+        let only_spares = self.next_file().is_none() && self.spares.len() == self.files.len();
+        // A checkpoint without a log behind it is judged as such.
+        let is_new = self.start == Index(0) && !self.was_cut;
+        if only_spares && is_new && first.is_some_and(|first| first > SegmentSequence(1)) {
+            return Err(Refusal {
+                segment: SegmentSequence(1),
+                offset: 0,
+                reason: RefusalReason::Missing,
+            });
+        }
         Ok(())
     }
 

@@ -33,7 +33,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(7);
 /// Files as a disk keeps them: what is synced survives a crash.
 #[derive(Clone, Default)]
 pub(crate) struct Disk {
-    segments: BTreeMap<SegmentSequence, Vec<u8>>,
+    pub(crate) segments: BTreeMap<SegmentSequence, Vec<u8>>,
     /// What is stored beside the log about directories.
     known: KnownMembers,
     /// Blocks of the checkpoints that have their name.
@@ -70,6 +70,8 @@ pub(crate) struct Driver {
     pub(crate) settings: Settings,
     /// Whether the disk has room for further segments.
     pub(crate) space: bool,
+    /// Whether the disk completes no writes of the log.
+    pub(crate) disk_hangs: bool,
     /// What the process is said to have allocated.
     pub(crate) memory_used_bytes: u64,
     pub(crate) answers: Vec<Answer>,
@@ -217,6 +219,7 @@ impl Driver {
             now: Instant::default(),
             settings,
             space: true,
+            disk_hangs: false,
             memory_used_bytes: 0,
             answers: Vec::new(),
             messages: Vec::new(),
@@ -331,7 +334,7 @@ impl Driver {
             self.hand_in(Event::LogRead { read, bytes });
             return true;
         }
-        if self.effects.log.is_empty() {
+        if self.effects.log.is_empty() || self.disk_hangs {
             return false;
         }
         match self.effects.log.remove(0) {

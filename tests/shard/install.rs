@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use kontiki::base::MemberId;
+use kontiki::base::{Index, MemberId};
+use kontiki::checkpoint::CheckpointId;
 use kontiki::shard::checkpoints::CheckpointLimits;
 use kontiki::shard::event::{Event, Notice, PeerMessage, Response};
 
@@ -298,5 +299,83 @@ fn a_race_is_not_lost_for_ever() {
     group.run(Duration::from_secs(3));
     assert_eq!(installs(group.member(late)), 1);
     assert_eq!(group.member(leader).answers.len() as u64, asked);
+    assert_caught_up(&mut group, late);
+}
+
+/// Goal: a transfer that nobody goes on with, of a checkpoint that the log has led beyond, does not keep a member from
+/// taking its own: its log stays short.
+#[test]
+fn a_transfer_that_nobody_ends() {
+    let mut group = Group::start_with(3, 1 << 20, LIMITS);
+    let late = group.followers()[0];
+    let leader = group.leader();
+    group.call(leader, put("first", "v")).expect("written");
+    let raft = group.member(leader).shard.raft();
+    let (term, commit) = (raft.term(), raft.commit());
+    let id = CheckpointId {
+        term,
+        index: Index(commit.0 + 2),
+    };
+    // The offer overtakes the entries, and is the last that is heard of it.
+    let message = PeerMessage::CheckpointOffer {
+        term,
+        attempt: 1,
+        id,
+        size_bytes: 100_000,
+    };
+    let offer = Event::Peer {
+        from: leader,
+        message,
+    };
+    group.member(late).hand_in(offer);
+    for _ in 0..4 {
+        write(&mut group, KEYS);
+        group.run(Duration::from_secs(3));
+    }
+    let driver = group.member(late);
+    assert!(driver.shard.last_checkpoint().is_some(), "none was taken");
+    assert!(driver.disk.log_size_bytes() <= LIMITS.log_bytes_max);
+    assert_eq!(installs(driver), 0);
+    group.assert_same();
+}
+
+/// Goal: damage in a leader's log that a follower needs is not read again without end: the follower gets a checkpoint.
+#[test]
+fn a_damaged_segment_is_not_read_for_ever() {
+    let mut group = Group::start(3, 0);
+    let late = group.followers()[0];
+    let leader = group.leader();
+    group.call(leader, put("first", "v")).expect("written");
+    group.cut_off.insert(late);
+    write(&mut group, KEYS);
+    // Rot in all commits of the first segment but those of its first pages.
+    let segments = &mut group.member(leader).disk.segments;
+    let (_, bytes) = segments.iter_mut().next().expect("one");
+    let end = bytes.len() - 8_192;
+    for at in (65_536..end).step_by(4_096) {
+        bytes[at + 77] ^= 4;
+    }
+    group.cut_off.clear();
+    let mut reads = 0;
+    for _ in 0..30 {
+        tick(&mut group);
+        for _ in 0..2_000 {
+            let mut mail = Vec::new();
+            for (&id, driver) in &mut group.members {
+                let worked = driver.perform_checkpoint() || driver.perform_one();
+                reads += u64::from(id == leader && worked);
+                let messages = driver.messages.drain(..);
+                mail.extend(messages.map(|(to, message)| (id, to, message)));
+            }
+            for (from, to, message) in mail {
+                group.member(to).hand_in(Event::Peer { from, message });
+            }
+        }
+    }
+    assert!(reads < 2_000, "the leader's disk was used {reads} times");
+    let unreadable = |notice: &&Notice| matches!(notice, Notice::LogUnreadable { .. });
+    let notices = &group.member(leader).notices;
+    assert_eq!(notices.iter().filter(unreadable).count(), 1);
+    assert_eq!(installs(group.member(late)), 1);
     assert_caught_up(&mut group, late);
 }

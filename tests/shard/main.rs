@@ -6,6 +6,7 @@ mod driver;
 mod group;
 mod install;
 mod members;
+mod stall;
 
 use bytes::Bytes;
 use kontiki::base::MemberId;

@@ -291,3 +291,21 @@ fn term_and_vote_survive_corruption() {
     assert!(!found.outcome().may_continue());
     assert_eq!(found.recovered.hard_state, state);
 }
+
+/// Goal: a log whose only live segment is gone, with the spare behind it still there, is not taken for an empty one: its
+/// member would vote again where it has voted. The spare of the first segment alone is an empty log.
+#[test]
+fn only_the_spare_is_left() {
+    let mut disk = Disk::new(32 * 1024);
+    disk.commit(1, &[300, 50]);
+    disk.commit(1, &[50]);
+    disk.prepare(SegmentSequence(2));
+    disk.files.remove(&1);
+    let refusal = recover(disk.geometry, &disk.files, 0).expect_err("refused");
+    let found = (refusal.segment, refusal.reason);
+    assert_eq!(found, (SegmentSequence(1), RefusalReason::Missing));
+    let spare = disk.files.remove(&2).expect("the spare");
+    disk.files.insert(1, spare);
+    let found = recover(disk.geometry, &disk.files, 0).expect("an empty log");
+    assert_eq!(found.outcome(), Outcome::Clean);
+}

@@ -1,0 +1,56 @@
+//! A sync that the disk does not complete.
+//!
+//! The others commit without this member, hear its heartbeats and follow it: nothing but this would tell anybody.
+//! As a leader it would take writes until no more fit in memory, and then none, for as long as the disk hangs. So
+//! it hands over, if anybody is there to take over, and says why.
+
+use super::Shard;
+use super::event::Notice;
+use crate::base::Instant;
+
+/// The sync under way.
+#[derive(Debug, Default)]
+pub(super) struct SyncWatch {
+    began: Option<Instant>,
+    /// When it was called stalled last.
+    stalled: Option<Instant>,
+}
+
+impl SyncWatch {
+    /// The driver is asked to write and sync.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.began = Some(now);
+    }
+
+    /// It has.
+    pub(super) fn end(&mut self) {
+        *self = SyncWatch::default();
+    }
+}
+
+impl Shard {
+    /// Looks whether the disk still completes its syncs: half an election timeout is long for one. Followers would wait
+    /// as long for a leader that is gone.
+    pub(super) fn watch_sync(&mut self, now: Instant) {
+        let Some(began) = self.sync.began else {
+            return;
+        };
+        let patience = self.settings.election_timeout;
+        let due = match self.sync.stalled {
+            None => began + patience / 2,
+            // The attempt to hand over has ended, or there was nobody.
+            Some(last) => last + patience,
+        };
+        if now < due {
+            return;
+        }
+        let is_news = self.sync.stalled.is_none();
+        self.sync.stalled = Some(now);
+        self.raft.sync_stalled(now);
+        let to = self.raft.transfer_target();
+        if is_news || to.is_some() {
+            let span = now.since(began);
+            self.notices.push(Notice::SyncStalled { span, to });
+        }
+    }
+}
