@@ -199,7 +199,8 @@ impl Shard {
     fn take_raft(&mut self, from: MemberId, message: Message, records: &[Bytes], now: Instant) {
         let incoming = match &message.body {
             Body::Append(append) => {
-                if !append.entries.is_empty() && !self.has_room_for_entries() {
+                // A member that stops would never come to rest. What it does not take it does not acknowledge.
+                if !append.entries.is_empty() && (self.stopping || !self.has_room_for_entries()) {
                     // The leader sends them again when it hears nothing.
                     return;
                 }
