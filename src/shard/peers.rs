@@ -163,6 +163,10 @@ impl Shard {
 
     /// Another member said something.
     pub(super) fn take_peer_message(&mut self, from: MemberId, message: PeerMessage, now: Instant) {
+        // Consensus looks for itself, and answers.
+        if !matches!(message, PeerMessage::Raft { .. }) && !self.is_heard(from) {
+            return;
+        }
         match message {
             PeerMessage::Raft { message, records } => self.take_raft(from, message, &records, now),
             PeerMessage::Forward {
@@ -194,6 +198,14 @@ impl Shard {
                 position,
             } => self.take_checkpoint_position(from, term, attempt, position, now),
         }
+    }
+
+    /// Whether it is known from which directory this member must come: its connection was checked against that.
+    fn is_heard(&self, member: MemberId) -> bool {
+        let agreed = &self.raft.membership().incarnations;
+        let known = &self.known.incarnations;
+        !self.cluster.is_removed(member)
+            && (agreed.contains_key(&member) || known.contains_key(&member))
     }
 
     fn take_raft(&mut self, from: MemberId, message: Message, records: &[Bytes], now: Instant) {
