@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use signal_hook::consts::signal::{SIGINT, SIGTERM};
+use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::base::Instant;
@@ -123,7 +123,7 @@ impl Starter {
             .append(true)
             .open(&plan.log)
             .map_err(system(format!("open {}", plan.log.display())))?;
-        let child = Command::new(&self.program)
+        let mut child = Command::new(&self.program)
             .args(&plan.words)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -132,9 +132,19 @@ impl Starter {
             .spawn()
             .map_err(system(format!("start {}", plan.name)))?;
         let pid = child.id();
-        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())
-            .map_err(|errno| system(format!("watch {}", plan.name))(errno.into()))?;
-        self.watch(self.members.len(), child)?;
+        let process = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+            Ok(process) => process,
+            Err(errno) => {
+                // Nobody else knows of it yet.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(system(format!("watch {}", plan.name))(errno.into()));
+            }
+        };
+        if let Err(error) = self.watch(self.members.len(), child) {
+            let _ = pidfd_send_signal(&process, Signal::KILL);
+            return Err(error);
+        }
         self.members.push(Running {
             plan,
             process,
@@ -290,7 +300,12 @@ impl Attendance {
 }
 
 fn watch_signals(sender: Sender<Happening>) -> Result<(), LocalClusterError> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(system("watch signals"))?;
+    let mut wanted = vec![SIGTERM, SIGINT, SIGQUIT];
+    // A terminal that is closed ends its cluster, unless `nohup` says otherwise.
+    if !ignores_hangups() {
+        wanted.push(SIGHUP);
+    }
+    let mut signals = Signals::new(wanted).map_err(system("watch signals"))?;
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
@@ -306,6 +321,14 @@ fn watch_signals(sender: Sender<Happening>) -> Result<(), LocalClusterError> {
         })
         .map(drop)
         .map_err(system("start a thread"))
+}
+
+/// Whether this process was started with SIGHUP ignored.
+fn ignores_hangups() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (SIGHUP - 1) & 1 == 1)
 }
 
 /// Whether a member answers that it is healthy: it knows a leader and can read.

@@ -10,6 +10,7 @@ pub mod limits;
 pub mod planted;
 pub mod prng;
 pub mod time;
+pub mod url;
 
 pub use hard_state::HardState;
 pub use ids::{ClusterId, CoreId, Incarnation, Index, LeaseId, MemberId, ShardId, Term};

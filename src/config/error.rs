@@ -1,8 +1,8 @@
 //! Why a start is refused, each with the flag's name and what to do about it.
 
-use super::url::UrlFault;
 use super::value::ValueError;
 use crate::base::limits::RAFT_MEMBERS_MAX;
+use crate::base::url::UrlFault;
 
 /// Exit code for what the command line says wrongly, and for features that are not built.
 pub const EXIT_USAGE: u8 = 2;

@@ -20,7 +20,8 @@ const DATA_DIR: &str = "local-cluster.kontiki";
 const USAGE: &str = "\
 Usage:
   kontiki local-cluster [flags] [-- flags of every member]
-    Run a cluster on this machine, each member a process of its own. SIGTERM and Ctrl-C end all of them.
+    Run a cluster on this machine, each member a process of its own. SIGTERM, Ctrl-C and the end of the
+    terminal end all of them.
 
   --members '3'
     How many, 1 to 7.

@@ -17,7 +17,6 @@ mod local_cluster;
 mod memory;
 mod settle;
 mod sources;
-mod url;
 mod value;
 
 use std::path::PathBuf;
@@ -32,9 +31,9 @@ pub use local_cluster::{
     parse_local_cluster,
 };
 pub use memory::default_budget;
-pub use url::{ListenUrl, Url, UrlFault};
 pub use value::{Kind, Value, ValueError};
 
+pub use crate::base::url::{ListenUrl, Url, UrlFault};
 use crate::base::{ClusterId, MemberId};
 
 /// Everything a member needs to know to start.

@@ -93,7 +93,8 @@ pub struct ShardCore {
 /// The end of a member, in steps.
 #[derive(Debug, Default)]
 pub struct Ending {
-    /// It is about to stop: leadership is handed over, while everything is still served.
+    /// It is about to stop: leadership is handed over, while everything is still taken. Writes wait for the next
+    /// leader.
     pub leaving: Cell<bool>,
     /// Whether it still leads and hands over. Kept by the turns, once they know that it is leaving.
     pub handing_over: Cell<bool>,
@@ -337,8 +338,11 @@ impl Turns {
             self.damage_seen = true;
             self.hand_in(Event::LogDamaged, now, steps);
         }
-        if self.core.ending.leaving.get() && !self.leave_seen {
+        if self.core.ending.leaving.get() && self.stopped_at.is_none() && (tick || !self.leave_seen)
+        {
             self.leave_seen = true;
+            // Again and again: whom it was handed to may be gone, and another one there. It means nothing where
+            // this member does not lead or hands over.
             self.hand_in(Event::HandOver, now, steps);
         }
         if self.core.ending.stopping.get() && self.stopped_at.is_none() {

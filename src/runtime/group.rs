@@ -5,7 +5,7 @@
 //! the core, and comes back as events of a later turn.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -22,9 +22,10 @@ use super::fatal::{EXIT_CODE_FATAL, EXIT_CODE_REMOVED, fatal, fatal_with};
 use super::mailbox::{Receiver, Sender, mailbox};
 use super::router::Doorbell;
 use crate::base::limits::PEER_EVENTS_PER_TURN_MAX;
-use crate::base::{Index, Instant, MemberId};
+use crate::base::{Incarnation, Instant, MemberId};
 use crate::shard::Shard;
 use crate::shard::event::{Effects, EndReason, Event, KnownMembers, LogRead, PeerMessage};
+use crate::wal::SegmentSequence;
 
 /// A deadline that has passed is not due again before this: a shard that cannot act on it must not keep the core.
 const DEADLINE_PAUSE: Duration = Duration::from_millis(1);
@@ -35,6 +36,10 @@ const READ_RETRY: Duration = Duration::from_millis(100);
 pub trait Peers {
     /// Where the others are, all of them: connects to who is new, leaves who is gone.
     fn set_peers(&mut self, peers: &[(MemberId, Vec<String>)]);
+    /// Whom to let in: no other data directory than these under their ids. Members that are not among the peers
+    /// are heard: one that was away may have to follow a leader that it does not know, and one that was removed
+    /// must be told.
+    fn set_incarnations(&mut self, incarnations: &BTreeMap<MemberId, Incarnation>);
     /// Queues a message; it leaves with the next flush.
     fn send(&mut self, to: MemberId, message: PeerMessage);
     /// The end of a turn: what was queued leaves.
@@ -72,10 +77,14 @@ pub(super) struct Group {
     stored_sender: Sender<KnownMembers>,
     stored: Receiver<KnownMembers>,
     stored_events: VecDeque<KnownMembers>,
-    /// Where the membership that was looked at changed last.
-    membership: Option<Index>,
+    /// The changes of the membership that were looked at.
+    membership: Option<u64>,
     /// What the peers were set to.
     others: Vec<(MemberId, Vec<String>)>,
+    /// The directories that they let in.
+    incarnations: Option<BTreeMap<MemberId, Incarnation>>,
+    /// Segments that could not be read, so that it is said once.
+    unreadable: Rc<RefCell<BTreeSet<SegmentSequence>>>,
     /// Armed for a moment not later than the shard's next deadline.
     deadline: Option<(Instant, Timer)>,
     announcer: Announcer,
@@ -101,6 +110,8 @@ impl Group {
             stored_events: VecDeque::new(),
             membership: None,
             others: Vec::new(),
+            incarnations: None,
+            unreadable: Rc::default(),
             deadline: None,
             announcer: Announcer::default(),
         }
@@ -150,6 +161,9 @@ impl Group {
     pub(super) fn perform(&mut self, effects: &mut Effects, shard: &Shard) {
         // First, so that everybody a message can be for is known.
         self.follow_membership(shard);
+        if effects.known_members.is_some() {
+            self.follow_incarnations(shard);
+        }
         for (to, message) in effects.messages.drain(..) {
             self.peers.send(to, message);
         }
@@ -176,11 +190,12 @@ impl Group {
     }
 
     fn follow_membership(&mut self, shard: &Shard) {
-        let changed_at = shard.membership_changed_at();
-        if self.membership == Some(changed_at) {
+        let changes = shard.membership_changes();
+        if self.membership == Some(changes) {
             return;
         }
-        self.membership = Some(changed_at);
+        self.membership = Some(changes);
+        self.follow_incarnations(shard);
         let own = shard.raft().id();
         let members = shard.members_at_head().into_iter();
         let others: Vec<(MemberId, Vec<String>)> = members
@@ -191,6 +206,14 @@ impl Group {
         if self.others != others {
             self.peers.set_peers(&others);
             self.others = others;
+        }
+    }
+
+    fn follow_incarnations(&mut self, shard: &Shard) {
+        let incarnations = shard.incarnations();
+        if self.incarnations.as_ref() != Some(&incarnations) {
+            self.peers.set_incarnations(&incarnations);
+            self.incarnations = Some(incarnations);
         }
     }
 
@@ -210,13 +233,22 @@ impl Group {
     fn read_log(&self, read: LogRead) {
         let path = self.log_directory.join(read.location.segment.file_name());
         let (reads, doorbell) = (Rc::clone(&self.reads), Rc::clone(&self.doorbell));
+        let unreadable = Rc::clone(&self.unreadable);
         let task = async move {
+            let segment = read.location.segment;
             let size = usize::try_from(read.size_bytes).expect("at most a segment");
             let bytes = match read_part(&path, read.location.offset, size).await {
-                Ok(bytes) => bytes,
+                Ok(bytes) => {
+                    unreadable.borrow_mut().remove(&segment);
+                    bytes
+                }
                 Err(error) => {
-                    // Not a reason to end: the shard asks some times more, and then sends a checkpoint.
-                    tracing::warn!(index = %read.index, "the log cannot be read for a follower: {error}");
+                    // Not a reason to end: the shard asks some times more, and then sends a checkpoint. It is
+                    // said once.
+                    if unreadable.borrow_mut().insert(segment) {
+                        let path = path.display();
+                        tracing::warn!(index = %read.index, "{path}: cannot be read for a follower: {error}");
+                    }
                     sleep(READ_RETRY).await;
                     Vec::new()
                 }

@@ -1,14 +1,15 @@
 //! The way to the other members, as the shard's core wants it: the transport behind the core's own trait,
 //! because the runtime lies below and may not name it.
 
+use std::collections::BTreeMap;
 use std::task::{Context, Poll};
 
-use crate::base::MemberId;
+use crate::base::{Incarnation, MemberId};
 use crate::runtime::group::{PeerEvent, Peers};
 use crate::runtime::net::Listener;
 use crate::shard::Settings;
 use crate::shard::event::PeerMessage;
-use crate::transport::{Transport, TransportConfig, TransportEvent};
+use crate::transport::{Admission, Transport, TransportConfig, TransportEvent};
 
 /// Begins to listen for the others, on the shard's core.
 pub(super) fn start(settings: &Settings, listeners: Vec<Listener>) -> Box<dyn Peers> {
@@ -26,6 +27,13 @@ struct Connections(Transport);
 impl Peers for Connections {
     fn set_peers(&mut self, peers: &[(MemberId, Vec<String>)]) {
         self.0.set_peers(peers);
+    }
+
+    fn set_incarnations(&mut self, incarnations: &BTreeMap<MemberId, Incarnation>) {
+        self.0.set_admission(Admission {
+            incarnations: incarnations.clone(),
+            hear_strangers: true,
+        });
     }
 
     fn send(&mut self, to: MemberId, message: PeerMessage) {

@@ -176,6 +176,8 @@ pub struct ClusterState {
     pending: VecDeque<(Index, ClusterChange)>,
     /// Where the committed copy last changed.
     changed_at: Index,
+    /// How often the head was changed: what follows it looks again when this is another number.
+    head_changes: u64,
 }
 
 impl ClusterState {
@@ -183,6 +185,7 @@ impl ClusterState {
     pub fn fold(&mut self, index: Index, change: ClusterChange) {
         self.head.apply(index, &change);
         self.pending.push_back((index, change));
+        self.head_changes += 1;
     }
 
     /// Everything up to `index` is committed.
@@ -201,6 +204,12 @@ impl ClusterState {
         for (at, change) in &self.pending {
             self.head.apply(*at, change);
         }
+        self.head_changes += 1;
+    }
+
+    /// This state takes the place of `before`: whoever followed that one looks again.
+    pub fn replaces(&mut self, before: &ClusterState) {
+        self.head_changes = self.head_changes.max(before.head_changes) + 1;
     }
 
     /// The index of the last committed change.
@@ -262,10 +271,11 @@ impl ClusterState {
         self.head.members.values()
     }
 
-    /// Where the membership in force was changed last.
+    /// How often the head was changed in this process, by anything: another number after a change of who the
+    /// members are or where, forwards or back.
     #[must_use]
-    pub fn membership_index_at_head(&self) -> Index {
-        self.head.membership_index
+    pub fn head_changes(&self) -> u64 {
+        self.head_changes
     }
 
     /// Whether an id belongs, at the head, to a member that was removed.

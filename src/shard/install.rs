@@ -362,7 +362,8 @@ impl Shard {
         self.checkpoints.incoming.anew = Some(commit);
         keyspace.plant(self.settings.planted);
         let old = std::mem::replace(&mut self.keyspace, keyspace);
-        self.cluster = cluster;
+        let before = std::mem::replace(&mut self.cluster, cluster);
+        self.cluster.replaces(&before);
         self.folder = Folder::default();
         self.recent.clear();
         self.sending.clear();

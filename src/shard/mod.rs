@@ -30,7 +30,7 @@ mod stall;
 mod transfer;
 mod waiters;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use self::asker::{Ask, Asker, Reply};
@@ -437,10 +437,18 @@ impl Shard {
         members
     }
 
-    /// Where they were changed last.
+    /// Another number whenever they, or where they are, may have changed.
     #[must_use]
-    pub fn membership_changed_at(&self) -> Index {
-        self.cluster.membership_index_at_head()
+    pub fn membership_changes(&self) -> u64 {
+        self.cluster.head_changes()
+    }
+
+    /// The data directories that belong to members: as the group has agreed, or else as this member knows.
+    #[must_use]
+    pub fn incarnations(&self) -> BTreeMap<MemberId, Incarnation> {
+        let mut incarnations = self.known.incarnations.clone();
+        incarnations.extend(&self.raft.membership().incarnations);
+        incarnations
     }
 
     /// This member's own view.

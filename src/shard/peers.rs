@@ -182,6 +182,10 @@ impl Shard {
 
     /// Another member said something.
     pub(super) fn take_peer_message(&mut self, from: MemberId, message: PeerMessage, now: Instant) {
+        // Consensus looks for itself, and answers.
+        if !matches!(message, PeerMessage::Raft { .. }) && !self.is_heard(from) {
+            return;
+        }
         match message {
             PeerMessage::Raft { message, records } => self.take_raft(from, message, &records, now),
             PeerMessage::Forward {
@@ -215,10 +219,19 @@ impl Shard {
         }
     }
 
+    /// Whether it is known from which directory this member must come: its connection was checked against that.
+    fn is_heard(&self, member: MemberId) -> bool {
+        let agreed = &self.raft.membership().incarnations;
+        let known = &self.known.incarnations;
+        !self.cluster.is_removed(member)
+            && (agreed.contains_key(&member) || known.contains_key(&member))
+    }
+
     fn take_raft(&mut self, from: MemberId, message: Message, records: &[Bytes], now: Instant) {
         let incoming = match &message.body {
             Body::Append(append) => {
-                if !append.entries.is_empty() && !self.has_room_for_entries() {
+                // A member that stops would never come to rest. What it does not take it does not acknowledge.
+                if !append.entries.is_empty() && (self.stopping || !self.has_room_for_entries()) {
                     // The leader sends them again when it hears nothing.
                     return;
                 }

@@ -3,11 +3,10 @@
 //! Owns the attempts for one path to one peer. Names are resolved at each attempt, for a peer may come back
 //! somewhere else.
 
+use std::io;
 use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
-
-use url::{Host, Url};
 
 use super::Shared;
 use super::greet::{GreetError, Greeted, complain_of_link, greet};
@@ -16,49 +15,26 @@ use super::link::LinkError;
 use crate::base::MemberId;
 use crate::base::limits::PEER_SETTLED;
 use crate::base::prng::Prng;
+use crate::base::url::{Url, UrlFault};
 use crate::runtime::clock::Clock;
 use crate::runtime::executor::{Elapsed, sleep, timeout};
 use crate::runtime::peer_socket::{PeerSocket, resolve};
-
-/// A peer's URL, taken apart.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Target {
-    /// A name, or an address without brackets.
-    host: String,
-    port: u16,
-}
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 enum DialError {
     /// Not `http://host:port`.
-    #[error("not a peer URL that this version can connect to (http://host:port)")]
-    Url,
+    #[error(transparent)]
+    Url(#[from] UrlFault),
     /// The name has no address now.
     #[error("cannot resolve the name: {0}")]
-    Resolve(std::io::Error),
+    Resolve(io::Error),
     /// The kernel does not answer in time.
     #[error("no connection within {:?}", .0.0)]
     Late(#[from] Elapsed),
     /// The kernel's answer, or what came of the greeting.
     #[error(transparent)]
     Greet(#[from] GreetError),
-}
-
-impl Target {
-    fn parse(url: &str) -> Result<Target, DialError> {
-        let url = Url::parse(url).map_err(|_| DialError::Url)?;
-        let host = match url.host() {
-            Some(Host::Domain(name)) => name.to_owned(),
-            Some(Host::Ipv4(address)) => address.to_string(),
-            Some(Host::Ipv6(address)) => address.to_string(),
-            None => return Err(DialError::Url),
-        };
-        match url.port_or_known_default() {
-            Some(port) if url.scheme() == "http" => Ok(Target { host, port }),
-            _ => Err(DialError::Url),
-        }
-    }
 }
 
 /// Pauses between attempts: each about twice the last, none the same for two members.
@@ -157,11 +133,11 @@ async fn attempt(
     path: Path,
     url: &str,
 ) -> Result<Greeted, DialError> {
-    let target = Target::parse(url)?;
-    let addresses = resolve(&target.host, target.port)
+    let url = Url::parse(url)?;
+    let addresses = resolve(url.host(), url.port())
         .await
         .map_err(DialError::Resolve)?;
-    let mut last = DialError::Url;
+    let mut last = DialError::Resolve(io::ErrorKind::NotFound.into());
     for address in addresses {
         let connecting = PeerSocket::connect(address, shared.config.silence_max);
         last = match timeout(shared.config.connect_timeout, connecting).await {
@@ -179,25 +155,6 @@ async fn attempt(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[track_caller]
-    fn check(url: &str, expected: Option<(&str, u16)>) {
-        let target = Target::parse(url).ok();
-        let target = target.as_ref().map(|t| (t.host.as_str(), t.port));
-        assert_eq!(target, expected, "{url}");
-    }
-
-    /// Goal: names and addresses of both families, and nothing that cannot be connected to.
-    #[test]
-    fn targets() {
-        check("http://10.0.0.1:2380", Some(("10.0.0.1", 2380)));
-        check("http://[::1]:2380", Some(("::1", 2380)));
-        check("http://infra0.example:2380", Some(("infra0.example", 2380)));
-        check("http://infra0.example", Some(("infra0.example", 80)));
-        check("https://infra0.example:2380", None);
-        check("unix://a:1", None);
-        check("infra0", None);
-    }
 
     /// Goal: pauses double up to their bound, each with its own chance, and begin anew.
     #[test]

@@ -8,15 +8,17 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 
-use super::Shared;
 use super::hello::{HELLO_BYTES, Hello, HelloError, Path, Refusal, Reply};
 use super::link::{Link, LinkError, LinkTerms};
 use super::table::Table;
-use crate::base::MemberId;
+use super::{Shared, TransportEvent};
 use crate::base::limits::{PEER_HANDSHAKES_MAX, PEER_RECEIVE_BUFFER_BYTES};
+use crate::base::{MemberId, Term};
+use crate::raft::{Body, Message};
 use crate::runtime::executor::{Elapsed, Queue, spawn_local, timeout};
 use crate::runtime::net::{Accepted, Listener};
 use crate::runtime::peer_socket::{PeerSocket, Receiver, Sender};
+use crate::shard::event::PeerMessage;
 
 /// Why a connection did not come to be.
 #[derive(Debug, thiserror::Error)]
@@ -91,12 +93,18 @@ pub(super) async fn greet(
         reply.judge(&shared.own, wanted, &table.admission)
     };
     let version = verdict.map_err(|refusal| match reply.verdict {
-        Err(theirs) if theirs == refusal => GreetError::RefusedByPeer(refusal),
+        Err(theirs) if theirs == refusal => {
+            if refusal == Refusal::OtherIncarnation {
+                tell_own_refused(shared, &reply);
+            }
+            GreetError::RefusedByPeer(refusal)
+        }
         _ => GreetError::Refused(refusal),
     })?;
     buffer.drain(..HELLO_BYTES);
     let terms = LinkTerms {
         peer: wanted,
+        incarnation: reply.from.incarnation,
         path,
         dialed: true,
         version,
@@ -108,6 +116,25 @@ pub(super) async fn greet(
         receiver: socket.receiver,
         rest: buffer,
     })
+}
+
+/// Another directory belongs to this member's id: what the peer would answer to the question about it, and consensus
+/// must hear it, for no question gets through.
+fn tell_own_refused(shared: &Shared, reply: &Reply) {
+    let message = Message {
+        term: Term::default(),
+        incarnation: reply.from.incarnation,
+        body: Body::IdentityRefused {
+            incarnation: shared.own.incarnation,
+        },
+    };
+    shared.inbox.push_own(TransportEvent::Received {
+        from: reply.from.member,
+        message: PeerMessage::Raft {
+            message,
+            records: Vec::new(),
+        },
+    });
 }
 
 fn open_link(shared: &Shared, terms: LinkTerms, sender: Sender) -> Rc<Link> {
@@ -133,33 +160,38 @@ pub(super) async fn accept(shared: Weak<Shared>, listener: Listener) {
             let Some(shared) = shared.upgrade() else {
                 return;
             };
-            if shared.table.borrow().handshakes < PEER_HANDSHAKES_MAX {
-                spawn_local(Queue::Connections, welcome(shared, accepted)).detach();
+            // Counted here: many may be accepted before the first of their tasks runs.
+            if let Some(unknown) = Unknown::new(&shared) {
+                spawn_local(Queue::Connections, welcome(shared, unknown, accepted)).detach();
             }
         })
         .await;
 }
 
 /// One that has not said who it is; counted as long as it has not.
-struct Unknown<'a>(&'a Shared);
+struct Unknown(Rc<Shared>);
 
-impl<'a> Unknown<'a> {
-    fn new(shared: &'a Shared) -> Unknown<'a> {
-        shared.table.borrow_mut().handshakes += 1;
-        Unknown(shared)
+impl Unknown {
+    /// None when there are too many.
+    fn new(shared: &Rc<Shared>) -> Option<Unknown> {
+        let mut table = shared.table.borrow_mut();
+        if table.handshakes >= PEER_HANDSHAKES_MAX {
+            return None;
+        }
+        table.handshakes += 1;
+        Some(Unknown(Rc::clone(shared)))
     }
 }
 
-impl Drop for Unknown<'_> {
+impl Drop for Unknown {
     fn drop(&mut self) {
         self.0.table.borrow_mut().handshakes -= 1;
     }
 }
 
 /// Serves a connection that somebody has opened.
-async fn welcome(shared: Rc<Shared>, accepted: Accepted) {
+async fn welcome(shared: Rc<Shared>, unknown: Unknown, accepted: Accepted) {
     let address = accepted.peer_addr();
-    let unknown = Unknown::new(&shared);
     let heard = hear(&shared, accepted).await;
     drop(unknown);
     match heard {
@@ -216,6 +248,7 @@ async fn hear(
     let version = verdict.map_err(|refusal| because(GreetError::Refused(refusal)))?;
     let terms = LinkTerms {
         peer: member,
+        incarnation: hello.from.incarnation,
         path: hello.path,
         dialed: false,
         version,
@@ -239,7 +272,9 @@ fn complain(shared: &Shared, member: Option<MemberId>, address: SocketAddr, erro
         GreetError::Hello(_) => "foreign".to_owned(),
         other => other.to_string(),
     };
-    let whose = format!("{} {}: {kind}", address.ip(), member.unwrap_or_default());
+    // Whoever is not a peer may claim another id each time.
+    let peer = member.filter(|member| table.peers.contains_key(member));
+    let whose = format!("{} {}: {kind}", address.ip(), peer.unwrap_or_default());
     if !table.complaints.is_new(None, whose) {
         return;
     }

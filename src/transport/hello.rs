@@ -132,6 +132,9 @@ pub(super) enum Refusal {
     /// Too many of its kind at the same time.
     #[error("there are too many connections of members that are not known")]
     TooMany = 8,
+    /// A reason that a later version gives. Never sent.
+    #[error("for a reason that this version does not know")]
+    Unknown = u8::MAX,
 }
 
 impl Refusal {
@@ -334,7 +337,7 @@ impl Reply {
             byte => Err(Refusal::ALL
                 .into_iter()
                 .find(|refusal| *refusal as u8 == byte)
-                .ok_or(HelloError::Damaged)?),
+                .unwrap_or(Refusal::Unknown)),
         };
         Ok(Some(Reply {
             from: Own::read(bytes),
@@ -464,7 +467,8 @@ mod tests {
         }
     }
 
-    /// Goal: a field without a meaning is damage, even when the checksum holds.
+    /// Goal: a path without a meaning is damage, even when the checksum holds; a reason without one is that of a later
+    /// version.
     #[test]
     fn no_meaning() {
         let forged = |mut bytes: [u8; HELLO_BYTES], offset: usize| {
@@ -478,7 +482,11 @@ mod tests {
             verdict: Ok(1),
         };
         let bytes = forged(reply.to_bytes(MemberId(1)), REFUSAL_OFFSET);
-        assert_eq!(Reply::parse(&bytes), Err(HelloError::Damaged));
+        let later = Reply {
+            verdict: Err(Refusal::Unknown),
+            ..reply
+        };
+        assert_eq!(Reply::parse(&bytes), Ok(Some(later)));
     }
 
     /// Goal: what speaks another protocol is recognised by its first bytes.

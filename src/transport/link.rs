@@ -17,7 +17,7 @@ use super::inbox::{Credit, Inbox};
 use super::outgoing::{Unsent, Waiting};
 use super::wire::{self, WireError};
 use crate::base::limits::{PEER_FLUSH_BYTES_MAX, PEER_RECEIVE_BUFFER_BYTES, PEER_UNSENT_BYTES_MAX};
-use crate::base::{MemberId, ShardId};
+use crate::base::{Incarnation, MemberId, ShardId};
 use crate::frame::{FRAME_HEADER_BYTES, Frame, FrameError, FrameHeader};
 use crate::runtime::executor::{Queue, spawn_local, yield_if_needed};
 use crate::runtime::peer_socket::{Receiver, Sender};
@@ -45,6 +45,8 @@ pub(super) enum LinkError {
 /// What a connection was found to be.
 pub(super) struct LinkTerms {
     pub(super) peer: MemberId,
+    /// Its data directory.
+    pub(super) incarnation: Incarnation,
     pub(super) path: Path,
     /// Whether this side connected.
     pub(super) dialed: bool,

@@ -223,9 +223,9 @@ impl Transport {
         table.abandon_dialed(self.shared.own.member, member, &self.shared.inbox);
     }
 
-    /// Whom to let in, as far as the shard knows.
+    /// Whom to let in, as far as the shard knows. A connection of a directory that is not welcome any more ends.
     pub fn set_admission(&mut self, admission: Admission) {
-        self.shared.table.borrow_mut().admission = admission;
+        self.shared.table.borrow_mut().set_admission(admission);
     }
 
     /// Puts a message in, which leaves at [`Transport::flush`]. It is dropped when there is no connection or

@@ -4,7 +4,8 @@
 //! connections that then exist both sides use the one that the member with the lower id has opened, while
 //! it is there; the other stands by. So neither waits for the other after a restart, both need only one to be
 //! possible, and they never argue. When the one in use ends, the shard is told that what was under way is
-//! lost.
+//! lost. What one that was in use before still has to send is lost without a word when it ends first: consensus
+//! says it again.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -113,6 +114,18 @@ impl Table {
             return Err(Refusal::TooMany);
         }
         Ok(())
+    }
+
+    /// Follows what the shard knows now.
+    pub(super) fn set_admission(&mut self, admission: Admission) {
+        for link in self.peers.values().flat_map(Peer::links) {
+            let known = admission.incarnations.get(&link.terms.peer);
+            if known.is_some_and(|known| *known != link.terms.incarnation) {
+                // Its task takes it out.
+                link.close();
+            }
+        }
+        self.admission = admission;
     }
 
     /// What a connection to a member shares with the others to it.
@@ -249,7 +262,7 @@ impl Table {
     /// borrowed.
     pub(super) fn forget(&mut self, member: MemberId) -> Option<Peer> {
         let peer = self.peers.remove(&member)?;
-        for link in peer.lanes.iter().flat_map(Lane::links) {
+        for link in peer.links() {
             link.close();
         }
         Some(peer)
@@ -257,6 +270,10 @@ impl Table {
 }
 
 impl Peer {
+    fn links(&self) -> impl Iterator<Item = &Rc<Link>> {
+        self.lanes.iter().flat_map(Lane::links)
+    }
+
     /// Tells the shard, once until something is heard again.
     fn tell_lost(&mut self, member: MemberId, path: Path, inbox: &Inbox) {
         if path != Path::Bulk && !self.lost.replace(true) {

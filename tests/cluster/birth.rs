@@ -1,5 +1,9 @@
 //! Members that begin: alone, together, and with a directory that is not theirs.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use kontiki::base::checksum::crc32c;
 use kontiki_harness::client::{CallError, block_on};
 use kontiki_harness::server::Server;
 
@@ -61,6 +65,51 @@ fn emptied_directory() {
         );
         put(&client, "key", "v").await.expect("still taken");
     });
+}
+
+/// Goal: on the peer port, a directory that is not the member's is refused as such, and a member that is not known is
+/// heard: it may lead one day, or have to be told that it was removed.
+#[test]
+fn directories_at_the_door() {
+    let group = Group::start("door", &[]);
+    block_on(async {
+        let _agreed = group.leader().await;
+        let mut members = Vec::new();
+        for member in 0..2 {
+            let status = ask(&group.options[member]).await.expect("an answer");
+            let header = status.header.expect("every answer has a header");
+            members.push((header.cluster_id, header.member_id));
+        }
+        let [(cluster, wanted), (_, other)] = members[..] else {
+            unreachable!("two were asked");
+        };
+        const ACCEPTED: u8 = 0;
+        const OTHER_INCARNATION: u8 = 5;
+        for (member, expected) in [(other, OTHER_INCARNATION), (77, ACCEPTED)] {
+            let hello = greeting(cluster, member, wanted);
+            let port = group.options[0].peer_port;
+            let mut socket = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+            socket.set_read_timeout(Some(TIME_MAX)).expect("a socket");
+            socket.write_all(&hello).expect("it fits");
+            let mut reply = [0; 80];
+            socket.read_exact(&mut reply).expect("an answer");
+            assert_eq!(&reply[..8], b"KTKREPLY");
+            assert_eq!(reply[11], expected, "member {member}");
+        }
+    });
+}
+
+/// A hello for the ordered path, from a directory that nobody knows.
+fn greeting(cluster: u64, member: u64, wanted: u64) -> Vec<u8> {
+    let mut bytes = b"KTKHELLO".to_vec();
+    bytes.extend([1, 1, 2, 0, 0, 0, 0, 0]);
+    for id in [cluster, member, wanted] {
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes.extend([7; 16]);
+    bytes.resize(76, 0);
+    bytes.extend(crc32c(&bytes).to_le_bytes());
+    bytes
 }
 
 /// Goal: what flags say about the first members counts once: later starts go on with what the directory says.

@@ -8,7 +8,7 @@ use kontiki_harness::client::{CallError, block_on};
 use rustix::process::Signal;
 use tokio::task::JoinSet;
 
-use crate::group::{Group, TIME_MAX, get, put};
+use crate::group::{Group, TIME_MAX, ask, get, put};
 
 /// Writers of each member.
 const WRITERS: usize = 8;
@@ -159,6 +159,53 @@ fn leader_hands_over() {
         check_all_there(&group, &acknowledged).await;
         group.start_missing();
         check_all_there(&group, &acknowledged).await;
+    });
+}
+
+/// Goal: a leader that is told to stop hands over to another member when the first choice does not answer.
+#[test]
+fn second_choice_takes_over() {
+    let mut group = Group::start(
+        "second",
+        &["--heartbeat-interval=50", "--election-timeout=500"],
+    );
+    block_on(async {
+        let (leader, _) = group.leader().await;
+        let client = group.client(leader).await;
+        put(&client, "key", "v").await.expect("taken");
+        let mut ids = Vec::new();
+        for member in 0..3 {
+            let status = ask(&group.options[member]).await.expect("an answer");
+            ids.push(status.header.expect("every answer has a header").member_id);
+            let client = group.client(member).await;
+            get(&client, "key").await.expect("all have it");
+        }
+        let mut followers = [(leader + 1) % 3, (leader + 2) % 3];
+        // Of equals it chooses the one with the highest id.
+        followers.sort_by_key(|&follower| ids[follower]);
+        let [second, first] = followers;
+        let before = group.log(second).len();
+        group.servers[first]
+            .as_ref()
+            .expect("it runs")
+            .signal(Signal::STOP);
+        let server = group.servers[leader].take().expect("it runs");
+        server.signal(Signal::TERM);
+        let status = server.wait(STOP_TIME_MAX).expect("an end");
+        assert_eq!(status.code(), Some(0), "{status}");
+        // The paused one has no voice, so this is with the vote of the one that stopped.
+        let led = || group.log(second)[before..].contains("this member leads");
+        let seen = async {
+            while !led() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let seen = tokio::time::timeout(STOP_TIME_MAX, seen).await;
+        let paused = group.servers[first].as_ref().expect("it runs");
+        paused.signal(Signal::CONT);
+        seen.expect("the other one takes over");
+        group.start_missing();
+        let _agreed = group.leader().await;
     });
 }
 

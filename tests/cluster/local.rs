@@ -25,7 +25,7 @@ fn first_port() -> u16 {
 }
 
 /// Goal: it prints how to use the cluster when that serves; a member that dies is named and the others go on; one
-/// SIGTERM ends all of them well, and a second start finds the data again.
+/// SIGTERM or SIGHUP ends all of them well, and a second start finds the data again.
 #[test]
 fn one_command() {
     let home = tempfile::Builder::new()
@@ -80,7 +80,9 @@ fn one_command() {
                 while put(&client, "after", "v").await.is_err() {}
             });
         }
-        signal(starter.id(), Signal::TERM);
+        // A terminal that is closed sends the second.
+        let end = [Signal::HUP, Signal::TERM][start];
+        signal(starter.id(), end);
         let rest: Vec<String> = lines.collect();
         let status = starter.wait().expect("an end");
         assert_eq!(status.success(), start == 0, "{status}: {rest:?}");

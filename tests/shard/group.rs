@@ -255,6 +255,28 @@ fn leader_hands_over() {
     assert!(!group.member(alone).shard.is_handing_over());
 }
 
+/// Goal: a follower that stops comes to rest while its leader goes on to write: it takes no entries any more, and the
+/// others commit without it.
+#[test]
+fn stops_under_load() {
+    let mut group = Group::start(3, 1 << 20);
+    let (leader, stopping) = (group.leader(), group.followers()[0]);
+    group.call(leader, put("k", "0")).expect("a healthy group");
+    group.run(Duration::from_millis(200));
+    group.member(stopping).hand_in(Event::Stop);
+    let end = group.member(stopping).shard.log().last_index();
+    for number in 1..=20 {
+        let put = put("k", format!("{number}"));
+        group.call(leader, put).expect("two of three go on");
+        group.run(Duration::from_millis(100));
+    }
+    let driver = group.member(stopping);
+    assert_eq!(driver.shard.log().last_index(), end);
+    driver.hand_in(Event::LogIdle);
+    driver.settle();
+    assert!(driver.shard.is_drained());
+}
+
 /// Goal: a follower that was away is sent what it missed, from memory or, when nothing is kept there, from the
 /// log's files.
 #[test]

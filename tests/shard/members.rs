@@ -7,8 +7,8 @@ use kontiki::base::{Incarnation, MemberId};
 use kontiki::keyspace::request::{PutRequest, RequestOp, TxnRequest};
 use kontiki::raft::Role;
 use kontiki::shard::event::{
-    EndReason, Member, MembershipRefusal as No, MembershipRequest as Change, Refusal, Request,
-    Response,
+    EndReason, Event, Member, MembershipRefusal as No, MembershipRequest as Change, PeerMessage,
+    Refusal, Request, Response,
 };
 
 use crate::driver::{Disk, Driver, put};
@@ -56,6 +56,60 @@ impl Group {
         let result = self.change(leader, change.clone());
         assert_eq!(result.err(), Some(Refusal::Membership(why)), "{change:?}");
     }
+}
+
+/// Goal: where a member is to be found is looked at again when it has moved, on every member.
+#[test]
+fn moved_member_is_noticed() {
+    let mut group = Group::start(3, 1 << 20);
+    let leader = group.leader();
+    let seen = |group: &Group| -> Vec<u64> {
+        let drivers = group.members.values();
+        drivers
+            .map(|driver| driver.shard.membership_changes())
+            .collect()
+    };
+    group.run(SECOND);
+    let before = seen(&group);
+    group.run(SECOND);
+    assert_eq!(seen(&group), before, "nothing has changed");
+    let moved = vec!["http://elsewhere:2380".to_owned()];
+    let id = group.followers()[0];
+    let update = Change::Update {
+        id,
+        peer_urls: moved.clone(),
+    };
+    group.change(leader, update).expect("a member may move");
+    group.run(SECOND);
+    for (driver, before) in group.members.values().zip(before) {
+        assert_ne!(driver.shard.membership_changes(), before);
+        let members = driver.shard.members_at_head();
+        let found = members.iter().find(|member| member.id == id);
+        assert_eq!(found.map(|member| &member.peer_urls), Some(&moved));
+    }
+}
+
+/// Goal: who is not known by its directory, or was removed, is not heard by what lies beside consensus either.
+#[test]
+fn unknown_members_are_not_served() {
+    let mut group = Group::start(3, 1 << 20);
+    let leader = group.leader();
+    let gone = group.followers()[0];
+    group.member(gone).may_end = true;
+    group
+        .change(leader, Change::Remove(gone))
+        .expect("two of three remain");
+    group.run(SECOND);
+    for from in [MemberId(99), gone] {
+        let message = PeerMessage::Forward {
+            request: 1,
+            patience: SECOND,
+            body: put("forged", "1"),
+        };
+        group.member(leader).hand_in(Event::Peer { from, message });
+        group.run(SECOND);
+    }
+    assert_eq!(group.contents(leader), []);
 }
 
 /// Goal: a learner is added through a follower, gets everything, is promoted when it has it, and votes from

@@ -6,6 +6,7 @@ use kontiki::base::limits::{
     PEER_QUEUED_BYTES_MAX, PEER_RECEIVED_BYTES_MAX, RAFT_INFLIGHT_BYTES_MAX,
 };
 use kontiki::base::{Incarnation, MemberId};
+use kontiki::raft::Body;
 use kontiki::runtime::executor::{Queue, sleep, spawn_local, timeout};
 use kontiki::shard::event::PeerMessage;
 use kontiki::transport::{Admission, TransportEvent};
@@ -241,6 +242,36 @@ fn strangers() {
         c.transport.set_peers(&[(A, vec![url])]);
         while a.transport.stats().refused_connections < 4 {
             sleep(Duration::from_millis(1)).await;
+        }
+    });
+}
+
+/// Goal: a connection of a directory that turns out to be another one than the member's ends, and the member is told
+/// so when it connects again, as consensus would tell it.
+#[test]
+fn other_directory() {
+    on_new_thread(|| async {
+        let [mut a, mut b] = pair().await;
+        a.transport.set_admission(Admission {
+            incarnations: [(B, Incarnation(5))].into(),
+            hear_strangers: true,
+        });
+        assert!(matches!(a.event().await, TransportEvent::Disconnected(B)));
+        loop {
+            match b.event().await {
+                TransportEvent::Disconnected(from) => assert_eq!(from, A),
+                TransportEvent::Received { from, message } => {
+                    let PeerMessage::Raft { message, .. } = message else {
+                        panic!("not of consensus: {message:?}");
+                    };
+                    assert_eq!((from, message.incarnation), (A, incarnation(A)));
+                    let refused = Body::IdentityRefused {
+                        incarnation: incarnation(B),
+                    };
+                    assert_eq!(message.body, refused);
+                    break;
+                }
+            }
         }
     });
 }

@@ -8,6 +8,7 @@ use kontiki::base::limits::{CHECKPOINT_BLOCK_BYTES, PEER_FRAME_BYTES_MAX};
 use kontiki::base::{Index, ShardId, Term};
 use kontiki::frame::{
     FRAME_HEADER_BYTES, Frame, FrameEncoder, FrameHeader, FrameLabel, PageBuffer,
+    RECORD_HEADER_BYTES,
 };
 use kontiki::keyspace::request::{KeyValue, RangeResponse};
 use kontiki::raft::Body;
@@ -191,6 +192,17 @@ fn claims_of_entries() {
         let frame = opened(&encoded(&claims));
         assert_eq!(decode(&frame, VERSION, SHARD).err(), Some(expected));
     }
+    // More than there are headers in so many bytes: the records are not looked at.
+    append.entries.runs[0].count = 101;
+    let claims = PeerMessage::Raft {
+        message,
+        records: Vec::new(),
+    };
+    let frame = with_attachment(&claims, &vec![0; 100 * RECORD_HEADER_BYTES]);
+    assert_eq!(
+        decode(&frame, VERSION, SHARD).err(),
+        Some(WireError::Attachment { expected: 101 })
+    );
 }
 
 /// Goal: transactions nest as deep as requests may, and deeper ones are refused without harm to the stack.

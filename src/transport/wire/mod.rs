@@ -20,8 +20,8 @@ use self::request::Request;
 use self::response::{Answer, Header, Member};
 use crate::base::{Index, ShardId};
 use crate::frame::{
-    AccessError, EncodeError, Frame, FrameEncoder, FrameLabel, PageBuffer, Record, RecordError,
-    access,
+    AccessError, EncodeError, Frame, FrameEncoder, FrameLabel, PageBuffer, RECORD_HEADER_BYTES,
+    Record, RecordError, access,
 };
 use crate::raft::Body;
 use crate::shard::event::{PeerMessage, Refusal};
@@ -257,10 +257,10 @@ fn decode_raft(frame: &Frame) -> Result<PeerMessage, WireError> {
 
 /// The records that lie in a row in `bytes`, as many as expected and nothing else.
 fn split_records(bytes: &Bytes, expected: u64) -> Result<Vec<Bytes>, WireError> {
-    // Counted before memory is taken for them: none is smaller than a byte.
+    // Counted before memory is taken for them: none is smaller than its header.
     let count = usize::try_from(expected)
         .ok()
-        .filter(|count| *count <= bytes.len())
+        .filter(|count| *count <= bytes.len() / RECORD_HEADER_BYTES)
         .ok_or(WireError::Attachment { expected })?;
     let mut records = Vec::with_capacity(count);
     let mut rest = &bytes[..];

@@ -1,10 +1,11 @@
-//! The URLs of flags: `http://host:port` and nothing else, because ids are computed from their text.
+//! The URLs of flags and of members: `http://host:port` and nothing else, because ids are computed from their text.
+//! Whoever takes one and whoever connects to it read it here, so that they agree.
 //!
 //! Parsed here and not by a general URL library: such a library rewrites what it reads (case, default
 //! ports, a trailing slash), and a member id would change with it.
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// What is wrong with a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,9 +61,7 @@ impl Url {
         let host = match host.strip_prefix('[') {
             Some(bracketed) => {
                 let inside = bracketed.strip_suffix(']').ok_or(UrlFault::HostPort)?;
-                inside
-                    .parse::<std::net::Ipv6Addr>()
-                    .map_err(|_| UrlFault::HostPort)?;
+                inside.parse::<Ipv6Addr>().map_err(|_| UrlFault::HostPort)?;
                 inside
             }
             None => host,
@@ -164,6 +163,8 @@ mod tests {
         check(" http://10.0.0.1:1 ", Ok(("10.0.0.1", 1)));
         check("http://[::1]:2379", Ok(("::1", 2379)));
         check("http://a.example-1.org:80", Ok(("a.example-1.org", 80)));
+        check("http://etcd.1:2380", Ok(("etcd.1", 2380)));
+        check("http://127.1:2380", Ok(("127.1", 2380)));
         check("localhost:2380", Err(UrlFault::Scheme));
         check("ftp://localhost:2380", Err(UrlFault::Scheme));
         check("https://localhost:2380", Err(UrlFault::SchemeNotYet));
