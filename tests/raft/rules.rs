@@ -292,3 +292,37 @@ fn an_emptied_directory_does_not_lose_a_write() {
     assert!(last >= 4, "nothing is committed after {last}");
     assert_eq!(cluster.commit(1), last);
 }
+
+/// Goal: a member that is damaged a second time while it is being rebuilt is rebuilt all the same.
+#[test]
+fn damaged_twice_under_one_leader() {
+    let mut cluster = Cluster::of_voters(3, 9);
+    cluster.run(Duration::from_secs(5));
+    let leader = cluster.leader().expect("one");
+    for value in 0..8 {
+        cluster.propose(leader, Payload::Data(value));
+        cluster.run(Duration::from_millis(100));
+    }
+    let victim = MemberId(if leader == MemberId(3) { 2 } else { 3 });
+    for kept in [4, 2] {
+        cluster.crash(victim, true);
+        let disk = cluster.disks.get_mut(&victim).expect("down");
+        disk.vote_floor = disk.hard_state.term;
+        // Not whole before more is committed.
+        disk.rebuild = Some(kontiki::raft::Rebuild {
+            through: Index(20),
+            every_voter: false,
+        });
+        disk.log.entries.truncate(kept);
+        disk.hard_state.commit = disk.hard_state.commit.min(Index(kept as u64));
+        disk.hard_state.vote = None;
+        disk.lost_something = true;
+        cluster.with(leader, |raft, outputs, now| {
+            raft.peer_disconnected(victim, now, outputs)
+        });
+        cluster.restart(victim);
+        cluster.run(Duration::from_secs(3));
+    }
+    let last = cluster.members[&leader].raft.last_index();
+    assert_eq!(cluster.members[&victim].raft.last_index(), last);
+}
