@@ -4,9 +4,13 @@
 //! ```text
 //! empty directory           peers
 //! IdentityQuestion -------> store its incarnation durably, unless they know another one
-//!      votes only after <-- IdentityConfirmed, from a majority
+//!     counts only after <-- IdentityConfirmed, from a majority
 //!      stops <------------- IdentityRefused, from anybody
 //! ```
+//!
+//! Before that it neither votes nor is counted among those that have an entry or follow a leader. An entry
+//! that says which directory it is takes the place of those answers when it is committed: an entry that is only
+//! appended may come from a leader of the past that never met the directory before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -103,6 +107,12 @@ impl Raft {
         agreed.or_else(|| self.identity.known(member))
     }
 
+    /// The directory of a member that the group has agreed on for good: that entry is committed.
+    fn agreed_incarnation(&self, member: MemberId) -> Option<Incarnation> {
+        let committed = self.memberships.committed(self.hard_state.commit);
+        committed.incarnations.get(&member).copied()
+    }
+
     /// Whether this message is heard.
     pub(super) fn admit(
         &mut self,
@@ -188,7 +198,7 @@ impl Raft {
             }
             return;
         }
-        if self.membership().incarnations.get(&self.id) == Some(&self.incarnation) {
+        if self.agreed_incarnation(self.id) == Some(self.incarnation) {
             self.confirm(outputs);
             return;
         }
@@ -227,19 +237,30 @@ impl Raft {
         voters.into_iter().filter(|&id| id != own).collect()
     }
 
-    /// Only who is known to come from the directory stored here gets this far.
-    pub(super) fn on_identity_question(&self, from: MemberId, outputs: &mut Vec<Output>) {
-        if let Some(incarnation) = self.incarnation_of(from) {
-            let voters = Voters {
-                changed_at: self.memberships.index(),
-                ids: self.membership().voters.iter().copied().collect(),
-            };
-            let confirmed = Body::IdentityConfirmed {
-                incarnation,
-                voters,
-            };
-            self.send(from, confirmed, outputs);
+    /// Only who comes from the directory that the membership in force or the disk here names gets this far.
+    pub(super) fn on_identity_question(
+        &mut self,
+        from: MemberId,
+        incarnation: Incarnation,
+        outputs: &mut Vec<Output>,
+    ) {
+        // An entry that may still be cut off is no reason to confirm it: this must be remembered.
+        let known = self.agreed_incarnation(from);
+        match known.or_else(|| self.identity.known(from)) {
+            Some(known) if known == incarnation => {}
+            Some(_) => return,
+            // It asks again.
+            None => return self.learn(from, incarnation, outputs),
         }
+        let voters = Voters {
+            changed_at: self.memberships.index(),
+            ids: self.membership().voters.iter().copied().collect(),
+        };
+        let confirmed = Body::IdentityConfirmed {
+            incarnation,
+            voters,
+        };
+        self.send(from, confirmed, outputs);
     }
 
     pub(super) fn on_identity_confirmed(

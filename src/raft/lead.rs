@@ -313,6 +313,10 @@ impl Raft {
             self.terms.last_not_above(hint).index
         };
         let progress = self.progress_of(from);
+        if !progress.counts {
+            // It may have lost it again since.
+            progress.matched = progress.matched.min(Index(prev.0.saturating_sub(1)));
+        }
         let stale = match progress.flow {
             // Nobody takes back what it has acknowledged, unless its disk has lied. It is asked again after the
             // next heartbeat: at once, it would go back and forth as fast as the link carries it.

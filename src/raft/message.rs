@@ -214,7 +214,8 @@ pub enum Standing {
     /// It keeps what it promised.
     #[default]
     Whole,
-    /// Its log was damaged and is being rebuilt: it may have forgotten what it acknowledged.
+    /// Its log was damaged and is being rebuilt, or its directory is not confirmed yet: it may have forgotten
+    /// what it acknowledged.
     Rebuilding,
 }
 

@@ -321,12 +321,16 @@ impl Raft {
         if self.silent || !self.admit(from, &message, outputs) {
             return;
         }
-        let Message { term, body, .. } = message;
+        let Message {
+            term,
+            incarnation,
+            body,
+        } = message;
         self.heard_while_rebuilding(from, term);
         match body {
             Body::VoteRequest(request) => self.on_vote_request(from, term, request, outputs),
             Body::VoteResponse(response) => self.on_vote_response(from, term, response, outputs),
-            Body::IdentityQuestion => self.on_identity_question(from, outputs),
+            Body::IdentityQuestion => self.on_identity_question(from, incarnation, outputs),
             Body::IdentityConfirmed {
                 incarnation,
                 voters,

@@ -60,7 +60,7 @@ pub struct Progress {
     pub next: Index,
     /// How.
     pub flow: Flow,
-    /// Whether its word counts: not while it rebuilds a damaged log.
+    /// Whether its word counts: not while it rebuilds a damaged log, or before its directory is confirmed.
     pub counts: bool,
     /// When it was last heard, on our clock.
     pub heard: Instant,

@@ -77,12 +77,13 @@ impl Raft {
         self.rebuilding.is_some() && !self.planted.has(Defect::CorruptVotes)
     }
 
-    /// Whether this member's word counts: not while its damaged log is incomplete.
+    /// Whether this member's word counts: not while its damaged log is incomplete, nor while it may be an
+    /// emptied directory that has forgotten what it promised.
     pub(super) fn standing(&self) -> Standing {
-        if self.is_rebuilding() {
-            Standing::Rebuilding
-        } else {
+        if self.may_vote() {
             Standing::Whole
+        } else {
+            Standing::Rebuilding
         }
     }
 

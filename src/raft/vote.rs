@@ -104,7 +104,7 @@ impl Raft {
 
     /// Whether this member's vote is worth anything: it must remember every vote and every
     /// acknowledgement it ever gave.
-    fn may_vote(&self) -> bool {
+    pub(super) fn may_vote(&self) -> bool {
         self.identity.is_confirmed() && !self.is_rebuilding()
     }
 

@@ -7,7 +7,7 @@ use kontiki::base::{HardState, Incarnation, Index, Instant, MemberId, Term};
 use kontiki::raft::{Config, LogTerms, Membership, Output, Position, Raft, Role, Windows};
 
 use crate::cluster::{Cluster, known_disk};
-use crate::member::{Entry, Options, Payload};
+use crate::member::{Disk, Entry, Options, Payload};
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -203,4 +203,126 @@ fn an_installed_checkpoint_keeps_a_log_that_leads_there() {
         let last = if kept { Index(5) } else { Index(3) };
         assert_eq!((raft.commit(), raft.last_index()), (Index(3), last));
     }
+}
+
+/// Five members of which 1 leads and 5 are cut off from each other from birth: the others have confirmed 5, and
+/// that is enough.
+fn led_by_one_that_never_met_five() -> Cluster {
+    let ids: Vec<_> = (1..=5).map(MemberId).collect();
+    let membership = Membership::of_voters(ids.iter().copied());
+    let mut cluster = Cluster::empty(Options::default(), 3);
+    for &id in &ids {
+        let mut disk = known_disk(id, membership.clone(), &ids);
+        if id == MemberId(1) {
+            disk.incarnations.remove(&MemberId(5));
+        }
+        cluster.start(id, disk);
+    }
+    for (from, to) in [(1, 5), (5, 1)] {
+        cluster.cuts.insert((MemberId(from), MemberId(to)));
+    }
+    for _ in 0..100 {
+        cluster.run(Duration::from_millis(100));
+        match cluster.leader() {
+            Some(MemberId(1)) => break,
+            Some(leader) => cluster.with(leader, |raft, _, now| {
+                let _ = raft.transfer_leader(Some(MemberId(1)), now);
+            }),
+            None => {}
+        }
+    }
+    assert_eq!(cluster.leader(), Some(MemberId(1)));
+    cluster.run(Duration::from_secs(1));
+    cluster
+}
+
+/// The directory of 5 is emptied, and it comes back among 1 and 2; who could tell that is cut off.
+fn wipe_five(cluster: &mut Cluster) {
+    cluster.crash(MemberId(5), true);
+    cluster.disks.remove(&MemberId(5));
+    cluster.split(&[&[1, 2, 5], &[3, 4]]);
+    for (from, to) in [(2, 5), (5, 2)] {
+        cluster.cuts.insert((MemberId(from), MemberId(to)));
+    }
+    let membership = Membership::of_voters((1..=5).map(MemberId));
+    cluster.start(MemberId(5), Disk::new(555, membership));
+}
+
+/// Goal: what an empty directory acknowledges before a majority has confirmed it commits nothing, and it
+/// confirms no leadership.
+#[test]
+fn an_unconfirmed_directory_is_not_counted() {
+    let mut cluster = led_by_one_that_never_met_five();
+    let before = cluster.commit(1);
+    wipe_five(&mut cluster);
+    cluster.propose(MemberId(1), Payload::Data(77));
+    cluster.run(Duration::from_millis(400));
+    assert_eq!(cluster.commit(1), before, "by 1, 2 and an empty directory");
+    let progress = cluster.members[&MemberId(1)].raft.progress(MemberId(5));
+    assert!(!progress.expect("a member").counts);
+    cluster.run(Duration::from_secs(3));
+    assert_ne!(cluster.members[&MemberId(1)].raft.role(), Role::Leader);
+}
+
+/// Goal: what others have committed with the word of a directory is not replaced with the word of the empty one
+/// that came after it.
+#[test]
+fn an_emptied_directory_does_not_lose_a_write() {
+    let mut cluster = led_by_one_that_never_met_five();
+    // The others notice at once that the connections of 1 are closed.
+    cluster.split(&[&[1, 2], &[3, 4, 5]]);
+    for id in [3, 4, 5].map(MemberId) {
+        cluster.with(id, |raft, outputs, now| {
+            raft.peer_disconnected(MemberId(1), now, outputs);
+        });
+    }
+    cluster.settle();
+    let leads = |id: &MemberId| cluster.members[id].raft.role() == Role::Leader;
+    let second = [3, 4, 5].map(MemberId).into_iter().find(leads);
+    let second = second.expect("elected at once");
+    cluster.propose(second, Payload::Data(1));
+    cluster.settle();
+    wipe_five(&mut cluster);
+    cluster.propose(MemberId(1), Payload::Data(2));
+    cluster.run(Duration::from_millis(400));
+    cluster.split(&[&[1, 2, 3, 4, 5]]);
+    // The checker compares what each of them commits.
+    cluster.run(Duration::from_secs(5));
+    let last = cluster.commit(3);
+    assert!(last >= 4, "nothing is committed after {last}");
+    assert_eq!(cluster.commit(1), last);
+}
+
+/// Goal: a member that is damaged a second time while it is being rebuilt is rebuilt all the same.
+#[test]
+fn damaged_twice_under_one_leader() {
+    let mut cluster = Cluster::of_voters(3, 9);
+    cluster.run(Duration::from_secs(5));
+    let leader = cluster.leader().expect("one");
+    for value in 0..8 {
+        cluster.propose(leader, Payload::Data(value));
+        cluster.run(Duration::from_millis(100));
+    }
+    let victim = MemberId(if leader == MemberId(3) { 2 } else { 3 });
+    for kept in [4, 2] {
+        cluster.crash(victim, true);
+        let disk = cluster.disks.get_mut(&victim).expect("down");
+        disk.vote_floor = disk.hard_state.term;
+        // Not whole before more is committed.
+        disk.rebuild = Some(kontiki::raft::Rebuild {
+            through: Index(20),
+            every_voter: false,
+        });
+        disk.log.entries.truncate(kept);
+        disk.hard_state.commit = disk.hard_state.commit.min(Index(kept as u64));
+        disk.hard_state.vote = None;
+        disk.lost_something = true;
+        cluster.with(leader, |raft, outputs, now| {
+            raft.peer_disconnected(victim, now, outputs)
+        });
+        cluster.restart(victim);
+        cluster.run(Duration::from_secs(3));
+    }
+    let last = cluster.members[&leader].raft.last_index();
+    assert_eq!(cluster.members[&victim].raft.last_index(), last);
 }
