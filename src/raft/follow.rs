@@ -12,7 +12,7 @@ use super::log::LogTerms;
 use super::membership::Membership;
 use super::membership::Memberships;
 use super::message::{
-    Append, AppendResponse, AppendResult, Body, Heartbeat, HeartbeatResponse, Matched,
+    Append, AppendResponse, AppendResult, Body, Heartbeat, HeartbeatResponse, Matched, is_possible,
 };
 use super::types::{Output, Position, Role};
 use crate::base::planted::Defect;
@@ -206,7 +206,11 @@ impl Raft {
     /// Whether a checkpoint at `base`, offered by the leader of `term`, would bring this member forward.
     #[must_use]
     pub fn wants_checkpoint(&self, term: Term, base: Position) -> bool {
-        !self.silent && term >= self.hard_state.term && base.index > self.hard_state.commit
+        let possible = is_possible(term, base.index);
+        !self.silent
+            && possible
+            && term >= self.hard_state.term
+            && base.index > self.hard_state.commit
     }
 
     /// A checkpoint from the leader of `term` is on disk here: the state at `base` and its membership.
@@ -222,7 +226,8 @@ impl Raft {
         outputs: &mut Vec<Output>,
     ) -> bool {
         self.observe(now);
-        if self.silent || term < self.hard_state.term || base.term > term {
+        let possible = is_possible(term, base.index) && base.term <= term;
+        if self.silent || term < self.hard_state.term || !possible {
             return false;
         }
         if term > self.hard_state.term {

@@ -73,7 +73,7 @@ impl Raft {
     }
 
     /// Entries that were sent to a follower are not in memory, and are being read from the log: nobody asks it what
-    /// became of them before they have left. Said again and again while it goes on.
+    /// became of them before they have left. Said with every event while it goes on.
     pub fn reads_for(&mut self, to: MemberId) {
         if let Some(progress) = self.leading.progress.get_mut(&to) {
             progress.being_read = true;
@@ -128,10 +128,7 @@ impl Raft {
     /// Whether no majority was heard for an election timeout (dissertation, section 6.2): clients must not
     /// wait for a leader that leads nobody.
     fn has_lost_quorum(&self) -> bool {
-        let heard = self.each_voter(self.now, |progress| match progress.counts {
-            true => progress.heard,
-            false => Instant(0),
-        });
+        let heard = self.each_voter(self.now, |progress| progress.heard_whole);
         self.now.since(majority_value(heard)) > self.election_timeout
     }
 
@@ -284,6 +281,9 @@ impl Raft {
             progress.followed = Instant(0);
         }
         progress.counts = counts;
+        if counts {
+            progress.heard_whole = now;
+        }
         true
     }
 

@@ -6,6 +6,15 @@ use smallvec::SmallVec;
 use super::types::Position;
 use crate::base::{Incarnation, Index, Instant, MemberId, Term};
 
+/// No term and no index comes near this in practice; what names one from here on is damaged or forged, and counting
+/// on from it would end beyond what there is.
+const NUMBERS_MAX: u64 = 1 << 62;
+
+/// Whether a group can have come to this place.
+pub(super) fn is_possible(term: Term, index: Index) -> bool {
+    term.0 < NUMBERS_MAX && index.0 < NUMBERS_MAX
+}
+
 /// One message. The receiver learns from the connection who sent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -15,6 +24,38 @@ pub struct Message {
     pub incarnation: Incarnation,
     /// What it says.
     pub body: Body,
+}
+
+impl Message {
+    /// Whether every term and index in it is one that a group can have come to.
+    pub(super) fn is_possible(&self) -> bool {
+        let (term, index) = match &self.body {
+            Body::VoteRequest(request) => (request.term.max(request.last.term), request.last.index),
+            Body::VoteResponse(response) => (response.term, Index(0)),
+            Body::Append(append) => (append.prev.term, append.last().max(append.commit)),
+            Body::AppendResponse(response) => match response.result {
+                AppendResult::Accepted(matched) => (Term(0), matched.durable.max(matched.verified)),
+                AppendResult::Rejected { prev, hint } => (hint.term, prev.max(hint.index)),
+            },
+            Body::Heartbeat(heartbeat) => {
+                let digest = heartbeat.digest.map_or(Index(0), |digest| digest.index);
+                (Term(0), heartbeat.commit.max(digest))
+            }
+            Body::HeartbeatResponse(response) => {
+                let matched = response.matched;
+                (Term(0), matched.durable.max(matched.verified))
+            }
+            Body::ReadResponse { index, last, .. } => (Term(0), *index.max(last)),
+            Body::IdentityConfirmed { voters, .. } => (Term(0), voters.changed_at),
+            Body::ReadRequest(_)
+            | Body::TimeoutNow
+            | Body::NewerTerm
+            | Body::IdentityQuestion
+            | Body::IdentityRefused { .. }
+            | Body::Removed => (Term(0), Index(0)),
+        };
+        is_possible(self.term.max(term), index)
+    }
 }
 
 /// What a message says.

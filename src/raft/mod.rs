@@ -318,7 +318,7 @@ impl Raft {
         outputs: &mut Vec<Output>,
     ) {
         self.observe(now);
-        if self.silent || !self.admit(from, &message, outputs) {
+        if self.silent || !message.is_possible() || !self.admit(from, &message, outputs) {
             return;
         }
         let Message {

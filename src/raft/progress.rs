@@ -64,6 +64,9 @@ pub struct Progress {
     pub counts: bool,
     /// When it was last heard, on our clock.
     pub heard: Instant,
+    /// When it was last heard with a word that counts, on our clock. One that is new has as long as one that falls
+    /// silent: its directory is about to be confirmed.
+    pub heard_whole: Instant,
     /// When the newest heartbeat that it has answered left, on our clock; zero for none.
     pub followed: Instant,
     /// The commit index it was last told.
@@ -87,6 +90,7 @@ impl Progress {
             flow: Flow::Probe { waiting: false },
             counts: true,
             heard: now,
+            heard_whole: now,
             followed: Instant(0),
             told_commit: Index(0),
             inflight: VecDeque::new(),

@@ -221,6 +221,8 @@ impl Raft {
         if self.role == Role::Leader
             || self.leader != Some(from)
             || self.reads.context() != Some(context)
+            // A leader has committed nothing that it has not.
+            || index > last
         {
             return;
         }

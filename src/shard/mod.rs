@@ -321,6 +321,8 @@ impl Shard {
             Event::Peer { from, message } => self.take_peer_message(from, message, now),
             Event::PeerDisconnected(peer) => {
                 self.transfers.peer_disconnected(peer);
+                // Raft starts over with it.
+                self.sending.forget(peer);
                 self.raft.peer_disconnected(peer, now, &mut self.outputs);
             }
             Event::KnownMembersStored(stored) => self.known_members_stored(&stored),

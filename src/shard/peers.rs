@@ -12,7 +12,9 @@ use super::Shard;
 use super::consensus::Incoming;
 use super::event::{LogRead, Notice, PeerMessage};
 use super::replay::Entry;
-use crate::base::limits::{LOG_READ_BYTES, SEGMENT_SIZE_BYTES, SHARD_STAGED_BYTES_MAX};
+use crate::base::limits::{
+    LOG_READ_BYTES, RAFT_INFLIGHT_FRAMES_MAX, SEGMENT_SIZE_BYTES, SHARD_STAGED_BYTES_MAX,
+};
 use crate::base::{Index, Instant, MemberId, Term};
 use crate::frame::Record;
 use crate::raft::{Append, Body, Message};
@@ -24,9 +26,10 @@ pub(super) struct Sending {
     lagging: BTreeMap<MemberId, Lagging>,
 }
 
-/// What waits for entries from the log's files. As many messages as raft's window allows.
+/// What waits for entries from the log's files.
 #[derive(Debug, Default)]
 struct Lagging {
+    /// At most [`RAFT_INFLIGHT_FRAMES_MAX`] and one.
     messages: VecDeque<Message>,
     /// Records of the first message that were found so far.
     found: Vec<Bytes>,
@@ -59,12 +62,19 @@ impl Shard {
             self.push_raft(to, message, Vec::new());
             return;
         }
+        if append.probe {
+            // Raft starts over: what was to be sent before that is not wanted any more.
+            self.sending.forget(to);
+        }
         let waits = self.sending.lagging.contains_key(&to);
         match recent_records(&self.recent, append) {
             Some(records) if !waits => self.push_raft(to, message, records),
             _ => {
                 let lagging = self.sending.lagging.entry(to).or_default();
-                lagging.messages.push_back(message);
+                // More is not in raft's window. What is left out is found missing, and sent again.
+                if lagging.messages.len() <= RAFT_INFLIGHT_FRAMES_MAX {
+                    lagging.messages.push_back(message);
+                }
             }
         }
     }
@@ -124,6 +134,7 @@ impl Shard {
                     });
                 }
             }
+            self.raft.reads_for(to);
             self.sending.lagging.insert(to, lagging);
         }
     }
@@ -137,7 +148,6 @@ impl Shard {
             return;
         }
         lagging.reading = None;
-        self.raft.reads_for(read.to);
         let Some(Body::Append(append)) = lagging.messages.front().map(|message| &message.body)
         else {
             return;

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kontiki::base::{HardState, Incarnation, Index, Instant, MemberId, Term};
-use kontiki::raft::{Config, LogTerms, Membership, Output, Position, Raft, Role, Windows};
+use kontiki::raft::{
+    AppendResponse, AppendResult, Body, Config, LogTerms, Matched, Membership, Message, Output,
+    Position, Raft, Role, Standing, VoteRequest, Windows,
+};
 
 use crate::cluster::{Cluster, known_disk};
 use crate::member::{Disk, Entry, Options, Payload};
@@ -325,4 +328,76 @@ fn damaged_twice_under_one_leader() {
     }
     let last = cluster.members[&leader].raft.last_index();
     assert_eq!(cluster.members[&victim].raft.last_index(), last);
+}
+
+/// Goal: terms and indexes that no group comes to are not believed: they would end the member that counts on from
+/// them, now or after each start.
+#[test]
+fn impossible_numbers_are_not_heard() {
+    let mut cluster = Cluster::of_voters(3, 9);
+    cluster.run(Duration::from_secs(5));
+    let leader = cluster.leader().expect("one");
+    let follower = MemberId(leader.0 % 3 + 1);
+    let term = cluster.members[&leader].raft.term();
+    let last = Index(u64::MAX);
+    let rejected = AppendResult::Rejected {
+        prev: last,
+        hint: Position::default(),
+    };
+    let accepted = AppendResult::Accepted(Matched {
+        durable: last,
+        verified: last,
+    });
+    let answer = |result| {
+        Body::AppendResponse(AppendResponse {
+            result,
+            standing: Standing::Whole,
+        })
+    };
+    let vote = |term| {
+        Body::VoteRequest(VoteRequest {
+            pre: false,
+            term,
+            last: Position { term, index: last },
+            transfer: true,
+        })
+    };
+    let never = Term(u64::MAX);
+    // Its next append is a probe.
+    cluster.with(leader, |raft, outputs, now| {
+        raft.peer_disconnected(follower, now, outputs);
+    });
+    for (term, body) in [
+        (never, Body::NewerTerm),
+        (never, vote(never)),
+        (term, vote(never)),
+        (term, answer(rejected)),
+        (term, answer(accepted)),
+    ] {
+        let message = Message {
+            term,
+            incarnation: Incarnation(follower.0.into()),
+            body,
+        };
+        cluster.with(leader, |raft, outputs, now| {
+            raft.step(follower, message, now, outputs);
+        });
+    }
+    let base = Position {
+        term: never,
+        index: last,
+    };
+    cluster.with(follower, |raft, outputs, now| {
+        assert!(!raft.wants_checkpoint(never, base));
+        let membership = raft.membership().clone();
+        assert!(!raft.install_checkpoint(leader, never, base, membership, now, outputs));
+    });
+    cluster.run(Duration::from_secs(5));
+    assert!(
+        cluster
+            .members
+            .values()
+            .all(|member| member.raft.term() == term)
+    );
+    assert!(writes(&mut cluster, 7));
 }

@@ -82,7 +82,7 @@ pub(crate) struct Driver {
     /// Whether it may say that it must not go on, and why it did. It hears and does nothing after that.
     pub(crate) may_end: bool,
     pub(crate) ended: Option<EndReason>,
-    effects: Effects,
+    pub(crate) effects: Effects,
     /// The checkpoint that has no name yet; gone with a crash.
     unfinished: Vec<Block>,
     /// Whether the disk has room for checkpoints.

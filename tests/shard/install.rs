@@ -379,3 +379,55 @@ fn a_damaged_segment_is_not_read_for_ever() {
     assert_eq!(installs(group.member(late)), 1);
     assert_caught_up(&mut group, late);
 }
+
+/// Goal: while a leader's disk is slow to read, messages to the follower that waits for it do not pile up.
+#[test]
+fn slow_reads_do_not_pile_up() {
+    let mut group = Group::start(3, 0);
+    let late = group.followers()[0];
+    let leader = group.leader();
+    group.call(leader, put("first", "v")).expect("written");
+    group.cut_off.insert(late);
+    write(&mut group, KEYS);
+    group.cut_off.clear();
+    let mut held = Vec::new();
+    let mut appends = 0;
+    let mut round = |group: &mut Group, held: &mut Vec<_>, hold: bool| {
+        tick(group);
+        for _ in 0..400 {
+            let mut mail = Vec::new();
+            for (&id, driver) in &mut group.members {
+                if id == leader && hold {
+                    held.append(&mut driver.effects.log_reads);
+                }
+                let _ = driver.perform_checkpoint() || driver.perform_one();
+                let messages = driver.messages.drain(..);
+                mail.extend(messages.map(|(to, message)| (id, to, message)));
+            }
+            for (from, to, message) in mail {
+                if let PeerMessage::Raft { records, .. } = &message
+                    && !records.is_empty()
+                    && to == late
+                {
+                    appends += 1;
+                }
+                group.member(to).hand_in(Event::Peer { from, message });
+            }
+        }
+        appends
+    };
+    for _ in 0..100 {
+        round(&mut group, &mut held, true);
+    }
+    group.member(leader).effects.log_reads.append(&mut held);
+    for _ in 0..20 {
+        round(&mut group, &mut held, false);
+    }
+    let sent = round(&mut group, &mut held, false);
+    let (has, wants) = (
+        group.member(late).shard.raft().last_index(),
+        group.member(leader).shard.raft().last_index(),
+    );
+    assert!(sent < 40, "{sent}");
+    assert_eq!(has, wants);
+}
