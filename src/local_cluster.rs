@@ -19,10 +19,12 @@ use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::base::Instant;
-use crate::config::{LocalCluster, LocalMember};
+use crate::config::{ConfigError, LocalCluster, LocalMember, LocalShape};
 use crate::runtime::clock::Clock;
 use crate::runtime::placement::{self, CoreRequest, PlacementError};
 
+/// Says, beside the members' directories, how the cluster began.
+const SHAPE_FILE: &str = "cluster.json";
 /// Between two questions whether the members serve.
 const LOOK: Duration = Duration::from_millis(100);
 /// Questions until somebody is told that it takes long: a minute.
@@ -42,6 +44,17 @@ pub enum LocalClusterError {
     /// The CPUs of this process are not known.
     #[error(transparent)]
     Placement(#[from] PlacementError),
+    /// The flags do not fit the cluster that was found.
+    #[error(transparent)]
+    Flags(#[from] ConfigError),
+    /// What says how the cluster began cannot be read.
+    #[error("{}: {source}", path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
     /// The kernel or the file system said no.
     #[error("cannot {action}: {source}")]
     System {
@@ -81,9 +94,10 @@ struct Running {
 ///
 /// # Errors
 /// What could not be started, or that members ended by themselves.
-pub fn run(cluster: &LocalCluster) -> Result<(), LocalClusterError> {
+pub fn run(mut cluster: LocalCluster) -> Result<(), LocalClusterError> {
     std::fs::create_dir_all(&cluster.data_dir)
         .map_err(system(format!("make {}", cluster.data_dir.display())))?;
+    go_on_or_begin(&mut cluster)?;
     let program = std::env::current_exe().map_err(system("find this program"))?;
     let cpus = placement::choose(&CoreRequest::All)?;
     let (sender, happenings) = channel();
@@ -108,6 +122,26 @@ pub fn run(cluster: &LocalCluster) -> Result<(), LocalClusterError> {
         ended_alone: 0,
     };
     ended.attend(&happenings)
+}
+
+/// A cluster that is found here goes on with its members and ports; a new one leaves a note of them.
+fn go_on_or_begin(cluster: &mut LocalCluster) -> Result<(), LocalClusterError> {
+    let path = cluster.data_dir.join(SHAPE_FILE);
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            let shape: LocalShape = serde_json::from_slice(&bytes)
+                .map_err(|source| LocalClusterError::Shape { path, source })?;
+            Ok(cluster.go_on_with(shape)?)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let text = serde_json::to_string(&cluster.shape).map_err(|source| {
+                let path = path.clone();
+                LocalClusterError::Shape { path, source }
+            })?;
+            std::fs::write(&path, text + "\n").map_err(system(format!("write {}", path.display())))
+        }
+        Err(error) => Err(system(format!("read {}", path.display()))(error)),
+    }
 }
 
 struct Starter {

@@ -117,7 +117,7 @@ fn run_local_cluster(words: &[String]) -> ExitCode {
         }
         Err(error) => return refuse(&error),
     };
-    match local_cluster::run(&cluster) {
+    match local_cluster::run(cluster) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kontiki: {error}");

@@ -34,14 +34,23 @@ Usage:
 /// What to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalCluster {
-    /// How many members, at least one.
-    pub members: usize,
+    /// Its members and ports.
+    pub shape: LocalShape,
     /// Below which their directories and logs lie.
     pub data_dir: PathBuf,
-    /// The first member's client port.
-    pub first_port: u16,
     /// Further flags of every member.
     pub flags: Vec<String>,
+    /// Whether the flags say how many members, and at which port.
+    given: (bool, bool),
+}
+
+/// What a cluster keeps for its life: the members know each other by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LocalShape {
+    /// How many members, at least one.
+    pub members: usize,
+    /// The first member's client port.
+    pub first_port: u16,
 }
 
 /// What the command line asks for.
@@ -72,10 +81,13 @@ pub struct LocalMember {
 /// Unknown flags, values that are none, and members whose ports there are not.
 pub fn parse_local_cluster(words: &[String]) -> Result<LocalClusterInvocation, ConfigError> {
     let mut cluster = LocalCluster {
-        members: 3,
+        shape: LocalShape {
+            members: 3,
+            first_port: FIRST_PORT,
+        },
         data_dir: PathBuf::from(DATA_DIR),
-        first_port: FIRST_PORT,
         flags: Vec::new(),
+        given: (false, false),
     };
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -96,16 +108,22 @@ pub fn parse_local_cluster(words: &[String]) -> Result<LocalClusterInvocation, C
         };
         match name {
             "h" | "help" => return Ok(LocalClusterInvocation::Print(USAGE)),
-            "members" => cluster.members = number("members", &value("members")?)?,
+            "members" => {
+                cluster.shape.members = number("members", &value("members")?)?;
+                cluster.given.0 = true;
+            }
             "data-dir" => cluster.data_dir = PathBuf::from(value("data-dir")?),
-            "port" => cluster.first_port = number("port", &value("port")?)?,
+            "port" => {
+                cluster.shape.first_port = number("port", &value("port")?)?;
+                cluster.given.1 = true;
+            }
             _ => {
                 let name = name.to_owned();
                 return Err(ConfigError::UnknownFlag { name });
             }
         }
     }
-    cluster.check()?;
+    cluster.shape.check()?;
     Ok(LocalClusterInvocation::Run(cluster))
 }
 
@@ -118,7 +136,40 @@ fn number<N: std::str::FromStr>(flag: &str, text: &str) -> Result<N, ConfigError
 }
 
 impl LocalCluster {
-    fn check(&self) -> Result<(), ConfigError> {
+    /// Goes on with a cluster that was found: what the flags do not say is as it was.
+    ///
+    /// # Errors
+    /// A flag that says something else, or a shape that cannot be.
+    pub fn go_on_with(&mut self, found: LocalShape) -> Result<(), ConfigError> {
+        found.check()?;
+        let wanted = self.shape;
+        for (flag, given, value, found) in [
+            ("members", self.given.0, wanted.members, found.members),
+            (
+                "port",
+                self.given.1,
+                wanted.first_port.into(),
+                found.first_port.into(),
+            ),
+        ] {
+            if given && value != found {
+                return Err(ConfigError::OutOfRange {
+                    flag,
+                    value: value.to_string(),
+                    bounds: format!(
+                        "{found}, as that is what the cluster in {} began with",
+                        self.data_dir.display()
+                    ),
+                });
+            }
+        }
+        self.shape = found;
+        Ok(())
+    }
+}
+
+impl LocalShape {
+    fn check(self) -> Result<(), ConfigError> {
         if self.members == 0 || self.members > LOCAL_MEMBERS_MAX {
             return Err(ConfigError::OutOfRange {
                 flag: "members",
@@ -138,15 +189,17 @@ impl LocalCluster {
         }
         Ok(())
     }
+}
 
+impl LocalCluster {
     /// The members, spread over these CPUs: each has its own while there are enough, and one executor else.
     #[must_use]
     pub fn plan(&self, cpus: &[usize]) -> Vec<LocalMember> {
-        let peers: Vec<String> = (0..self.members)
+        let peers: Vec<String> = (0..self.shape.members)
             .map(|index| format!("{}={}", name(index), self.peer_url(index)))
             .collect();
         let initial_cluster = peers.join(",");
-        (0..self.members)
+        (0..self.shape.members)
             .map(|index| self.member(index, cpus, &initial_cluster))
             .collect()
     }
@@ -164,7 +217,7 @@ impl LocalCluster {
             format!("--initial-cluster={initial_cluster}"),
             format!("--initial-cluster-token={LOCAL_CLUSTER}"),
         ];
-        words.extend(cores(cpus, self.members, index));
+        words.extend(cores(cpus, self.shape.members, index));
         // Last, so that they count.
         words.extend(self.flags.iter().cloned());
         LocalMember {
@@ -177,7 +230,7 @@ impl LocalCluster {
 
     fn client_port(&self, index: usize) -> u16 {
         let steps = u16::try_from(index).expect("at most seven members");
-        self.first_port + PORT_STEP * steps
+        self.shape.first_port + PORT_STEP * steps
     }
 
     fn peer_url(&self, index: usize) -> String {
@@ -224,10 +277,13 @@ mod tests {
     #[test]
     fn flags() {
         let plain = run("");
-        assert_eq!((plain.members, plain.first_port), (3, 2_379));
+        assert_eq!((plain.shape.members, plain.shape.first_port), (3, 2_379));
         let cluster =
             run("--members 5 --port=12000 --data-dir /d -- --election-timeout=500 --help");
-        assert_eq!((cluster.members, cluster.first_port), (5, 12_000));
+        assert_eq!(
+            (cluster.shape.members, cluster.shape.first_port),
+            (5, 12_000)
+        );
         assert_eq!(cluster.data_dir, PathBuf::from("/d"));
         assert_eq!(cluster.flags, ["--election-timeout=500", "--help"]);
         assert_eq!(
@@ -262,6 +318,32 @@ mod tests {
         assert!(
             refused.starts_with("invalid value \"x\" for --members"),
             "{refused}"
+        );
+    }
+
+    /// Goal: a cluster that is found goes on as it began, and a flag that says otherwise is refused by its name.
+    #[test]
+    fn found() {
+        let began = LocalShape {
+            members: 5,
+            first_port: 3_379,
+        };
+        for line in ["", "--port=3379", "--members=5 --port=3379"] {
+            let mut cluster = run(line);
+            assert_eq!(cluster.go_on_with(began), Ok(()), "{line}");
+            assert_eq!(cluster.shape, began, "{line}");
+        }
+        let check = |line: &str, message: &str| {
+            let refused = run(line).go_on_with(began).expect_err(line);
+            assert_eq!(refused.to_string(), message);
+        };
+        check(
+            "--members=3",
+            "--members=3 is out of range: it must be 5, as that is what the cluster in local-cluster.kontiki began with",
+        );
+        check(
+            "--port=2379",
+            "--port=2379 is out of range: it must be 3379, as that is what the cluster in local-cluster.kontiki began with",
         );
     }
 

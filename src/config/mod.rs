@@ -28,7 +28,7 @@ pub use help::{ETCD_VERSION, KONTIKI_VERSION, markdown, usage, version};
 pub use identity::{cluster_id, member_id};
 pub use local_cluster::{
     LOCAL_CLUSTER, LOCAL_MEMBERS_MAX, LocalCluster, LocalClusterInvocation, LocalMember,
-    parse_local_cluster,
+    LocalShape, parse_local_cluster,
 };
 pub use memory::default_budget;
 pub use value::{Kind, Value, ValueError};

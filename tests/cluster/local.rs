@@ -35,8 +35,10 @@ fn one_command() {
     let port = first_port();
     for start in 0..2 {
         let mut starter = Command::new(program())
-            .args(["local-cluster", "--members=3", "--port"])
-            .arg(port.to_string())
+            .arg("local-cluster")
+            // Later starts find both.
+            .args((start == 0).then_some("--members=3"))
+            .args((start == 0).then(|| format!("--port={port}")))
             .arg("--data-dir")
             .arg(home.path())
             .args(["--", "--heartbeat-interval=50", "--election-timeout=500"])
@@ -53,6 +55,7 @@ fn one_command() {
             .find(|line| line.starts_with("etcdctl "))
             .expect("it says how to use it");
         assert_eq!(pids.len(), 3, "{usage}");
+        assert!(usage.contains(&format!("127.0.0.1:{port},")), "{usage}");
         let addresses = usage.split_whitespace().nth(2).expect("endpoints");
         let addresses: Vec<_> = addresses
             .split(',')
@@ -90,6 +93,27 @@ fn one_command() {
             .iter()
             .filter(|line| line.contains("ended: exit status: 0"));
         assert_eq!(ended.count(), 3 - start, "{rest:?}");
+    }
+}
+
+/// Goal: another number of members or another port than the cluster began with is refused in words, and at once.
+#[test]
+fn other_shape() {
+    let home = tempfile::Builder::new()
+        .prefix("shape")
+        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+        .expect("a directory below target");
+    let began = "{\"members\":3,\"first_port\":3379}\n";
+    std::fs::write(home.path().join("cluster.json"), began).expect("written");
+    for flag in ["--members=5", "--port=4379"] {
+        let output = Command::new(program())
+            .args(["local-cluster", flag, "--data-dir"])
+            .arg(home.path())
+            .output()
+            .expect("it ends");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(flag) && said.contains("began with"), "{said}");
     }
 }
 

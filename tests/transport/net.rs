@@ -21,6 +21,9 @@ pub(crate) const A: MemberId = MemberId(1);
 pub(crate) const B: MemberId = MemberId(2);
 pub(crate) const C: MemberId = MemberId(3);
 
+/// What no count reaches.
+const LAST: u64 = 1 << 40;
+
 /// Runs a test on an executor of its own.
 pub(crate) fn on_new_thread<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     std::thread::spawn(move || run(test()).expect("a ring"))
@@ -119,11 +122,11 @@ impl Node {
             }
         }
         // What was said after the first that arrived.
-        self.say(other.id, crate::messages::heartbeat(u64::MAX));
+        self.say(other.id, crate::messages::heartbeat(LAST));
         loop {
             if let (from, message) = other.message().await
                 && from == self.id
-                && number_of(&message) == u64::MAX
+                && number_of(&message) == LAST
             {
                 return;
             }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use kontiki::base::limits::{CHECKPOINT_BLOCK_BYTES, PEER_FRAME_BYTES_MAX};
-use kontiki::base::{Index, ShardId, Term};
+use kontiki::base::{Incarnation, Index, ShardId, Term};
 use kontiki::frame::{
     FRAME_HEADER_BYTES, Frame, FrameEncoder, FrameHeader, FrameLabel, PageBuffer,
     RECORD_HEADER_BYTES,
@@ -177,7 +177,8 @@ fn claims_of_entries() {
         unreachable!("an append");
     };
     for (count, expected) in [
-        (u64::MAX, WireError::Attachment { expected: u64::MAX }),
+        (u64::MAX, WireError::Number(u64::MAX)),
+        (1 << 31, WireError::Attachment { expected: 1 << 31 }),
         (0, WireError::EmptyRun),
     ] {
         append.entries.runs[0].count = count;
@@ -203,6 +204,34 @@ fn claims_of_entries() {
         decode(&frame, VERSION, SHARD).err(),
         Some(WireError::Attachment { expected: 101 })
     );
+}
+
+/// Goal: terms and indexes that would overflow when they are counted on are refused at the door.
+#[test]
+fn numbers_nobody_reached() {
+    let check = |term: u64, body: Body, expected: Option<u64>| {
+        let message = kontiki::raft::Message {
+            term: Term(term),
+            incarnation: Incarnation(1),
+            body,
+        };
+        let message = PeerMessage::Raft {
+            message,
+            records: Vec::new(),
+        };
+        let frame = opened(&encoded(&message));
+        let refused = decode(&frame, VERSION, SHARD).err();
+        assert_eq!(refused, expected.map(WireError::Number), "{message:?}");
+    };
+    let read = |index| Body::ReadResponse {
+        context: kontiki::raft::ReadContext(1),
+        index: Index(index),
+        last: Index(1),
+    };
+    check(1 << 62, Body::NewerTerm, None);
+    check(u64::MAX, Body::NewerTerm, Some(u64::MAX));
+    check(1, read(1 << 62), None);
+    check(1, read(u64::MAX), Some(u64::MAX));
 }
 
 /// Goal: transactions nest as deep as requests may, and deeper ones are refused without harm to the stack.

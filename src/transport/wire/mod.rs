@@ -89,6 +89,9 @@ pub enum WireError {
     /// A row of entries of one term that has none.
     #[error("an append with an empty run of entries")]
     EmptyRun,
+    /// A term, an index or a count that nothing can have reached.
+    #[error("a term, an index or a count of {0}, which nothing can have reached")]
+    Number(u64),
 }
 
 /// Appends the frame of `message` to `buffer`, but for what follows the archive: [`attachment`] is to be

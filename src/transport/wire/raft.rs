@@ -11,6 +11,9 @@ use crate::raft::{
     VoteRequest, VoteResponse, Voters,
 };
 
+/// No term or index reaches this in any group's life, and what is added to one does not overflow.
+const NUMBER_MAX: u64 = 1 << 62;
+
 /// A [`RaftMessage`].
 #[derive(Archive, Serialize)]
 pub(super) struct Message {
@@ -206,7 +209,7 @@ impl TryFrom<&ArchivedMessage> for RaftMessage {
 
     fn try_from(message: &ArchivedMessage) -> Result<RaftMessage, WireError> {
         Ok(RaftMessage {
-            term: Term(message.term.to_native()),
+            term: term_of(message.term.to_native())?,
             incarnation: incarnation(&message.incarnation),
             body: (&message.body).try_into()?,
         })
@@ -225,13 +228,13 @@ impl TryFrom<&ArchivedBody> for Said {
                 transfer,
             } => Said::VoteRequest(VoteRequest {
                 pre: *pre,
-                term: Term(term.to_native()),
-                last: last.into(),
+                term: term_of(term.to_native())?,
+                last: last.try_into()?,
                 transfer: *transfer,
             }),
             ArchivedBody::VoteResponse { pre, term, granted } => Said::VoteResponse(VoteResponse {
                 pre: *pre,
-                term: Term(term.to_native()),
+                term: term_of(term.to_native())?,
                 granted: *granted,
             }),
             ArchivedBody::Append {
@@ -241,19 +244,19 @@ impl TryFrom<&ArchivedBody> for Said {
                 commit,
                 probe,
             } => Said::Append(Append {
-                prev: prev.into(),
+                prev: prev.try_into()?,
                 entries: Entries {
                     runs: runs_of(runs)?,
                     size_bytes: size_bytes.to_native(),
                 },
-                commit: Index(commit.to_native()),
+                commit: index_of(commit.to_native())?,
                 probe: *probe,
             }),
             ArchivedBody::Accepted {
                 reached,
                 rebuilding,
             } => Said::AppendResponse(AppendResponse {
-                result: AppendResult::Accepted(reached.into()),
+                result: AppendResult::Accepted(reached.try_into()?),
                 standing: standing(*rebuilding),
             }),
             ArchivedBody::Rejected {
@@ -262,8 +265,8 @@ impl TryFrom<&ArchivedBody> for Said {
                 rebuilding,
             } => Said::AppendResponse(AppendResponse {
                 result: AppendResult::Rejected {
-                    prev: Index(prev.to_native()),
-                    hint: hint.into(),
+                    prev: index_of(prev.to_native())?,
+                    hint: hint.try_into()?,
                 },
                 standing: standing(*rebuilding),
             }),
@@ -273,13 +276,16 @@ impl TryFrom<&ArchivedBody> for Said {
                 context,
                 digest,
             } => Said::Heartbeat(Heartbeat {
-                commit: Index(commit.to_native()),
+                commit: index_of(commit.to_native())?,
                 sent: Instant(sent_nanos.to_native()),
                 context: context.as_ref().map(read_context),
-                digest: digest.as_ref().map(|digest| StateDigest {
-                    index: Index(digest.index.to_native()),
-                    digest: digest.digest.to_native(),
-                }),
+                digest: match digest.as_ref() {
+                    Some(digest) => Some(StateDigest {
+                        index: index_of(digest.index.to_native())?,
+                        digest: digest.digest.to_native(),
+                    }),
+                    None => None,
+                },
             }),
             ArchivedBody::HeartbeatResponse {
                 sent_nanos,
@@ -289,7 +295,7 @@ impl TryFrom<&ArchivedBody> for Said {
             } => Said::HeartbeatResponse(HeartbeatResponse {
                 sent: Instant(sent_nanos.to_native()),
                 context: context.as_ref().map(read_context),
-                matched: reached.into(),
+                matched: reached.try_into()?,
                 standing: standing(*rebuilding),
             }),
             ArchivedBody::ReadRequest { context } => Said::ReadRequest(read_context(context)),
@@ -299,8 +305,8 @@ impl TryFrom<&ArchivedBody> for Said {
                 last,
             } => Said::ReadResponse {
                 context: read_context(context),
-                index: Index(index.to_native()),
-                last: Index(last.to_native()),
+                index: index_of(index.to_native())?,
+                last: index_of(last.to_native())?,
             },
             ArchivedBody::TimeoutNow => Said::TimeoutNow,
             ArchivedBody::NewerTerm => Said::NewerTerm,
@@ -312,7 +318,7 @@ impl TryFrom<&ArchivedBody> for Said {
             } => Said::IdentityConfirmed {
                 incarnation: incarnation(of),
                 voters: Voters {
-                    changed_at: Index(changed_at.to_native()),
+                    changed_at: index_of(changed_at.to_native())?,
                     ids: voters.iter().map(|id| MemberId(id.to_native())).collect(),
                 },
             },
@@ -328,12 +334,31 @@ fn runs_of(runs: &[ArchivedRun]) -> Result<SmallVec<[TermRun; 2]>, WireError> {
     runs.iter()
         .map(|run| match run.count.to_native() {
             0 => Err(WireError::EmptyRun),
+            // Their sum is formed.
+            count if count > u64::from(u32::MAX) => Err(WireError::Number(count)),
             count => Ok(TermRun {
-                term: Term(run.term.to_native()),
+                term: term_of(run.term.to_native())?,
                 count,
             }),
         })
         .collect()
+}
+
+/// A term or index that can be counted on from: whoever sends a larger one invents it.
+fn counted(number: u64) -> Result<u64, WireError> {
+    if number <= NUMBER_MAX {
+        Ok(number)
+    } else {
+        Err(WireError::Number(number))
+    }
+}
+
+fn term_of(number: u64) -> Result<Term, WireError> {
+    counted(number).map(Term)
+}
+
+fn index_of(number: u64) -> Result<Index, WireError> {
+    counted(number).map(Index)
 }
 
 fn is_rebuilding(standing: Standing) -> bool {
@@ -368,12 +393,14 @@ impl From<Position> for Place {
     }
 }
 
-impl From<&ArchivedPlace> for Position {
-    fn from(place: &ArchivedPlace) -> Position {
-        Position {
-            term: Term(place.term.to_native()),
-            index: Index(place.index.to_native()),
-        }
+impl TryFrom<&ArchivedPlace> for Position {
+    type Error = WireError;
+
+    fn try_from(place: &ArchivedPlace) -> Result<Position, WireError> {
+        Ok(Position {
+            term: term_of(place.term.to_native())?,
+            index: index_of(place.index.to_native())?,
+        })
     }
 }
 
@@ -395,11 +422,13 @@ impl From<&Matched> for Reached {
     }
 }
 
-impl From<&ArchivedReached> for Matched {
-    fn from(reached: &ArchivedReached) -> Matched {
-        Matched {
-            durable: Index(reached.durable.to_native()),
-            verified: Index(reached.verified.to_native()),
-        }
+impl TryFrom<&ArchivedReached> for Matched {
+    type Error = WireError;
+
+    fn try_from(reached: &ArchivedReached) -> Result<Matched, WireError> {
+        Ok(Matched {
+            durable: index_of(reached.durable.to_native())?,
+            verified: index_of(reached.verified.to_native())?,
+        })
     }
 }
