@@ -34,7 +34,10 @@ fn one_command() {
         .expect("a directory below target");
     let port = first_port();
     for start in 0..2 {
-        let mut starter = Command::new(program())
+        // Whoever runs this test may ignore SIGHUP, as nohup does, and children inherit that.
+        let mut starter = Command::new("env")
+            .arg("--default-signal=HUP")
+            .arg(program())
             .arg("local-cluster")
             // Later starts find both.
             .args((start == 0).then_some("--members=3"))
