@@ -183,12 +183,23 @@ pub(crate) const PLANTS: &[Plant] = &[
         rules: &[Rule::RealTime],
         edit: |entries, from| {
             let first_revision = base(entries);
+            // Only after something newer was answered is the base's state too old.
+            let newer = entries.iter().filter_map(|entry| match entry {
+                Entry::Operation(operation) => revision(operation)
+                    .filter(|revision| *revision > first_revision)
+                    .map(|_| operation.returned),
+                _ => None,
+            });
+            let Some(newer_seen) = newer.min() else {
+                return false;
+            };
             first(entries, from, |operation| {
                 let linearizable = matches!(&operation.request, Request::Range(range)
                     if !range.serializable && range.revision == 0);
+                let later = operation.invoked > newer_seen;
                 match &mut operation.outcome {
                     Outcome::Ok { revision, .. }
-                        if linearizable && *revision > first_revision + 3 =>
+                        if linearizable && later && *revision > first_revision + 3 =>
                     {
                         *revision = first_revision;
                         true
