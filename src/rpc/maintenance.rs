@@ -1,4 +1,4 @@
-//! The Maintenance service: Status and Alarm.
+//! The Maintenance service: Status, Alarm and MoveLeader.
 //!
 //! Pure functions, on the connection's core.
 
@@ -17,6 +17,15 @@ use crate::shard::event::{Alarm, AlarmKind, AlarmRequest, Request, Status};
 pub fn parse_status(message: Bytes) -> Result<Request, RpcStatus> {
     let pb::StatusRequest {} = form::decode(message)?;
     Ok(Request::Status)
+}
+
+/// Decodes a request that another member leads.
+///
+/// # Errors
+/// The status the client gets.
+pub fn parse_move_leader(message: Bytes) -> Result<Request, RpcStatus> {
+    let pb::MoveLeaderRequest { target_id } = form::decode(message)?;
+    Ok(Request::MoveLeader(MemberId(target_id)))
 }
 
 /// Decodes an alarm request. Numbers outside the enumerations name no alarm and do nothing.

@@ -28,6 +28,8 @@ pub enum Method {
     Status,
     /// `etcdserverpb.Maintenance/Alarm`.
     Alarm,
+    /// `etcdserverpb.Maintenance/MoveLeader`.
+    MoveLeader,
     /// `etcdserverpb.Cluster/MemberList`.
     MemberList,
     /// `grpc.health.v1.Health/Check`.
@@ -66,6 +68,7 @@ impl Method {
             "/etcdserverpb.KV/RangeStream" => Method::RangeStream,
             "/etcdserverpb.Maintenance/Status" => Method::Status,
             "/etcdserverpb.Maintenance/Alarm" => Method::Alarm,
+            "/etcdserverpb.Maintenance/MoveLeader" => Method::MoveLeader,
             "/etcdserverpb.Cluster/MemberList" => Method::MemberList,
             "/grpc.health.v1.Health/Check" => Method::HealthCheck,
             "/grpc.health.v1.Health/List" => Method::HealthList,
@@ -86,6 +89,7 @@ impl Method {
             Method::RangeStream => "/etcdserverpb.KV/RangeStream",
             Method::Status => "/etcdserverpb.Maintenance/Status",
             Method::Alarm => "/etcdserverpb.Maintenance/Alarm",
+            Method::MoveLeader => "/etcdserverpb.Maintenance/MoveLeader",
             Method::MemberList => "/etcdserverpb.Cluster/MemberList",
             Method::HealthCheck => "/grpc.health.v1.Health/Check",
             Method::HealthList => "/grpc.health.v1.Health/List",

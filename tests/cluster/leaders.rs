@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use kontiki_harness::client::{CallError, block_on};
+use kontiki_harness::messages::{MOVE_LEADER, MoveLeaderRequest, MoveLeaderResponse};
 use rustix::process::Signal;
 use tokio::task::JoinSet;
 
@@ -104,6 +105,43 @@ fn every_member_serves() {
                 assert_eq!(found, Some(("v".to_owned(), revision)));
             }
         }
+    });
+}
+
+/// Goal: leadership moves on request, and whoever is asked in vain says why as etcd does.
+#[test]
+fn leader_is_moved() {
+    let group = Group::start("move", &[]);
+    block_on(async {
+        let (leader, term) = group.leader().await;
+        let mut ids = Vec::new();
+        for options in &group.options {
+            let status = ask(options).await.expect("it runs");
+            ids.push(status.header.expect("a header").member_id);
+        }
+        let next = (leader + 1) % ids.len();
+        let ask_to_lead = async |asked: usize, target_id: u64| {
+            let client = group.client(asked).await;
+            let request = MoveLeaderRequest { target_id };
+            let answer = client.call::<MoveLeaderResponse>(MOVE_LEADER, &request);
+            answer.await.map(drop)
+        };
+        let refused = |text: &str| {
+            Err(CallError::Refused {
+                code: 9,
+                message: format!("etcdserver: {text}"),
+            })
+        };
+        assert_eq!(ask_to_lead(next, ids[next]).await, refused("not leader"));
+        assert_eq!(
+            ask_to_lead(leader, 77).await,
+            refused("bad leader transferee")
+        );
+        assert_eq!(ask_to_lead(leader, ids[leader]).await, Ok(()));
+        assert_eq!(group.leader().await, (leader, term));
+        assert_eq!(ask_to_lead(leader, ids[next]).await, Ok(()));
+        let (now, later) = group.leader().await;
+        assert!(now == next && later > term, "m{} in term {later}", now + 1);
     });
 }
 

@@ -22,7 +22,7 @@ use crate::rpc::edge::{Edge, count};
 use crate::rpc::grpc::{self, Assembler, Head};
 use crate::rpc::large::Large;
 use crate::rpc::method::Method;
-use crate::rpc::pb::etcdserverpb::CompactionResponse;
+use crate::rpc::pb::etcdserverpb::{CompactionResponse, MoveLeaderResponse};
 use crate::rpc::range_stream::{Pager, Step};
 use crate::rpc::status::{self, Status};
 use crate::rpc::{cluster, convert, health, kv, maintenance};
@@ -89,6 +89,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
             Method::Kv(method) => kv::parse(method, message, &self.edge.form),
             Method::Status => maintenance::parse_status(message),
             Method::Alarm => maintenance::parse_alarm(message),
+            Method::MoveLeader => maintenance::parse_move_leader(message),
             Method::MemberList => cluster::parse_member_list(message),
             Method::RangeStream => {
                 let asked = kv::parse_stream(message).map(Asked::Pages);
@@ -637,10 +638,10 @@ fn encode(edge: &Edge, header: &Header, response: Response) -> Result<Bytes, Sta
             convert::frame(&cluster::member_list_response(header, members))
         }
         Response::Alarm(alarms) => convert::frame(&maintenance::alarm_response(header, &alarms)),
+        // Without a header, as etcd's.
+        Response::LeaderMoved => convert::frame(&MoveLeaderResponse { header: None }),
         // No method asks for these yet.
-        Response::MemberAdded { .. } | Response::MembersChanged(_) | Response::LeaderMoved => {
-            Err(status::WRONG_ANSWER)
-        }
+        Response::MemberAdded { .. } | Response::MembersChanged(_) => Err(status::WRONG_ANSWER),
     }
 }
 

@@ -15,6 +15,7 @@ const (
 	memberList    = "/etcdserverpb.Cluster/MemberList"
 	status_       = "/etcdserverpb.Maintenance/Status"
 	alarm         = "/etcdserverpb.Maintenance/Alarm"
+	moveLeader    = "/etcdserverpb.Maintenance/MoveLeader"
 	healthCheck   = "/grpc.health.v1.Health/Check"
 	healthWatch   = "/grpc.health.v1.Health/Watch"
 )

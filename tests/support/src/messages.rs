@@ -12,6 +12,8 @@ pub const TXN: &str = "/etcdserverpb.KV/Txn";
 pub const COMPACT: &str = "/etcdserverpb.KV/Compact";
 /// Method path of Maintenance.Status.
 pub const STATUS: &str = "/etcdserverpb.Maintenance/Status";
+/// Method path of Maintenance.MoveLeader.
+pub const MOVE_LEADER: &str = "/etcdserverpb.Maintenance/MoveLeader";
 /// Method path of Maintenance.Alarm.
 pub const ALARM: &str = "/etcdserverpb.Maintenance/Alarm";
 
@@ -214,6 +216,18 @@ pub struct AlarmResponse {
     #[prost(message, repeated, tag = "2")]
     pub alarms: Vec<AlarmMember>,
 }
+
+/// Maintenance.MoveLeader.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct MoveLeaderRequest {
+    /// Who shall lead.
+    #[prost(uint64, tag = "1")]
+    pub target_id: u64,
+}
+
+/// Answer to Maintenance.MoveLeader; etcd sends no header.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct MoveLeaderResponse {}
 
 /// Maintenance.Status.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
