@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use kontiki_harness::client::{Client, block_on};
-use kontiki_harness::messages::{STATUS, StatusRequest, StatusResponse};
+use kontiki_harness::client::{CallError, Client, block_on};
+use kontiki_harness::messages::{
+    MOVE_LEADER, MoveLeaderRequest, MoveLeaderResponse, STATUS, StatusRequest, StatusResponse,
+};
 use kontiki_harness::server::Server;
 use rustix::process::Signal;
 
@@ -104,6 +106,35 @@ impl Cluster {
                 });
             }
             std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// Asks the leader that the member leads which shares its CPU with the fewest others, and waits until all know it:
+    /// who wins an election is chance, and a leader alone on its CPU gives other figures.
+    ///
+    /// # Errors
+    /// When it does not, within `time_max`.
+    pub fn seat_leader(&self, time_max: Duration) -> Result<(), ClusterError> {
+        let seat = quietest(&self.cpus());
+        let start = Instant::now();
+        loop {
+            let status = self.wait_agreed(time_max)?;
+            let leader = status.leader().expect("they agree on one");
+            if leader == seat {
+                return Ok(());
+            }
+            let target = status.0[seat].as_ref().expect("all answer").member_id;
+            let address = self.addresses()[leader];
+            match block_on(move_leader(address, target)) {
+                Ok(()) => {}
+                // Somebody else leads by now, or will.
+                Err(_) if start.elapsed() < time_max => std::thread::sleep(POLL_INTERVAL),
+                Err(error) => {
+                    return Err(ClusterError::NoLeader {
+                        seen: format!("member {} does not lead: {error}", seat + 1),
+                    });
+                }
+            }
         }
     }
 
@@ -207,6 +238,27 @@ impl Cluster {
     }
 }
 
+/// The first of the members that share their CPU with the fewest others.
+fn quietest(cpus: &[Option<usize>]) -> usize {
+    let company = |member: &usize| {
+        cpus.iter()
+            .filter(|other| **other == cpus[*member] && other.is_some())
+            .count()
+    };
+    (0..cpus.len()).min_by_key(company).unwrap_or(0)
+}
+
+async fn move_leader(address: SocketAddr, target_id: u64) -> Result<(), CallError> {
+    let client = Client::connect(address)
+        .await
+        .map_err(|error| CallError::Broken(error.to_string()))?;
+    let request = MoveLeaderRequest { target_id };
+    client
+        .call::<MoveLeaderResponse>(MOVE_LEADER, &request)
+        .await
+        .map(drop)
+}
+
 async fn ask(address: SocketAddr) -> Option<MemberStatus> {
     let asked = async {
         let client = Client::connect(address).await.ok()?;
@@ -238,6 +290,20 @@ mod tests {
             revision: 1,
             version: String::new(),
         })
+    }
+
+    /// Goal: a leader gets the CPU that the fewest members use, and the first one where all are alike.
+    #[test]
+    fn seats() {
+        let check = |cpus: &[usize], expected: usize| {
+            let cpus: Vec<_> = cpus.iter().copied().map(Some).collect();
+            assert_eq!(quietest(&cpus), expected, "{cpus:?}");
+        };
+        check(&[0], 0);
+        check(&[0, 1, 0], 1);
+        check(&[0, 1, 2], 0);
+        check(&[0, 0, 1, 1, 0], 2);
+        assert_eq!(quietest(&[None, None]), 0);
     }
 
     /// Goal: the leader is the one of the highest term, and agreement needs everybody.

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use kontiki_harness::cpu::{self, CpuTime};
 use thiserror::Error;
 
-use crate::cluster::{Cluster, ClusterError, ClusterOptions, Kind, Placement, Program};
+use crate::cluster::{
+    AGREE_TIME_MAX, Cluster, ClusterError, ClusterOptions, Kind, Placement, Program,
+};
 use crate::result::{Pairing, RunResult};
 use crate::run::{self, RunError, RunSpec};
 use crate::wire::{Endpoint, TlsOptions};
@@ -242,6 +244,9 @@ fn run_one(
         proxied: false,
         flags: spec.flags[side].clone(),
     })?;
+    if spec.placement == Placement::Spread {
+        cluster.seat_leader(AGREE_TIME_MAX)?;
+    }
     let led_before = cluster.status().leader();
     let before = Shares::read(&cluster)?;
     let asked = run_spec(spec, point, &pairing, &cluster);
