@@ -90,3 +90,14 @@ fn configuration_files() {
     std::fs::write(&path, vec![b'#'; 1024 * 1024 + 1]).expect("written");
     check_refused(&[&argument], 1, "larger than 1048576 bytes");
 }
+
+/// Goal: the build gives the allocator its settings, wherever it is built from within the tree.
+#[test]
+fn allocator_settings() {
+    let settings = tikv_jemalloc_ctl::config::malloc_conf::read().expect("jemalloc tells");
+    assert_eq!(
+        settings.trim_end_matches('\0'),
+        "thp:always",
+        "see .cargo/config.toml"
+    );
+}
