@@ -385,11 +385,17 @@ fn main() {
             operations: 1_000_000,
         }
     };
-    println!(
-        "{} keys of 64 B, values of {VALUE_BYTES} B unless said otherwise",
-        scale.keys
-    );
-    operations(&scale);
+    let tenth = Scale {
+        keys: scale.keys / 10,
+        operations: scale.operations,
+    };
+    for scale in [&tenth, &scale] {
+        println!(
+            "{} keys of 64 B, values of {VALUE_BYTES} B unless said otherwise",
+            scale.keys
+        );
+        operations(scale);
+    }
     memory(&scale, false);
     memory(&scale, true);
     slices(&scale);

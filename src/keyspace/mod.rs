@@ -17,8 +17,10 @@ pub mod steps;
 mod record;
 mod span;
 
+mod branch;
 mod history;
 mod index;
+mod keys;
 
 pub mod txn;
 
