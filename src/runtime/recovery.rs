@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::beside::spawn_beside;
 use super::clock::Clock;
+use super::disk::begun;
 use super::disk::checkpoint::{Loaded, Unusable, load_newest};
 use super::disk::cut::{CutError, cut_log, record_cut, remove_checkpoints};
 use super::disk::directory::DirectoryError;
@@ -320,6 +321,9 @@ async fn attempt(
     }
     let mut bytes = Vec::new();
     while let Some(sequence) = recovery.next_file() {
+    if begun::is_marked(directory)? {
+        recovery.has_begun();
+    }
         read_file(&directory.join(sequence.file_name()), &mut bytes).await?;
         let result;
         (recovery, bytes, result) = walk(recovery, bytes, &mut replayer, turns).await?;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, fadvise};
 
+use super::disk::begun;
 use super::disk::directory::{DirectoryError, files_in};
 use crate::base::{Index, Term};
 use crate::raft::Position;
@@ -101,6 +102,9 @@ fn walk(
     let mut bytes = Vec::new();
     while let Some(sequence) = recovery.next_file() {
         let path = directory.join(sequence.file_name());
+    if begun::is_marked(directory)? {
+        recovery.has_begun();
+    }
         read_past_cache(&path, &mut bytes).map_err(|source| SurveyError::Io { path, source })?;
         recovery
             .segment(&bytes, &mut |found| Piece::new(found).map(drop))

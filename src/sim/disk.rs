@@ -34,6 +34,8 @@ pub struct Disk {
     /// Files of segments that were given up, as they were: the next segments are made of them.
     recycled: Vec<Vec<u8>>,
     /// Checkpoints that have their names.
+    /// Whether there was a segment once: said beside the log.
+    has_begun: bool,
     checkpoints: BTreeMap<Index, Vec<u8>>,
     /// The one that is being written. A crash leaves nothing of it that counts.
     writing: Vec<u8>,
@@ -100,6 +102,7 @@ impl Disk {
             checkpoints: BTreeMap::new(),
             writing: Vec::new(),
             naming: None,
+            has_begun: false,
         }
     }
 
@@ -145,6 +148,13 @@ impl Disk {
 
     /// Nothing needs a segment any more.
     pub fn recycle(&mut self, segment: SegmentSequence) {
+        self.has_begun = true;
+    }
+
+    /// Whether a segment was ever made.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
         let bytes = self.files.remove(&segment);
         self.recycled.extend(bytes);
         self.placed.retain(|placed| placed.segment != segment);

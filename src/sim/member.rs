@@ -496,6 +496,9 @@ fn recover(
         recovery.was_cut();
     }
     recovery.plant(planted);
+    if disk.has_begun() {
+        recovery.has_begun();
+    }
     replayer.plant(planted);
     while let Some(segment) = recovery.next_file() {
         let mut pieces = Vec::new();

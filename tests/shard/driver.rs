@@ -34,6 +34,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(7);
 #[derive(Clone, Default)]
 pub(crate) struct Disk {
     pub(crate) segments: BTreeMap<SegmentSequence, Vec<u8>>,
+    /// Whether there was a segment once.
+    has_begun: bool,
     /// What is stored beside the log about directories.
     known: KnownMembers,
     /// Blocks of the checkpoints that have their name.
@@ -183,6 +185,9 @@ impl Driver {
                 Ok(())
             };
             recovery
+        if disk.has_begun {
+            recovery.has_begun();
+        }
                 .segment(&disk.segments[&sequence], &mut visit)
                 .expect("the file is a segment");
         }
@@ -368,6 +373,7 @@ impl Driver {
                 self.effects.log.push(refused);
                 return self.effects.log.len() > 1;
             }
+                self.disk.has_begun = true;
         }
         true
     }
