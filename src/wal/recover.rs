@@ -62,10 +62,10 @@ pub enum Replayed<'a> {
 pub struct Checkpoint {
     /// The term of the entry at its index.
     pub term: Term,
-    /// Whether another member may have sent it. Then a log that ends before it, or holds another entry at its
-    /// index, is that of a member that died while it installed it, and begins anew behind it. Otherwise such a
-    /// log is corrupt.
-    pub may_be_installed: bool,
+    /// Whether another member sent it, and nothing says yet that the log leads there. Then a log that ends before it,
+    /// or holds another entry at its index, is that of a member that died while it installed it, and begins anew
+    /// behind it. Otherwise such a log is corrupt.
+    pub was_received: bool,
 }
 
 /// A recovery under way: [`Self::new`], [`Self::segment`] for each file in order, [`Self::finish`].
@@ -354,7 +354,7 @@ impl Recovery {
         let has_log = self.active.is_some() || self.was_cut;
         let installed = self
             .checkpoint
-            .filter(|checkpoint| has_log && (checkpoint.may_be_installed || self.was_cut));
+            .filter(|checkpoint| has_log && (checkpoint.was_received || self.was_cut));
         let begins_anew = installed.filter(|_| ends_before && self.damage.is_none());
         if self.damage.is_none() && ends_before && begins_anew.is_none() {
             let cause = Cause::BehindCheckpoint(self.last_index);

@@ -1,13 +1,13 @@
 //! A driver of one shard with its log in memory: performs effects when told to, crashes when told to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use kontiki::base::limits::SLICE_STEPS_MAX;
 use kontiki::base::planted::Planted;
 use kontiki::base::{ClusterId, Incarnation, Index, Instant, MemberId, ShardId};
-use kontiki::checkpoint::{Block, Reader};
+use kontiki::checkpoint::{Block, Reader, Source};
 use kontiki::keyspace::request::{KeyRange, PutRequest, RangeRequest};
 use kontiki::keyspace::steps::Steps;
 use kontiki::raft::{Position, Windows};
@@ -40,6 +40,8 @@ pub(crate) struct Disk {
     known: KnownMembers,
     /// Blocks of the checkpoints that have their name.
     pub(crate) checkpoints: BTreeMap<Index, Vec<Block>>,
+    /// Which of them are said to come from other members.
+    pub(crate) received: BTreeSet<Index>,
 }
 
 impl Disk {
@@ -167,8 +169,12 @@ impl Driver {
             }
             let restored = reader.finish().expect("a checkpoint that has its name");
             assert_eq!(restored.origin.id().index, index);
-            let base = Replayed::from_checkpoint(restored).expect("rows of this build");
-            checkpoint = base.recovers_after(settings.identity.member);
+            let source = match disk.received.contains(&index) {
+                true => Source::Member,
+                false => Source::Log,
+            };
+            let base = Replayed::from_checkpoint(restored, source).expect("rows of this build");
+            checkpoint = base.recovers_after();
             replayer = Replayer::after(base);
         }
         let mut recovery =
@@ -179,15 +185,15 @@ impl Driver {
         if disk.known.has_lost() {
             recovery.was_cut();
         }
+        if disk.has_begun {
+            recovery.has_begun();
+        }
         while let Some(sequence) = recovery.next_file() {
             let mut visit = |recovered: kontiki::wal::Replayed<'_>| {
                 replayer.take(Piece::new(recovered)?);
                 Ok(())
             };
             recovery
-        if disk.has_begun {
-            recovery.has_begun();
-        }
                 .segment(&disk.segments[&sequence], &mut visit)
                 .expect("the file is a segment");
         }
@@ -298,10 +304,17 @@ impl Driver {
                 self.unfinished.push(block);
                 self.hand_in(Event::CheckpointBlock);
             }
-            CheckpointEffect::Finish(id) => {
+            CheckpointEffect::Finish(id, source) => {
                 let blocks = std::mem::take(&mut self.unfinished);
+                match source {
+                    Source::Member => self.disk.received.insert(id.index),
+                    Source::Log => self.disk.received.remove(&id.index),
+                };
                 self.disk.checkpoints.insert(id.index, blocks);
                 self.hand_in(Event::CheckpointDurable(id));
+            }
+            CheckpointEffect::Settle(id) => {
+                assert!(self.disk.received.remove(&id.index), "it was received");
             }
             CheckpointEffect::RemoveBefore(index) => {
                 self.disk.checkpoints.retain(|&of, _| of >= index);
@@ -360,6 +373,7 @@ impl Driver {
                     .segments
                     .entry(sequence)
                     .or_insert_with(|| vec![0; size]);
+                self.disk.has_begun = true;
                 self.salt += 1;
                 let salt = 0x5a17_0000 + self.salt;
                 self.hand_in(Event::SegmentPrepared(PreparedSegment { sequence, salt }));
@@ -373,7 +387,6 @@ impl Driver {
                 self.effects.log.push(refused);
                 return self.effects.log.len() > 1;
             }
-                self.disk.has_begun = true;
         }
         true
     }
