@@ -368,3 +368,8 @@ pub const SHARD_ROUNDS_WAITING_MAX: usize = 1_024;
 
 /// Members of which it is said that their messages are refused.
 pub const SHARD_REFUSED_PEERS_MAX: usize = 64;
+
+// Who is no member.
+
+/// Directories of strangers that are remembered. Who was not heard for longest makes way.
+pub const RAFT_STRANGERS_MAX: usize = 64;

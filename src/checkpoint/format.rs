@@ -105,19 +105,44 @@ pub struct CheckpointId {
     pub term: Term,
 }
 
+/// What the log of the member that has a checkpoint says about it. It is in the file's name: the bytes are the same
+/// on every member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// The member's own log led there durably before the file had its name. That it does not any more is damage.
+    #[default]
+    Log,
+    /// Another member sent it, and the log here may end before it, or hold other entries.
+    Member,
+}
+
+impl Source {
+    fn prefix(self) -> &'static str {
+        match self {
+            Source::Log => "checkpoint-",
+            Source::Member => "received-",
+        }
+    }
+}
+
 impl CheckpointId {
-    /// The name of the file of the checkpoint at `index`: `checkpoint-` and sixteen hexadecimal digits.
+    /// The name of the file of the checkpoint at `index`: `checkpoint-` or `received-`, and sixteen hexadecimal
+    /// digits.
     #[must_use]
-    pub fn file_name(index: Index) -> String {
-        format!("checkpoint-{:016x}", index.0)
+    pub fn file_name(index: Index, source: Source) -> String {
+        format!("{}{:016x}", source.prefix(), index.0)
     }
 
-    /// The index a file name stands for; `None` when it is not exactly what [`Self::file_name`] gives.
+    /// The index a file name stands for, and where the file comes from; `None` when it is not exactly what
+    /// [`Self::file_name`] gives.
     #[must_use]
-    pub fn from_file_name(name: &str) -> Option<Index> {
-        let digits = name.strip_prefix("checkpoint-")?;
-        let index = Index(u64::from_str_radix(digits, 16).ok()?);
-        (CheckpointId::file_name(index) == name).then_some(index)
+    pub fn from_file_name(name: &str) -> Option<(Index, Source)> {
+        let parse = |source: Source| {
+            let digits = name.strip_prefix(source.prefix())?;
+            let index = Index(u64::from_str_radix(digits, 16).ok()?);
+            (CheckpointId::file_name(index, source) == name).then_some((index, source))
+        };
+        parse(Source::Log).or_else(|| parse(Source::Member))
     }
 }
 

@@ -22,6 +22,6 @@ mod format;
 mod read;
 mod write;
 
-pub use format::{CheckpointId, Origin, Row};
+pub use format::{CheckpointId, Origin, Row, Source};
 pub use read::{CheckpointError, Reader, Restored, read_header};
 pub use write::{Block, Writer};

@@ -149,6 +149,7 @@ impl Raft {
         } else if other {
             self.silence(Output::OwnIdentityRefused, outputs);
         }
+        self.forget_removed(outputs);
     }
 
     /// This member was removed, and that is committed: it never votes again.

@@ -11,6 +11,10 @@
 //! Before that it neither votes nor is counted among those that have an entry or follow a leader. An entry
 //! that says which directory it is takes the place of those answers when it is committed: an entry that is only
 //! appended may come from a leader of the past that never met the directory before.
+//!
+//! Who is no member by this log is a *stranger*: perhaps a member that the log does not know yet, and even the
+//! leader. It is heard, because the entries that would make it known may come from nobody else, and its word counts
+//! for nothing here before they do. So which directory it has is not stored, and it is confirmed to nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,12 +23,9 @@ use super::Raft;
 use super::message::{Body, Message, Voters};
 use super::quorum::majority_size;
 use super::types::{Output, PeerRefusal, Role};
-use crate::base::limits::RAFT_MEMBERS_MAX;
+use crate::base::limits::{RAFT_MEMBERS_MAX, RAFT_STRANGERS_MAX};
 use crate::base::planted::{Defect, Planted};
 use crate::base::{Incarnation, Instant, MemberId};
-
-/// Directories that are remembered: of members, and of those about to become one.
-const INCARNATIONS_MAX: usize = 2 * RAFT_MEMBERS_MAX;
 
 /// What this member knows about directories, its own and others'.
 #[derive(Debug)]
@@ -32,10 +33,14 @@ pub(super) struct Identity {
     /// Whether this member's own directory may vote.
     confirmed: bool,
     confirmed_by: BTreeSet<MemberId>,
-    /// Stored durably here.
+    /// Stored durably here, of members. It goes when the removal of the member is committed, and not before: an entry
+    /// that added it and was cut off may have been in force elsewhere.
     known: BTreeMap<MemberId, Incarnation>,
     /// Being stored.
     storing: BTreeMap<MemberId, Incarnation>,
+    /// Of those who are no members here. Invented ids must fill neither disk nor memory: who was not heard for
+    /// longest makes way.
+    strangers: BTreeMap<MemberId, Stranger>,
     /// The newest membership that somebody has told, with this member among its voters.
     told: Voters,
     ask_due: Instant,
@@ -49,6 +54,7 @@ impl Identity {
             confirmed_by: BTreeSet::new(),
             known,
             storing: BTreeMap::new(),
+            strangers: BTreeMap::new(),
             told: Voters::default(),
             ask_due: Instant(0),
             planted: Planted::NOTHING,
@@ -62,6 +68,32 @@ impl Identity {
     pub(super) fn known(&self, id: MemberId) -> Option<Incarnation> {
         self.known.get(&id).copied()
     }
+
+    /// A stranger said something; whether it is heard. Its first directory stays, as long as it is remembered.
+    fn hear_stranger(&mut self, member: MemberId, incarnation: Incarnation, now: Instant) {
+        if self.strangers.len() >= RAFT_STRANGERS_MAX && !self.strangers.contains_key(&member) {
+            let silent = self
+                .strangers
+                .iter()
+                .min_by_key(|(_, stranger)| stranger.heard);
+            if let Some(silent) = silent.map(|(&id, _)| id) {
+                self.strangers.remove(&silent);
+            }
+        }
+        let stranger = Stranger {
+            incarnation,
+            heard: now,
+        };
+        self.strangers.entry(member).or_insert(stranger).heard = now;
+    }
+}
+
+/// Somebody who is no member.
+#[derive(Clone, Copy, Debug)]
+struct Stranger {
+    incarnation: Incarnation,
+    /// When it was heard last.
+    heard: Instant,
 }
 
 /// How far the others have confirmed this member's directory.
@@ -98,11 +130,25 @@ impl Raft {
         if self.identity.storing.get(&member) == Some(&incarnation) {
             self.identity.storing.remove(&member);
         }
-        self.identity.known.entry(member).or_insert(incarnation);
+        // It may have been removed meanwhile.
+        if !self.is_removed(member) {
+            self.identity.known.entry(member).or_insert(incarnation);
+        }
     }
 
-    /// The directory a member id belongs to: as the group has agreed, or else as this member knows.
-    fn incarnation_of(&self, member: MemberId) -> Option<Incarnation> {
+    /// The directory that whoever speaks for a member id must come from: as the group has agreed, or else as is stored
+    /// here, or, of a stranger, as it was heard first. `None` for one that is not heard yet.
+    #[must_use]
+    pub fn directory_of(&self, member: MemberId) -> Option<Incarnation> {
+        self.settled_directory(member).or_else(|| {
+            let stranger = self.identity.strangers.get(&member);
+            let stranger = stranger.filter(|_| !self.membership().contains(member));
+            stranger.map(|stranger| stranger.incarnation)
+        })
+    }
+
+    /// The same, as far as it outlives this process.
+    pub(super) fn settled_directory(&self, member: MemberId) -> Option<Incarnation> {
         let agreed = self.membership().incarnations.get(&member).copied();
         agreed.or_else(|| self.identity.known(member))
     }
@@ -131,8 +177,13 @@ impl Raft {
             }
             return false;
         }
-        match self.incarnation_of(from) {
-            Some(known) if known == incarnation => true,
+        match self.directory_of(from) {
+            Some(known) if known == incarnation => {
+                if self.settled_directory(from).is_none() {
+                    self.identity.hear_stranger(from, incarnation, self.now);
+                }
+                true
+            }
             Some(_) if self.planted.has(Defect::WipedDirectoryVotes) => true,
             Some(known) => {
                 let why = PeerRefusal::OtherIncarnation { known };
@@ -142,9 +193,13 @@ impl Raft {
                 }
                 false
             }
-            None => {
+            None if self.membership().contains(from) => {
                 self.learn(from, incarnation, outputs);
                 false
+            }
+            None => {
+                self.identity.hear_stranger(from, incarnation, self.now);
+                true
             }
         }
     }
@@ -169,13 +224,15 @@ impl Raft {
         });
     }
 
-    /// Nobody is heard before it is stored durably who it is; the first directory that is stored stays.
+    /// No member is heard before it is stored durably who it is; the first directory that is stored stays. There is
+    /// always a place: members are few.
     fn learn(&mut self, member: MemberId, incarnation: Incarnation, outputs: &mut Vec<Output>) {
         let identity = &mut self.identity;
-        let full = identity.known.len() + identity.storing.len() >= INCARNATIONS_MAX;
-        if identity.storing.contains_key(&member) || full {
+        if identity.storing.contains_key(&member) {
             return;
         }
+        let before = identity.strangers.remove(&member);
+        let incarnation = before.map_or(incarnation, |stranger| stranger.incarnation);
         identity.storing.insert(member, incarnation);
         outputs.push(Output::LearnIncarnation {
             member,
@@ -183,19 +240,25 @@ impl Raft {
         });
     }
 
+    /// Who was removed is refused for that: from which directory it came matters no more.
+    pub(super) fn forget_removed(&mut self, outputs: &mut Vec<Output>) {
+        let removed = &self.memberships.committed(self.hard_state.commit).removed;
+        let identity = &mut self.identity;
+        identity.strangers.retain(|id, _| !removed.contains(id));
+        identity.storing.retain(|id, _| !removed.contains(id));
+        for (member, _) in identity.known.extract_if(.., |id, _| removed.contains(id)) {
+            outputs.push(Output::ForgetIncarnation { member });
+        }
+    }
+
     /// An empty directory asks all voters, until enough have answered. One that joins a group knows none at first:
     /// it asks whoever speaks to it, and then whom those name. So it has a vote before it has an entry, and a
     /// group that has lost its leader since the member was added is not stuck for want of that vote.
     pub(super) fn ask_for_confirmation(&mut self, outputs: &mut Vec<Output>) {
-        let forgotten = self.is_forgotten();
-        if (self.identity.confirmed && !forgotten) || self.now < self.identity.ask_due {
-            return;
-        }
         if self.identity.confirmed {
-            self.identity.ask_due = self.now + self.election_timeout;
-            for to in self.other_voters() {
-                self.send(to, Body::IdentityQuestion, outputs);
-            }
+            return self.ask_for_signs_of_life(outputs);
+        }
+        if self.now < self.identity.ask_due {
             return;
         }
         if self.agreed_incarnation(self.id) == Some(self.incarnation) {
@@ -205,12 +268,31 @@ impl Raft {
         self.identity.ask_due = self.now + self.heartbeat_interval;
         let mut asked = self.other_voters();
         if self.voters_known().is_empty() {
-            asked.extend(self.identity.known.keys());
+            let identity = &self.identity;
+            asked.extend(identity.known.keys().chain(identity.strangers.keys()));
         }
         for to in asked {
             self.send(to, Body::IdentityQuestion, outputs);
         }
         self.count_confirmations(outputs);
+    }
+
+    /// A member whose own directory is not in question asks whom it has to hear, and does not hear unasked.
+    fn ask_for_signs_of_life(&mut self, outputs: &mut Vec<Output>) {
+        if self.now < self.identity.ask_due {
+            return;
+        }
+        let asked = if self.is_forgotten() {
+            self.other_voters()
+        } else {
+            self.unheard_voters()
+        };
+        if !asked.is_empty() {
+            self.identity.ask_due = self.now + self.election_timeout;
+        }
+        for to in asked {
+            self.send(to, Body::IdentityQuestion, outputs);
+        }
     }
 
     /// Whether this member never campaigns and has heard no leader for long: perhaps it was removed, and who told
@@ -248,9 +330,11 @@ impl Raft {
         let known = self.agreed_incarnation(from);
         match known.or_else(|| self.identity.known(from)) {
             Some(known) if known == incarnation => {}
-            Some(_) => return,
             // It asks again.
-            None => return self.learn(from, incarnation, outputs),
+            None if self.membership().contains(from) => {
+                return self.learn(from, incarnation, outputs);
+            }
+            Some(_) | None => return,
         }
         let voters = Voters {
             changed_at: self.memberships.index(),

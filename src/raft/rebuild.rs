@@ -92,12 +92,24 @@ impl Raft {
         self.is_rebuilding().then_some(self.id)
     }
 
-    /// Somebody said something in `term`, since this member started.
+    /// Somebody said something in `term`, since this member started. Strangers are asked when they are members.
     pub(super) fn heard_while_rebuilding(&mut self, from: MemberId, term: Term) {
-        if let Some(rebuilding) = &mut self.rebuilding {
+        let is_settled = self.settled_directory(from).is_some();
+        if let Some(rebuilding) = self.rebuilding.as_mut().filter(|_| is_settled) {
             rebuilding.heard.insert(from);
             rebuilding.term_heard = rebuilding.term_heard.max(term);
         }
+    }
+
+    /// The voters that must be heard and were not: some say nothing to a follower unless they are asked.
+    pub(super) fn unheard_voters(&self) -> Vec<MemberId> {
+        let Some(rebuilding) = self.rebuilding.as_ref() else {
+            return Vec::new();
+        };
+        let voters = self.membership().voters.iter().copied();
+        let unheard = |id: &MemberId| *id != self.id && !rebuilding.heard.contains(id);
+        let unheard = voters.filter(unheard);
+        unheard.filter(|_| rebuilding.wanted.every_voter).collect()
     }
 
     /// Another leader, or none: its log may end elsewhere.
@@ -141,8 +153,7 @@ impl Raft {
             return;
         }
         if rebuilding.wanted.every_voter {
-            let heard = |id: &MemberId| *id == self.id || rebuilding.heard.contains(id);
-            if !self.membership().voters.iter().all(heard) {
+            if !self.unheard_voters().is_empty() {
                 return;
             }
             let term = rebuilding.term_heard;

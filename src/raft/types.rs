@@ -148,6 +148,11 @@ pub enum Output {
         /// Which.
         incarnation: Incarnation,
     },
+    /// The removal of this member is committed: which directory it has need not be stored any more.
+    ForgetIncarnation {
+        /// Whose.
+        member: MemberId,
+    },
     /// A majority knows no other directory for this member id: store durably that it may vote.
     IdentityConfirmed,
     /// Messages of this sender are dropped, and why.

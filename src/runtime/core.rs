@@ -458,7 +458,8 @@ impl Turns {
             let taken = match effect {
                 CheckpointEffect::Begin(id) => thread.begin(id),
                 CheckpointEffect::Block(block) => thread.write(block),
-                CheckpointEffect::Finish(id) => thread.finish(id),
+                CheckpointEffect::Finish(id, source) => thread.finish(id, source),
+                CheckpointEffect::Settle(id) => thread.settle(id),
                 CheckpointEffect::RemoveBefore(index) => thread.remove_before(index),
                 CheckpointEffect::Read(read) => thread.read(read),
                 CheckpointEffect::Free(state) => thread.free(state),

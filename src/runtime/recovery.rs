@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::beside::spawn_beside;
 use super::clock::Clock;
+use super::disk::begun;
 use super::disk::checkpoint::{Loaded, Unusable, load_newest};
 use super::disk::cut::{CutError, cut_log, record_cut, remove_checkpoints};
 use super::disk::directory::DirectoryError;
@@ -27,6 +28,7 @@ use crate::base::limits::{
     PAGE_SIZE_BYTES, RECOVERY_BATCH_PIECES_MAX, RECOVERY_BATCHES_MAX, RECOVERY_CUTS_MAX,
     SLICE_STEPS_MAX,
 };
+use crate::checkpoint::Source;
 use crate::keyspace::steps::Steps;
 use crate::raft::{Membership, Position};
 use crate::shard::checkpoints::UnknownRow;
@@ -286,6 +288,7 @@ async fn attempt(
     let files = segment_files(directory)?;
     let Loaded {
         restored,
+        source,
         mut unusable,
     } = load_checkpoint(&places.checkpoints, identity).await?;
     for file in &unusable {
@@ -302,11 +305,11 @@ async fn attempt(
             term: id.term,
             index: id.index,
         };
-        let replayed = Replayed::from_checkpoint(restored).map_err(|source| {
+        let replayed = Replayed::from_checkpoint(restored, source).map_err(|source| {
             let directory = places.checkpoints.clone();
             RecoveryError::CheckpointUnknown { directory, source }
         })?;
-        checkpoint = replayed.recovers_after(identity.member);
+        checkpoint = replayed.recovers_after();
         replayer = Replayer::after(replayed);
     }
     let newest = unusable.drain(..).next();
@@ -317,6 +320,9 @@ async fn attempt(
     let was_cut = beside.known.has_lost();
     if was_cut {
         recovery.was_cut();
+    }
+    if begun::is_marked(directory)? {
+        recovery.has_begun();
     }
     let mut bytes = Vec::new();
     while let Some(sequence) = recovery.next_file() {
@@ -334,7 +340,8 @@ async fn attempt(
                     Some(checkpoint) => lost(checkpoint, refusal.to_string()),
                     None => refused(refusal),
                 };
-                let found = survey_beside(places, geometry, identity, base, was_cut).await?;
+                let found =
+                    survey_beside(places, geometry, identity, (base, source), was_cut).await?;
                 return Ok(Attempt::Lost(Box::new(Loss {
                     error,
                     what,
@@ -410,7 +417,7 @@ async fn survey_beside(
     places: &Places,
     geometry: Geometry,
     identity: LogIdentity,
-    base: Position,
+    base: (Position, Source),
     was_cut: bool,
 ) -> Result<Recovered, RecoveryError> {
     let directory = places.log.clone();

@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, fadvise};
 
+use super::disk::begun;
 use super::disk::directory::{DirectoryError, files_in};
 use crate::base::{Index, Term};
+use crate::checkpoint::Source;
 use crate::raft::Position;
 use crate::shard::replay::Piece;
 use crate::wal::damage::RefusalReason;
@@ -47,8 +49,8 @@ pub struct Survey {
     pub begins_late: Option<Index>,
 }
 
-/// Judges the log behind a checkpoint at `base`, index zero for none. `was_cut` says that it was damaged and cut
-/// before.
+/// Judges the log behind a checkpoint at `base`, index zero for none, which comes from `source`. `was_cut` says that it
+/// was damaged and cut before.
 ///
 /// # Errors
 /// [`SurveyError`].
@@ -56,10 +58,10 @@ pub fn survey(
     directory: &Path,
     geometry: Geometry,
     identity: LogIdentity,
-    base: Position,
+    (base, source): (Position, Source),
     was_cut: bool,
 ) -> Result<Survey, SurveyError> {
-    let first_index = match walk(directory, geometry, identity, base, was_cut) {
+    let first_index = match walk(directory, geometry, identity, (base, source), was_cut) {
         Err(SurveyError::Refused(Refusal {
             reason: RefusalReason::BeginsLate { first_index, .. },
             ..
@@ -76,7 +78,7 @@ pub fn survey(
         index: Index(first_index.0.saturating_sub(1)),
     };
     Ok(Survey {
-        found: walk(directory, geometry, identity, base, was_cut)?,
+        found: walk(directory, geometry, identity, (base, source), was_cut)?,
         begins_late: Some(first_index),
     })
 }
@@ -85,18 +87,23 @@ fn walk(
     directory: &Path,
     geometry: Geometry,
     identity: LogIdentity,
-    base: Position,
+    (base, source): (Position, Source),
     was_cut: bool,
 ) -> Result<Recovered, SurveyError> {
     let files = segment_files(directory)?;
     let mut recovery =
         Recovery::new(geometry, identity, base.index, &files).map_err(SurveyError::Refused)?;
-    if was_cut {
+    if was_cut || source == Source::Member {
         recovery.after_checkpoint(Checkpoint {
             term: base.term,
-            may_be_installed: true,
+            was_received: source == Source::Member,
         });
+    }
+    if was_cut {
         recovery.was_cut();
+    }
+    if begun::is_marked(directory)? {
+        recovery.has_begun();
     }
     let mut bytes = Vec::new();
     while let Some(sequence) = recovery.next_file() {

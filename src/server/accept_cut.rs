@@ -129,7 +129,11 @@ impl Member {
 
     /// The checkpoint that holds, and the first thing that is lost behind it.
     fn look(&self) -> Result<(Position, Option<Loss>), AcceptCutError> {
-        let Loaded { restored, unusable } = load_newest(
+        let Loaded {
+            restored,
+            source,
+            unusable,
+        } = load_newest(
             &self.checkpoints,
             self.identity.cluster,
             self.identity.shard,
@@ -145,7 +149,13 @@ impl Member {
         let Survey {
             mut found,
             begins_late,
-        } = survey(&self.log, self.geometry, self.identity, base, was_cut)?;
+        } = survey(
+            &self.log,
+            self.geometry,
+            self.identity,
+            (base, source),
+            was_cut,
+        )?;
         let newest = unusable.first().map(|file| file.index);
         let unusable_paths = unusable.iter().map(|file| file.path.clone()).collect();
         let checkpoints: Vec<String> = unusable.iter().map(ToString::to_string).collect();

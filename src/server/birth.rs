@@ -8,6 +8,7 @@ use std::path::Path;
 use super::ServerError;
 use crate::base::Incarnation;
 use crate::config::{self, ClusterState, Config, Founding, Url};
+use crate::runtime::disk::begun;
 use crate::runtime::disk::directory::{DataDirectory, files_in};
 use crate::runtime::disk::identity::{self, FirstMember, Identity};
 use crate::runtime::disk::known;
@@ -30,7 +31,7 @@ pub(super) fn found_or_load(
         let name = file.file_name().and_then(|name| name.to_str());
         name.and_then(SegmentSequence::from_file_name).is_some()
     });
-    if has_segments {
+    if has_segments || begun::is_marked(log_directory)? {
         return Err(ServerError::IdentityLost { directory: path });
     }
     if config.initial.state == ClusterState::Existing {

@@ -27,7 +27,7 @@ use crate::base::limits::{
     ENTRY_SIZE_BYTES_MAX, LOG_BYTES_MAX,
 };
 use crate::base::{Index, Instant};
-use crate::checkpoint::{CheckpointId, Origin, Restored, Row, Writer};
+use crate::checkpoint::{CheckpointId, Origin, Restored, Row, Source, Writer};
 use crate::frame::{self, Encoder, PageBuffer, Record};
 use crate::keyspace::state::StateWalk;
 use crate::keyspace::steps::Steps;
@@ -63,6 +63,8 @@ pub struct CheckpointSummary {
     pub id: CheckpointId,
     /// Bytes of its file.
     pub size_bytes: u64,
+    /// What its file's name says.
+    pub source: Source,
 }
 
 /// What a shard knows of its checkpoints.
@@ -117,7 +119,8 @@ impl Checkpoints {
             last,
             last_began: LogPosition::default(),
             writing: None,
-            to_mark: false,
+            // The log may not say yet that it leads there.
+            to_mark: last.is_some_and(|last| last.source == Source::Member),
             mark: None,
             marked: None,
             removed_before: Index(0),
@@ -194,6 +197,7 @@ impl Checkpoints {
         let summary = CheckpointSummary {
             id,
             size_bytes: writing.writer.size_bytes(),
+            source: Source::Log,
         };
         self.adopt(summary, writing.began, None);
     }
@@ -244,7 +248,8 @@ impl Shard {
         // A checkpoint beyond the durable log would leave a gap behind it after a crash.
         if writing.writer.is_done() && !writing.finishing && self.log.durable_index() >= id.index {
             writing.finishing = true;
-            effects.checkpoint.push(CheckpointEffect::Finish(id));
+            let finish = CheckpointEffect::Finish(id, Source::Log);
+            effects.checkpoint.push(finish);
         }
     }
 
@@ -360,6 +365,12 @@ impl Shard {
         if mark.is_some_and(|commit| commit <= self.log.durable_commit()) {
             *mark = None;
             *marked = last.map(|last| last.id.index);
+            if let Some(last) = last
+                && last.source == Source::Member
+            {
+                last.source = Source::Log;
+                effects.checkpoint.push(CheckpointEffect::Settle(last.id));
+            }
         }
         let Some(marked) = *marked else {
             return;
@@ -431,11 +442,11 @@ pub struct UnknownRow {
 }
 
 impl Replayed {
-    /// The state of a checkpoint: what a replay of the log after it begins with.
+    /// The state of a checkpoint, whose file says where it comes from: what a replay of the log after it begins with.
     ///
     /// # Errors
     /// [`UnknownRow`]: another version of the program wrote it.
-    pub fn from_checkpoint(restored: Restored) -> Result<Replayed, UnknownRow> {
+    pub fn from_checkpoint(restored: Restored, source: Source) -> Result<Replayed, UnknownRow> {
         let Restored {
             origin,
             rows,
@@ -461,7 +472,11 @@ impl Replayed {
                 term: id.term,
                 index: id.index,
             }),
-            checkpoint: Some(CheckpointSummary { id, size_bytes }),
+            checkpoint: Some(CheckpointSummary {
+                id,
+                size_bytes,
+                source,
+            }),
             ..Replayed::default()
         })
     }

@@ -50,6 +50,10 @@ impl Shard {
                         self.known.incarnations.insert(member, incarnation);
                         self.store_known_members = true;
                     }
+                    Output::ForgetIncarnation { member } => {
+                        self.known.incarnations.remove(&member);
+                        self.store_known_members = true;
+                    }
                     Output::IdentityConfirmed => {
                         self.known.confirmed = true;
                         self.store_known_members = true;

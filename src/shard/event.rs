@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::checkpoints::UnknownRow;
 use crate::base::limits::CHECKPOINT_BLOCK_BYTES;
 use crate::base::{ClusterId, Incarnation, Index, Instant, MemberId, Term};
-use crate::checkpoint::{Block, CheckpointError, CheckpointId};
+use crate::checkpoint::{Block, CheckpointError, CheckpointId, Source};
 use crate::keyspace::Keyspace;
 use crate::keyspace::request::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
@@ -373,8 +373,11 @@ pub enum CheckpointEffect {
     Begin(CheckpointId),
     /// Write this at its offset, then [`Event::CheckpointBlock`].
     Block(Block),
-    /// Make the file and its name durable, then [`Event::CheckpointDurable`].
-    Finish(CheckpointId),
+    /// Make the file and its name, which says where it comes from, durable, then [`Event::CheckpointDurable`].
+    Finish(CheckpointId, Source),
+    /// The log leads durably to this checkpoint that another member sent: from now on it is like one of one's own.
+    /// Nobody waits for that.
+    Settle(CheckpointId),
     /// Checkpoints below this index are not needed any more.
     RemoveBefore(Index),
     /// Read a part of a checkpoint that has its name, then [`Event::CheckpointRead`]. One read is under way at a

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! blocks -> file durable under its name -> "begins anew" in the log, durable -> older checkpoints go
-//!      |                                |                                   |   older segments go
+//!      |                                |                                   |   older segments go, and the name
+//!      |                                |                                   |   is that of one of its own
 //!      |                                |                                   `- the log goes on behind it
 //!      |                                `- recovery loads it, finds a log that does not lead there, and
 //!      |                                   begins that anew
@@ -14,7 +15,7 @@
 //! ```
 //!
 //! A log that holds the checkpoint's last entry is kept (Raft paper, section 7): then there is nothing to
-//! replace. Must never believe a block before its checksum and the state's own rules hold.
+//! replace. The name says that the file was received: only then is a log that does not lead there no damage. Must never believe a block before its checksum and the state's own rules hold.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -30,7 +31,7 @@ use crate::base::limits::{
     TRANSFER_WINDOW_BLOCKS,
 };
 use crate::base::{Instant, MemberId, Term};
-use crate::checkpoint::{Block, CheckpointError, CheckpointId, Reader};
+use crate::checkpoint::{Block, CheckpointError, CheckpointId, Reader, Source};
 use crate::keyspace::steps::Steps;
 use crate::raft::Position;
 use crate::wal::CommitSequence;
@@ -242,7 +243,7 @@ impl Shard {
             && log_exists
         {
             receiving.file = File::Finishing;
-            let finish = CheckpointEffect::Finish(receiving.id);
+            let finish = CheckpointEffect::Finish(receiving.id, Source::Member);
             self.checkpoints.effects.push(finish);
         }
         self.install(now);
@@ -418,7 +419,7 @@ impl Shard {
 
 impl Whole {
     fn new(reader: Reader) -> Result<Whole, CheckpointRefusal> {
-        let replayed = Replayed::from_checkpoint(reader.finish()?)?;
+        let replayed = Replayed::from_checkpoint(reader.finish()?, Source::Member)?;
         let summary = replayed.checkpoint.expect("it is of a checkpoint");
         Ok(Whole {
             replayed: Box::new(replayed),

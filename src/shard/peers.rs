@@ -229,12 +229,10 @@ impl Shard {
         }
     }
 
-    /// Whether it is known from which directory this member must come: its connection was checked against that.
+    /// Whether it is known from which directory this member must come: its connection was checked against that, or
+    /// consensus has heard it.
     fn is_heard(&self, member: MemberId) -> bool {
-        let agreed = &self.raft.membership().incarnations;
-        let known = &self.known.incarnations;
-        !self.cluster.is_removed(member)
-            && (agreed.contains_key(&member) || known.contains_key(&member))
+        !self.cluster.is_removed(member) && self.raft.directory_of(member).is_some()
     }
 
     fn take_raft(&mut self, from: MemberId, message: Message, records: &[Bytes], now: Instant) {

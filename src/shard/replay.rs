@@ -5,12 +5,12 @@
 
 use super::checkpoints::CheckpointSummary;
 use super::cluster::{ClusterChange, ClusterState};
-use super::consensus::has_others;
 use super::entry::{ArchivedEntryBody, EntryBody};
 use super::folder::Folder;
 use crate::base::HardState;
 use crate::base::planted::Planted;
-use crate::base::{Index, MemberId, Term};
+use crate::base::{Index, Term};
+use crate::checkpoint::Source;
 use crate::frame::{self, AccessError, Record};
 use crate::keyspace::Keyspace;
 use crate::keyspace::steps::Steps;
@@ -34,14 +34,12 @@ pub struct Replayed {
 
 impl Replayed {
     /// What the recovery of the log behind this checkpoint must know of it ([`wal::Recovery::after_checkpoint`]).
-    /// Another member than `own` may have sent it when the group has others.
     #[must_use]
-    pub fn recovers_after(&self, own: MemberId) -> Option<wal::Checkpoint> {
-        let membership = self.cluster.membership_at_head();
+    pub fn recovers_after(&self) -> Option<wal::Checkpoint> {
         let checkpoint = self.checkpoint?;
         Some(wal::Checkpoint {
             term: checkpoint.id.term,
-            may_be_installed: has_others(own, membership.members()),
+            was_received: checkpoint.source == Source::Member,
         })
     }
 }

@@ -5,13 +5,14 @@
 //! any combination. Damage at rest (flipped bits, lost and misdirected writes) is remembered, so that it can be undone
 //! where nobody could be expected to repair it. Decides nothing by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use super::dice::Dice;
 use crate::base::limits::PAGE_SIZE_BYTES;
 use crate::base::{Index, Instant};
+use crate::checkpoint::Source;
 use crate::shard::event::CheckpointRead;
 use crate::wal::{Cut, Geometry, SegmentFile, SegmentSequence};
 
@@ -33,12 +34,16 @@ pub struct Disk {
     damage: Vec<Write>,
     /// Files of segments that were given up, as they were: the next segments are made of them.
     recycled: Vec<Vec<u8>>,
+    /// Whether there was a segment once: said beside the log.
+    has_begun: bool,
     /// Checkpoints that have their names.
     checkpoints: BTreeMap<Index, Vec<u8>>,
     /// The one that is being written. A crash leaves nothing of it that counts.
     writing: Vec<u8>,
     /// It is about to get its name.
-    naming: Option<Index>,
+    naming: Option<(Index, Source)>,
+    /// Which of those that have their names are said to come from other members.
+    received: BTreeSet<Index>,
 }
 
 /// Some bytes and their place.
@@ -97,9 +102,11 @@ impl Disk {
             placed: Vec::new(),
             damage: Vec::new(),
             recycled: Vec::new(),
+            has_begun: false,
             checkpoints: BTreeMap::new(),
             writing: Vec::new(),
             naming: None,
+            received: BTreeSet::new(),
         }
     }
 
@@ -141,6 +148,13 @@ impl Disk {
         self.files
             .entry(segment)
             .or_insert_with(|| recycled.pop().unwrap_or_else(|| vec![0; size]));
+        self.has_begun = true;
+    }
+
+    /// Whether a segment was ever made.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     /// Nothing needs a segment any more.
@@ -163,13 +177,28 @@ impl Disk {
     }
 
     /// It is being synced and named: from now on a crash may leave it there.
-    pub fn name_checkpoint(&mut self, index: Index) {
-        self.naming = Some(index);
+    pub fn name_checkpoint(&mut self, index: Index, source: Source) {
+        self.naming = Some((index, source));
+    }
+
+    /// What the name of a checkpoint says.
+    #[must_use]
+    pub fn checkpoint_source(&self, index: Index) -> Source {
+        if self.received.contains(&index) {
+            Source::Member
+        } else {
+            Source::Log
+        }
+    }
+
+    /// A checkpoint that was received has the name of one of its own.
+    pub fn settle_checkpoint(&mut self, index: Index) {
+        self.received.remove(&index);
     }
 
     /// Its writer died. What was being named may have its name; a file without one is removed.
     pub fn abandon_checkpoint(&mut self, dice: &mut Dice) {
-        if let Some(index) = self.naming
+        if let Some((index, _)) = self.naming
             && dice.below(2) == 0
         {
             self.finish_checkpoint(index);
@@ -190,7 +219,10 @@ impl Disk {
     /// It is synced and has its name.
     pub fn finish_checkpoint(&mut self, index: Index) {
         let bytes = std::mem::take(&mut self.writing);
-        self.naming = None;
+        match self.naming.take() {
+            Some((_, Source::Member)) => self.received.insert(index),
+            Some((_, Source::Log)) | None => self.received.remove(&index),
+        };
         self.checkpoints.insert(index, bytes);
     }
 
@@ -208,6 +240,7 @@ impl Disk {
     /// Older ones go.
     pub fn remove_checkpoints_before(&mut self, index: Index) {
         self.checkpoints = self.checkpoints.split_off(&index);
+        self.received = self.received.split_off(&index);
     }
 
     /// A write and its sync are complete.

@@ -482,9 +482,10 @@ fn recover(
             term: id.term,
             index: id.index,
         };
-        let replayed = Replayed::from_checkpoint(restored)
+        let source = disk.checkpoint_source(id.index);
+        let replayed = Replayed::from_checkpoint(restored, source)
             .map_err(|error| (StartFailure::Corrupt, error.to_string()))?;
-        checkpoint = replayed.recovers_after(identity.member);
+        checkpoint = replayed.recovers_after();
         replayer = Replayer::after(replayed);
     }
     let mut recovery =
@@ -494,6 +495,9 @@ fn recover(
     }
     if known.has_lost() {
         recovery.was_cut();
+    }
+    if disk.has_begun() {
+        recovery.has_begun();
     }
     recovery.plant(planted);
     replayer.plant(planted);

@@ -71,11 +71,12 @@ impl Cluster {
                 let after = self.dice.around(BLOCK_TIME);
                 self.plan_checkpoint(number, after, Next::CheckpointBlock(number, life));
             }
-            CheckpointEffect::Finish(id) => {
-                disk.name_checkpoint(id.index);
+            CheckpointEffect::Finish(id, source) => {
+                disk.name_checkpoint(id.index, source);
                 let after = self.sync_time(number);
                 self.plan_checkpoint(number, after, Next::CheckpointDurable(number, life, id));
             }
+            CheckpointEffect::Settle(id) => disk.settle_checkpoint(id.index),
             CheckpointEffect::RemoveBefore(index) => disk.remove_checkpoints_before(index),
             CheckpointEffect::Read(read) => {
                 let after = self.dice.around(BLOCK_TIME);

@@ -129,6 +129,9 @@ pub enum Cause {
     /// A segment that does not continue the one before.
     #[error("the segment continues another log than the segment before it")]
     Chain,
+    /// The file of the first segment.
+    #[error("the file is missing")]
+    Missing,
     /// The log ends before the state it belongs to.
     #[error("the log ends at index {0}, before the checkpoint")]
     BehindCheckpoint(Index),
@@ -194,6 +197,9 @@ pub enum Evidence {
         /// The segment.
         segment: SegmentSequence,
     },
+    /// That is said beside the log when its first file has been made.
+    #[error("the log had begun")]
+    Begun,
     /// The checksums hold, so this is what was written.
     #[error("its checksums hold")]
     Checksums,

@@ -62,10 +62,10 @@ pub enum Replayed<'a> {
 pub struct Checkpoint {
     /// The term of the entry at its index.
     pub term: Term,
-    /// Whether another member may have sent it. Then a log that ends before it, or holds another entry at its
-    /// index, is that of a member that died while it installed it, and begins anew behind it. Otherwise such a
-    /// log is corrupt.
-    pub may_be_installed: bool,
+    /// Whether another member sent it, and nothing says yet that the log leads there. Then a log that ends before it,
+    /// or holds another entry at its index, is that of a member that died while it installed it, and begins anew
+    /// behind it. Otherwise such a log is corrupt.
+    pub was_received: bool,
 }
 
 /// A recovery under way: [`Self::new`], [`Self::segment`] for each file in order, [`Self::finish`].
@@ -81,6 +81,8 @@ pub struct Recovery {
     parted: bool,
     /// Whether an empty log is no sign of damage.
     was_cut: bool,
+    /// Whether there was a segment once.
+    has_begun: bool,
     files: Vec<SegmentFile>,
     /// How many of `files` were read.
     files_read: usize,
@@ -230,6 +232,7 @@ impl Recovery {
             checkpoint: None,
             parted: false,
             was_cut: false,
+            has_begun: false,
             files: files.to_vec(),
             files_read: 0,
             active: None,
@@ -269,6 +272,11 @@ impl Recovery {
         self.was_cut = true;
     }
 
+    /// The log has had a segment: that none is left is damage, and not a log that never began.
+    pub fn has_begun(&mut self) {
+        self.has_begun = true;
+    }
+
     /// The file to read next, whole; `None` when all were read.
     #[must_use]
     pub fn next_file(&self) -> Option<SegmentSequence> {
@@ -304,24 +312,25 @@ impl Recovery {
             Contents::Spare => self.spares.push(name),
             Contents::HeaderLost(evidence) => self.corrupt(name, 0, Cause::HeaderLost, evidence),
         }
-        self.check_beginning()
+        Ok(())
     }
 
-    /// A spare is made for the segment behind the active one. So spares alone, of which none is the first segment's, are
-    /// no empty log: term, vote and entries were in a file that is gone.
-    fn check_beginning(&self) -> Result<(), Refusal> {
-        let first = self.files.first().map(|file| file.sequence);
-        let only_spares = self.next_file().is_none() && self.spares.len() == self.files.len();
+    /// A log without a segment that says anything is new only if it has never begun. A spare is made for the segment
+    /// behind the active one: spares alone, of which none is the first segment's, say that term, vote and entries were
+    /// in a file that is gone.
+    fn check_beginning(&mut self) {
         // A checkpoint without a log behind it is judged as such.
         let is_new = self.start == Index(0) && !self.was_cut;
-        if only_spares && is_new && first.is_some_and(|first| first > SegmentSequence(1)) {
-            return Err(Refusal {
-                segment: SegmentSequence(1),
-                offset: 0,
-                reason: RefusalReason::Missing,
-            });
+        if !is_new || self.spares.len() < self.files.len() {
+            return;
         }
-        Ok(())
+        let first = self.files.first().map(|file| file.sequence);
+        let evidence = match first {
+            None if self.has_begun => Evidence::Begun,
+            Some(segment) if segment > SegmentSequence(1) => Evidence::LaterSegment { segment },
+            None | Some(_) => return,
+        };
+        self.corrupt(SegmentSequence(1), 0, Cause::Missing, evidence);
     }
 
     /// Ends the recovery.
@@ -335,6 +344,7 @@ impl Recovery {
             self.files.len(),
             "every file is read before the log is judged"
         );
+        self.check_beginning();
         let (segment, offset) = match &self.active {
             Some((header, offset)) => (header.sequence, *offset),
             None => (SegmentSequence(0), 0),
@@ -344,13 +354,16 @@ impl Recovery {
         let has_log = self.active.is_some() || self.was_cut;
         let installed = self
             .checkpoint
-            .filter(|checkpoint| has_log && (checkpoint.may_be_installed || self.was_cut));
+            .filter(|checkpoint| has_log && (checkpoint.was_received || self.was_cut));
         let begins_anew = installed.filter(|_| ends_before && self.damage.is_none());
         if self.damage.is_none() && ends_before && begins_anew.is_none() {
             let cause = Cause::BehindCheckpoint(self.last_index);
             self.corrupt(segment, offset, cause, Evidence::Checkpoint(self.start));
         }
-        let unknown = |damage: Damage| matches!(damage.evidence, Evidence::Checkpoint(_));
+        let unknown = |damage: Damage| {
+            let behind = matches!(damage.evidence, Evidence::Checkpoint(_));
+            behind || damage.cause == Cause::Missing
+        };
         let term_lost =
             self.damage.is_some_and(unknown) || self.newest_commit.0 > self.hard_state_commit.0 + 1;
         let outcome = match self.damage {

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use kontiki::base::limits::SEGMENT_SIZE_BYTES;
+use kontiki::wal::SegmentSequence;
 use kontiki_harness::client::{Client, block_on};
 use kontiki_harness::server::{Server, ServerOptions};
 
@@ -122,4 +124,77 @@ fn accepted_by_the_operator() {
     server.terminate(END_TIME_MAX).expect("an end");
     let (accepted, said) = recover(&options, &["--accept-cut"]);
     assert!(accepted && said.contains("nothing is damaged"), "{said}");
+}
+
+fn log_directory(options: &ServerOptions) -> PathBuf {
+    options.data_dir.join("shard-0/wal")
+}
+
+fn remove_segments(options: &ServerOptions) {
+    for entry in std::fs::read_dir(log_directory(options)).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "wal") {
+            std::fs::remove_file(path).expect("removed");
+        }
+    }
+}
+
+/// A member that has acknowledged a key, and whose log has no file any more.
+fn without_segments(scratch: &Scratch) -> ServerOptions {
+    let options = ServerOptions::new(&program(), scratch.path()).expect("free ports");
+    let server = Server::start(&options).expect("a start");
+    block_on(async {
+        let client = Client::connect(options.client_address()).await;
+        let client = client.expect("a ready server accepts");
+        let put = put(&client, &0_u32.to_be_bytes(), vec![7; 100]).await;
+        put.expect("a put");
+    });
+    server.terminate(END_TIME_MAX).expect("an end");
+    remove_segments(&options);
+    options
+}
+
+/// Goal: a lone member whose log has no file any more does not begin anew by itself: it names the directory and the way
+/// out. An operator who takes that gets an empty store.
+#[test]
+fn no_file_of_the_log_is_left() {
+    let scratch = Scratch::new("lost-log");
+    let options = without_segments(&scratch);
+    let (status, log) = options.run_to_end(END_TIME_MAX).expect("an end by itself");
+    assert_eq!(status.code(), Some(1), "{log}");
+    for expected in [
+        &*log_directory(&options).to_string_lossy(),
+        "the file is missing",
+        "kontiki recover --accept-cut",
+    ] {
+        assert!(log.contains(expected), "{expected}: {log}");
+    }
+    let (accepted, said) = recover(&options, &["--accept-cut"]);
+    assert!(accepted && said.contains("the file is missing"), "{said}");
+    let server = Server::start(&options).expect("a start with nothing");
+    assert_eq!(keys_left(&options), 0);
+    server.kill().expect("it lived");
+    let server = Server::start(&options).expect("a start on what was begun anew");
+    server.terminate(END_TIME_MAX).expect("an end");
+}
+
+/// Goal: a first start that is killed before or right after the first file of the log has its name is no loss: the next
+/// one begins the log.
+#[test]
+fn a_first_start_that_was_killed() {
+    for has_segment in [false, true] {
+        let scratch = Scratch::new("first-start");
+        let options = without_segments(&scratch);
+        let log = log_directory(&options);
+        std::fs::remove_file(log.join("begun")).expect("it had begun");
+        if has_segment {
+            let segment = File::create(log.join(SegmentSequence(1).file_name()));
+            let segment = segment.expect("made");
+            segment.set_len(SEGMENT_SIZE_BYTES).expect("zeros");
+        }
+        let server = Server::start(&options).expect("a start");
+        assert_eq!(keys_left(&options), 0);
+        server.terminate(END_TIME_MAX).expect("an end");
+        assert!(log.join("begun").exists());
+    }
 }

@@ -250,7 +250,7 @@ impl Member {
                 sender,
             } => {
                 // A bulk connection is checked like any other before it may say anything.
-                if self.disk.incarnations.get(&from) == Some(&sender) {
+                if self.raft.directory_of(from) == Some(sender) {
                     self.raft
                         .install_checkpoint(from, term, base, membership, now, &mut outputs);
                 }
@@ -445,6 +445,9 @@ impl Member {
                 } => {
                     self.disk.incarnations.insert(member, incarnation);
                     self.raft.incarnation_durable(member, incarnation);
+                }
+                Output::ForgetIncarnation { member } => {
+                    self.disk.incarnations.remove(&member);
                 }
                 Output::IdentityConfirmed => self.disk.confirmed = true,
                 Output::Rebuilt => self.disk.rebuild = None,

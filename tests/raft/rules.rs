@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kontiki::base::limits::RAFT_STRANGERS_MAX;
 use kontiki::base::{HardState, Incarnation, Index, Instant, MemberId, Term};
 use kontiki::raft::{
-    AppendResponse, AppendResult, Body, Config, LogTerms, Matched, Membership, Message, Output,
-    Position, Raft, Role, Standing, VoteRequest, Windows,
+    AppendResponse, AppendResult, Body, Change, Config, LogTerms, Matched, Membership, Message,
+    Output, Position, Raft, Rebuild, Role, Standing, VoteRequest, Windows,
 };
 
 use crate::cluster::{Cluster, known_disk};
@@ -312,7 +313,7 @@ fn damaged_twice_under_one_leader() {
         let disk = cluster.disks.get_mut(&victim).expect("down");
         disk.vote_floor = disk.hard_state.term;
         // Not whole before more is committed.
-        disk.rebuild = Some(kontiki::raft::Rebuild {
+        disk.rebuild = Some(Rebuild {
             through: Index(20),
             every_voter: false,
         });
@@ -400,4 +401,110 @@ fn impossible_numbers_are_not_heard() {
             .all(|member| member.raft.term() == term)
     );
     assert!(writes(&mut cluster, 7));
+}
+
+/// Goal: strangers without end are heard and take no place on disk; whoever becomes a member always has one, and gives
+/// it back when it is removed.
+#[test]
+fn members_always_have_a_place() {
+    let mut cluster = Cluster::of_voters(3, 9);
+    cluster.run(Duration::from_secs(5));
+    let leader = cluster.leader().expect("one");
+    let term = cluster.members[&leader].raft.term();
+    let known = |cluster: &Cluster| cluster.members[&leader].disk.incarnations.clone();
+    let before = known(&cluster);
+    for id in 100..300_u64 {
+        let message = Message {
+            term,
+            incarnation: Incarnation(id.into()),
+            body: Body::IdentityQuestion,
+        };
+        for member in 1..=3 {
+            cluster.with(MemberId(member), |raft, outputs, now| {
+                raft.step(MemberId(id), message.clone(), now, outputs);
+                assert!(outputs.is_empty(), "{outputs:?}");
+                assert!(raft.directory_of(MemberId(id)).is_some());
+            });
+        }
+    }
+    cluster.settle();
+    let remembered = |id: &u64| {
+        let raft = &cluster.members[&leader].raft;
+        raft.directory_of(MemberId(*id)).is_some()
+    };
+    assert_eq!((100..300).filter(remembered).count(), RAFT_STRANGERS_MAX);
+    assert_eq!(known(&cluster), before);
+    let newest = MemberId(299);
+    let founders = Membership::of_voters([1, 2, 3].map(MemberId));
+    cluster.start(newest, Disk::new(299, founders));
+    cluster.propose(leader, Payload::Change(Change::AddVoter(newest)));
+    cluster.run(Duration::from_secs(3));
+    assert!(known(&cluster).contains_key(&newest));
+    assert_eq!(cluster.members[&newest].raft.confirmation(), None);
+    assert_eq!(cluster.commit(299), cluster.commit(leader.0));
+    cluster.propose(leader, Payload::Change(Change::Remove(newest)));
+    cluster.run(Duration::from_secs(3));
+    for id in 1..=3 {
+        let member = &cluster.members[&MemberId(id)];
+        assert!(!member.disk.incarnations.contains_key(&newest));
+        assert_eq!(member.raft.directory_of(newest), None);
+    }
+}
+
+/// Goal: a stranger is confirmed to nobody, not even itself: it would be forgotten.
+#[test]
+fn strangers_are_not_confirmed() {
+    let mut cluster = Cluster::of_voters(3, 9);
+    cluster.run(Duration::from_secs(5));
+    let question = Message {
+        term: Term(1),
+        incarnation: Incarnation(77),
+        body: Body::IdentityQuestion,
+    };
+    for _ in 0..2 {
+        cluster.with(MemberId(1), |raft, outputs, now| {
+            raft.step(MemberId(7), question.clone(), now, outputs);
+            assert!(outputs.is_empty(), "{outputs:?}");
+        });
+    }
+    let other = Message {
+        incarnation: Incarnation(78),
+        ..question
+    };
+    cluster.with(MemberId(1), |raft, outputs, now| {
+        raft.step(MemberId(7), other, now, outputs);
+        let refused = |output: &Output| matches!(output, Output::RefusedPeer { .. });
+        assert!(outputs.iter().any(refused), "{outputs:?}");
+        outputs.clear();
+    });
+}
+
+/// Goal: a member that lost its whole log hears every voter although only the leader speaks to it unasked.
+#[test]
+fn every_voter_is_asked() {
+    let mut cluster = Cluster::of_voters(3, 9);
+    cluster.run(Duration::from_secs(5));
+    let leader = cluster.leader().expect("one");
+    let victim = MemberId(if leader == MemberId(3) { 2 } else { 3 });
+    cluster.crash(victim, true);
+    let lost = cluster.disks.remove(&victim).expect("down");
+    let mut disk = Disk::new(
+        victim.0.into(),
+        Membership::of_voters([1, 2, 3].map(MemberId)),
+    );
+    disk.confirmed = true;
+    disk.incarnations = lost.incarnations;
+    disk.vote_floor = Term(1);
+    disk.lost_something = true;
+    disk.rebuild = Some(Rebuild {
+        through: Index(0),
+        every_voter: true,
+    });
+    cluster.with(leader, |raft, outputs, now| {
+        raft.peer_disconnected(victim, now, outputs);
+    });
+    cluster.start(victim, disk);
+    cluster.run(Duration::from_secs(3));
+    assert_eq!(cluster.leader(), Some(leader), "nobody needed an election");
+    assert!(!cluster.members[&victim].raft.is_rebuilding());
 }

@@ -401,6 +401,7 @@ fn output_text(output: &Output) -> Option<String> {
                 membership.read_mode
             )
         }
+        Output::ForgetIncarnation { member } => format!("forgets the directory of {member}"),
         other => format!("{other:?}"),
     })
 }

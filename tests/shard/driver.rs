@@ -1,13 +1,13 @@
 //! A driver of one shard with its log in memory: performs effects when told to, crashes when told to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use kontiki::base::limits::SLICE_STEPS_MAX;
 use kontiki::base::planted::Planted;
 use kontiki::base::{ClusterId, Incarnation, Index, Instant, MemberId, ShardId};
-use kontiki::checkpoint::{Block, Reader};
+use kontiki::checkpoint::{Block, Reader, Source};
 use kontiki::keyspace::request::{KeyRange, PutRequest, RangeRequest};
 use kontiki::keyspace::steps::Steps;
 use kontiki::raft::{Position, Windows};
@@ -34,10 +34,14 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(7);
 #[derive(Clone, Default)]
 pub(crate) struct Disk {
     pub(crate) segments: BTreeMap<SegmentSequence, Vec<u8>>,
+    /// Whether there was a segment once.
+    has_begun: bool,
     /// What is stored beside the log about directories.
     known: KnownMembers,
     /// Blocks of the checkpoints that have their name.
     pub(crate) checkpoints: BTreeMap<Index, Vec<Block>>,
+    /// Which of them are said to come from other members.
+    pub(crate) received: BTreeSet<Index>,
 }
 
 impl Disk {
@@ -165,8 +169,12 @@ impl Driver {
             }
             let restored = reader.finish().expect("a checkpoint that has its name");
             assert_eq!(restored.origin.id().index, index);
-            let base = Replayed::from_checkpoint(restored).expect("rows of this build");
-            checkpoint = base.recovers_after(settings.identity.member);
+            let source = match disk.received.contains(&index) {
+                true => Source::Member,
+                false => Source::Log,
+            };
+            let base = Replayed::from_checkpoint(restored, source).expect("rows of this build");
+            checkpoint = base.recovers_after();
             replayer = Replayer::after(base);
         }
         let mut recovery =
@@ -176,6 +184,9 @@ impl Driver {
         }
         if disk.known.has_lost() {
             recovery.was_cut();
+        }
+        if disk.has_begun {
+            recovery.has_begun();
         }
         while let Some(sequence) = recovery.next_file() {
             let mut visit = |recovered: kontiki::wal::Replayed<'_>| {
@@ -293,10 +304,17 @@ impl Driver {
                 self.unfinished.push(block);
                 self.hand_in(Event::CheckpointBlock);
             }
-            CheckpointEffect::Finish(id) => {
+            CheckpointEffect::Finish(id, source) => {
                 let blocks = std::mem::take(&mut self.unfinished);
+                match source {
+                    Source::Member => self.disk.received.insert(id.index),
+                    Source::Log => self.disk.received.remove(&id.index),
+                };
                 self.disk.checkpoints.insert(id.index, blocks);
                 self.hand_in(Event::CheckpointDurable(id));
+            }
+            CheckpointEffect::Settle(id) => {
+                assert!(self.disk.received.remove(&id.index), "it was received");
             }
             CheckpointEffect::RemoveBefore(index) => {
                 self.disk.checkpoints.retain(|&of, _| of >= index);
@@ -355,6 +373,7 @@ impl Driver {
                     .segments
                     .entry(sequence)
                     .or_insert_with(|| vec![0; size]);
+                self.disk.has_begun = true;
                 self.salt += 1;
                 let salt = 0x5a17_0000 + self.salt;
                 self.hand_in(Event::SegmentPrepared(PreparedSegment { sequence, salt }));

@@ -50,9 +50,11 @@ fn installs(driver: &Driver) -> usize {
     driver.notices.iter().filter(installed).count()
 }
 
-/// The late member has everything, and so has it after a restart.
+/// The late member has everything, and so has it after a restart; a checkpoint that it was sent is one of its own by
+/// then.
 fn assert_caught_up(group: &mut Group, late: MemberId) {
     group.run(Duration::from_secs(3));
+    assert!(group.member(late).disk.received.is_empty());
     assert_eq!(group.contents(late).len() as u64, KEYS + 1);
     group.assert_same();
     restart(group, late);
@@ -336,6 +338,38 @@ fn a_transfer_that_nobody_ends() {
     assert!(driver.shard.last_checkpoint().is_some(), "none was taken");
     assert!(driver.disk.log_size_bytes() <= LIMITS.log_bytes_max);
     assert_eq!(installs(driver), 0);
+    group.assert_same();
+}
+
+/// Goal: a member that has taken a checkpoint itself, and whose log then lost its whole tail, from before the checkpoint
+/// on, is damaged: it is not taken for one that died while it installed what another member had sent.
+#[test]
+fn a_lost_tail_behind_an_own_checkpoint_is_damage() {
+    let mut group = Group::start_with(3, 1 << 20, LIMITS);
+    write(&mut group, KEYS);
+    group.run(Duration::from_secs(1));
+    let victim = group.followers()[0];
+    let driver = group.members.remove(&victim).expect("a member");
+    let (mut disk, settings, now) = (driver.disk, driver.settings, driver.now);
+    assert_eq!((disk.checkpoints.len(), disk.received.len()), (1, 0));
+    let index = *disk.checkpoints.keys().next().expect("one");
+    let first = *disk.segments.keys().next().expect("one");
+    let begins = driver.shard.log().segments().next().expect("one");
+    assert!(begins.first_index <= index, "what is lost was below it");
+    disk.segments.retain(|&segment, _| segment == first);
+    let bytes = disk.segments.get_mut(&first).expect("kept");
+    let end = bytes.len() - 4_096;
+    bytes[4_096..end].fill(0);
+    let mut driver = Driver::recover(disk, settings);
+    driver.now = now;
+    assert!(driver.shard.raft().is_rebuilding());
+    group.members.insert(victim, driver);
+    let leader = group.leader();
+    group
+        .member(leader)
+        .hand_in(Event::PeerDisconnected(victim));
+    group.run(Duration::from_secs(4));
+    assert!(!group.member(victim).shard.raft().is_rebuilding());
     group.assert_same();
 }
 

@@ -24,10 +24,10 @@ fn log() -> Disk {
     disk
 }
 
-fn recovered(disk: &Disk, start: u64, may_be_installed: bool) -> Found {
+fn recovered(disk: &Disk, start: u64, was_received: bool) -> Found {
     let checkpoint = Checkpoint {
         term: BASE_TERM,
-        may_be_installed,
+        was_received,
     };
     recover_after(
         disk.geometry,
@@ -80,7 +80,7 @@ fn goes_on_behind_the_checkpoint() {
         // Behind a later checkpoint of its own.
         let later = Checkpoint {
             term: Term(5),
-            may_be_installed: false,
+            was_received: false,
         };
         let found = recover_after(
             disk.geometry,

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use kontiki::base::{ClusterId, Incarnation, MemberId, ShardId};
+use kontiki::base::{ClusterId, Incarnation, Index, MemberId, ShardId};
 use kontiki::wal::damage::{Cause, Evidence, RefusalReason};
-use kontiki::wal::{LogIdentity, Outcome, Refusal, SegmentSequence};
+use kontiki::wal::{
+    Cut, LogIdentity, Outcome, Recovered, Recovery, Refusal, SegmentFile, SegmentSequence,
+};
 
 use crate::disk::{Disk, identity, recover, recover_as, resume};
 
@@ -301,11 +303,64 @@ fn only_the_spare_is_left() {
     disk.commit(1, &[50]);
     disk.prepare(SegmentSequence(2));
     disk.files.remove(&1);
-    let refusal = recover(disk.geometry, &disk.files, 0).expect_err("refused");
-    let found = (refusal.segment, refusal.reason);
-    assert_eq!(found, (SegmentSequence(1), RefusalReason::Missing));
+    let segment = SegmentSequence(2);
+    check_missing(&disk, false, Evidence::LaterSegment { segment });
     let spare = disk.files.remove(&2).expect("the spare");
     disk.files.insert(1, spare);
     let found = recover(disk.geometry, &disk.files, 0).expect("an empty log");
     assert_eq!(found.outcome(), Outcome::Clean);
+    let found = recover_begun(&disk, true);
+    assert_eq!(
+        found.outcome,
+        Outcome::Clean,
+        "it had begun, and holds nothing yet"
+    );
+}
+
+/// Goal: a log without any file is empty if it never began, and damaged if it did; whoever is rebuilt then waits for
+/// every voter. What is left when that was stored and the log was cut is no further damage.
+#[test]
+fn no_file_is_left() {
+    let mut disk = Disk::new(32 * 1024);
+    let new = recover_begun(&disk, false);
+    assert_eq!(new.outcome, Outcome::Clean);
+    check_missing(&disk, true, Evidence::Begun);
+    disk.commit(1, &[300, 50]);
+    disk.files.clear();
+    check_missing(&disk, true, Evidence::Begun);
+    let mut again = Recovery::new(disk.geometry, identity(), Index(0), &[]).expect("no file");
+    again.has_begun();
+    again.was_cut();
+    assert_eq!(again.finish().outcome, Outcome::Clean);
+}
+
+fn check_missing(disk: &Disk, has_begun: bool, evidence: Evidence) {
+    let found = recover_begun(disk, has_begun);
+    let Outcome::Corrupt(damage) = found.outcome else {
+        panic!("{:?}", found.outcome);
+    };
+    assert_eq!((damage.cause, damage.evidence), (Cause::Missing, evidence));
+    assert_eq!(
+        (damage.segment, damage.index),
+        (SegmentSequence(1), Index(1))
+    );
+    assert!(damage.is_loss() && found.term_lost);
+    assert_eq!(damage.cut(), Cut::From(SegmentSequence(1)));
+}
+
+fn recover_begun(disk: &Disk, has_begun: bool) -> Recovered {
+    let file = |(name, bytes): (&u64, &Vec<u8>)| SegmentFile {
+        sequence: SegmentSequence(*name),
+        size_bytes: bytes.len() as u64,
+    };
+    let files: Vec<SegmentFile> = disk.files.iter().map(file).collect();
+    let mut recovery = Recovery::new(disk.geometry, identity(), Index(0), &files).expect("no gap");
+    if has_begun {
+        recovery.has_begun();
+    }
+    while let Some(name) = recovery.next_file() {
+        let result = recovery.segment(&disk.files[&name.0], &mut |_| Ok(()));
+        result.expect("a segment");
+    }
+    recovery.finish()
 }

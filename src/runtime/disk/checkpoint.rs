@@ -21,7 +21,7 @@ use crate::base::limits::{
     CHECKPOINT_BLOCK_BYTES, CHECKPOINT_BLOCKS_WAITING_MAX, CHECKPOINT_SYNC_BYTES,
 };
 use crate::base::{ClusterId, Index, ShardId};
-use crate::checkpoint::{Block, CheckpointError, CheckpointId, Reader, Restored};
+use crate::checkpoint::{Block, CheckpointError, CheckpointId, Reader, Restored, Source};
 use crate::keyspace::Keyspace;
 use crate::runtime::beside::spawn_beside;
 use crate::runtime::mailbox;
@@ -55,7 +55,8 @@ pub enum CheckpointAnswer {
 enum Request {
     Begin(CheckpointId),
     Block(Block),
-    Finish(CheckpointId),
+    Finish(CheckpointId, Source),
+    Settle(CheckpointId),
     RemoveBefore(Index),
     Read(CheckpointRead),
     Free(Box<Keyspace>),
@@ -112,12 +113,20 @@ impl CheckpointThread {
         self.request(Request::Block(block))
     }
 
-    /// Makes it durable and gives it its name.
+    /// Makes it durable and gives it its name, which says where it comes from.
     ///
     /// # Errors
     /// [`NotTaken`].
-    pub fn finish(&self, id: CheckpointId) -> Result<(), NotTaken> {
-        self.request(Request::Finish(id))
+    pub fn finish(&self, id: CheckpointId, source: Source) -> Result<(), NotTaken> {
+        self.request(Request::Finish(id, source))
+    }
+
+    /// Gives one that was received the name of one of its own.
+    ///
+    /// # Errors
+    /// [`NotTaken`].
+    pub fn settle(&self, id: CheckpointId) -> Result<(), NotTaken> {
+        self.request(Request::Settle(id))
     }
 
     /// Removes the checkpoints below `index`.
@@ -181,7 +190,11 @@ impl Worker {
             let answer = match request {
                 Request::Begin(id) => self.begin(id),
                 Request::Block(block) => self.write(&block),
-                Request::Finish(id) => self.finish(id),
+                Request::Finish(id, source) => self.finish(id, source),
+                Request::Settle(id) => {
+                    self.settle(id);
+                    None
+                }
                 Request::RemoveBefore(index) => {
                     self.reading.take_if(|(reading, _)| *reading < index);
                     self.remove_before(index);
@@ -231,20 +244,49 @@ impl Worker {
         }
     }
 
-    fn finish(&mut self, id: CheckpointId) -> Option<CheckpointAnswer> {
+    fn finish(&mut self, id: CheckpointId, source: Source) -> Option<CheckpointAnswer> {
         let mut writing = self.writing.take()?;
-        let path = self.directory.join(CheckpointId::file_name(id.index));
+        let path = self.named(id.index, source);
         let named = writing
             .sync()
             .and_then(|()| std::fs::rename(self.unfinished(), &path))
+            .and_then(|()| self.remove_other(id.index, source))
             .and_then(|()| File::open(&self.directory)?.sync_all());
         match named {
             Ok(()) => {
-                tracing::info!(index = %id.index, term = %id.term, "checkpoint taken");
+                tracing::info!(index = %id.index, term = %id.term, ?source, "checkpoint durable");
                 Some(CheckpointAnswer::Durable(id))
             }
             Err(error) => Some(self.fail(&error)),
         }
+    }
+
+    /// One that was received and did not hold is replaced by one of one's own, under another name.
+    fn remove_other(&self, index: Index, source: Source) -> io::Result<()> {
+        let other = match source {
+            Source::Log => Source::Member,
+            Source::Member => Source::Log,
+        };
+        match std::fs::remove_file(self.named(index, other)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
+    /// What does not succeed leaves a name that promises less, nothing else.
+    fn settle(&self, id: CheckpointId) {
+        let received = self.named(id.index, Source::Member);
+        let settled = std::fs::rename(received, self.named(id.index, Source::Log))
+            .and_then(|()| File::open(&self.directory)?.sync_all());
+        if let Err(error) = settled {
+            let directory = self.directory.display();
+            tracing::warn!(%error, index = %id.index, "{directory}: cannot rename a checkpoint");
+        }
+    }
+
+    fn named(&self, index: Index, source: Source) -> PathBuf {
+        let name = CheckpointId::file_name(index, source);
+        self.directory.join(name)
     }
 
     fn fail(&mut self, error: &io::Error) -> CheckpointAnswer {
@@ -273,7 +315,12 @@ impl Worker {
         let (_, file) = match open {
             Some(open) => self.reading.insert(open),
             None => {
-                let file = File::open(self.directory.join(CheckpointId::file_name(index)))?;
+                let file = match File::open(self.named(index, Source::Log)) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        File::open(self.named(index, Source::Member))?
+                    }
+                    opened => opened?,
+                };
                 self.reading.insert((index, file))
             }
         };
@@ -294,7 +341,7 @@ impl Worker {
     /// What cannot be removed costs space, nothing else: the next checkpoint tries again.
     fn remove_before(&self, index: Index) {
         let remove = || -> Result<(), DirectoryError> {
-            for (found, path) in checkpoints_in(&self.directory)? {
+            for (found, _, path) in checkpoints_in(&self.directory)? {
                 if found < index
                     && let Err(error) = std::fs::remove_file(&path)
                 {
@@ -327,14 +374,15 @@ impl Unfinished {
     }
 }
 
-/// The checkpoints of a directory by index, the newest first.
-fn checkpoints_in(directory: &Path) -> Result<Vec<(Index, PathBuf)>, DirectoryError> {
+/// The checkpoints of a directory by index, the newest first. Of two at one index that which promises less comes first.
+fn checkpoints_in(directory: &Path) -> Result<Vec<(Index, Source, PathBuf)>, DirectoryError> {
     let named = |path: PathBuf| {
         let name = path.file_name()?.to_str()?;
-        Some((CheckpointId::from_file_name(name)?, path))
+        let (index, source) = CheckpointId::from_file_name(name)?;
+        Some((index, source, path))
     };
     let mut found: Vec<_> = files_in(directory)?.into_iter().filter_map(named).collect();
-    found.sort_by_key(|&(index, _)| std::cmp::Reverse(index));
+    found.sort_by_key(|&(index, source, _)| std::cmp::Reverse((index, source)));
     Ok(found)
 }
 
@@ -372,6 +420,8 @@ pub struct Unusable {
 pub struct Loaded {
     /// The newest that holds.
     pub restored: Option<Restored>,
+    /// Where that one comes from.
+    pub source: Source,
     /// Newer ones that do not, the newest first.
     pub unusable: Vec<Unusable>,
 }
@@ -386,10 +436,11 @@ pub fn load_newest(
     shard: ShardId,
 ) -> Result<Loaded, DirectoryError> {
     let mut loaded = Loaded::default();
-    for (index, path) in checkpoints_in(directory)? {
+    for (index, source, path) in checkpoints_in(directory)? {
         match load(&path, index, cluster, shard) {
             Ok(restored) => {
                 loaded.restored = Some(restored);
+                loaded.source = source;
                 break;
             }
             Err(source) => loaded.unusable.push(Unusable {
@@ -501,12 +552,12 @@ mod tests {
         (thread.expect("a thread"), received)
     }
 
-    fn take(thread: &CheckpointThread, index: u64) {
+    fn take(thread: &CheckpointThread, index: u64, source: Source) {
         thread.begin(id(index)).expect("room");
         for block in blocks(index) {
             thread.write(block).expect("room");
         }
-        thread.finish(id(index)).expect("room");
+        thread.finish(id(index), source).expect("room");
     }
 
     fn names(directory: &Path) -> Vec<String> {
@@ -530,8 +581,8 @@ mod tests {
             executor::run(async move {
                 std::fs::write(path.join(UNFINISHED), b"of an earlier life").expect("written");
                 let (thread, mut answers) = start(&path);
-                for index in [3, 9] {
-                    take(&thread, index);
+                for (index, source) in [(3, Source::Member), (9, Source::Log)] {
+                    take(&thread, index, source);
                     assert_eq!(answers.receive().await, Some(CheckpointAnswer::Written));
                     let durable = CheckpointAnswer::Durable(id(index));
                     assert_eq!(answers.receive().await, Some(durable));
@@ -549,12 +600,24 @@ mod tests {
                     let expected = CheckpointAnswer::Read { read, bytes };
                     assert_eq!(answers.receive().await, Some(expected));
                 }
-                let both = [Index(3), Index(9)].map(CheckpointId::file_name);
-                assert_eq!(names(&path), both);
+                let name = |index, source| CheckpointId::file_name(Index(index), source);
+                let newest = name(9, Source::Log);
+                let received = [newest.clone(), name(3, Source::Member)];
+                assert_eq!(names(&path), received);
                 assert_eq!(load_index(&path), (Some(Index(9)), 0));
+                thread.settle(id(3)).expect("room");
+                // Answered in order.
+                take(&thread, 9, Source::Member);
+                assert_eq!(answers.receive().await, Some(CheckpointAnswer::Written));
+                let durable = CheckpointAnswer::Durable(id(9));
+                assert_eq!(answers.receive().await, Some(durable));
+                let settled = [name(3, Source::Log), name(9, Source::Member)];
+                assert_eq!(names(&path), settled);
+                let loaded = load_newest(&path, CLUSTER, SHARD).expect("listed");
+                assert_eq!(loaded.source, Source::Member);
                 thread.remove_before(Index(9)).expect("room");
                 drop(thread);
-                assert_eq!(names(&path), both[1..]);
+                assert_eq!(names(&path), settled[1..]);
             })
             .expect("a ring");
         })
@@ -571,10 +634,10 @@ mod tests {
         std::thread::spawn(move || {
             executor::run(async move {
                 let (thread, mut answers) = start(&path);
-                take(&thread, 3);
+                take(&thread, 3, Source::Log);
                 assert_eq!(answers.receive().await, Some(CheckpointAnswer::Failed));
                 std::fs::create_dir(&path).expect("made");
-                take(&thread, 4);
+                take(&thread, 4, Source::Log);
                 assert_eq!(answers.receive().await, Some(CheckpointAnswer::Written));
                 let durable = CheckpointAnswer::Durable(id(4));
                 assert_eq!(answers.receive().await, Some(durable));
@@ -591,7 +654,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let path = root.path();
         let write = |name: Index, bytes: &[u8]| {
-            let name = CheckpointId::file_name(name);
+            let name = CheckpointId::file_name(name, Source::Log);
             std::fs::write(path.join(name), bytes).expect("written");
         };
         assert_eq!(load_index(path), (None, 0));

@@ -8,10 +8,12 @@
 //! <data-dir>/            0700, one process at a time
 //!   lock                 held with flock while the member runs
 //!   identity             whose directory this is; written once, never changed
-//!   shard-0/wal/         the segments of one shard's log; whose it is (owner), what is known beside it (members)
+//!   shard-0/wal/         the segments of one shard's log; whose it is (owner), what is known beside it (members),
+//!                        and whether it has begun (begun)
 //!   shard-0/checkpoints/ its state as files, the newest and for a moment the one before
 //! ```
 
+pub mod begun;
 mod checked;
 pub mod checkpoint;
 pub mod cut;

@@ -16,6 +16,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use rustix::fs::{FallocateFlags, fallocate};
 
+use super::begun;
 use super::directory::{DirectoryError, sync_directory};
 use super::log::WriteMode;
 use super::workers;
@@ -264,6 +265,8 @@ impl Worker {
         if !recycled {
             self.create(path)?;
         }
+        // Nobody writes to it before this is said.
+        begun::mark(&self.settings.directory)?;
         let io_error = |action| {
             move |source| SegmentError::Io {
                 path: path.to_owned(),
@@ -429,7 +432,7 @@ mod tests {
                 let again = ready(&mut answers).await;
                 assert!(again.recycled);
                 assert_eq!(again.map.read(0, 6), b"header");
-                assert_eq!(names(&path), ["1.wal"]);
+                assert_eq!(names(&path), ["1.wal", "begun"]);
             })
             .expect("a ring");
         })
@@ -462,7 +465,7 @@ mod tests {
                     [2],
                     "1 was removed, 2 is the oldest kept"
                 );
-                assert_eq!(names(&path), ["3.wal", "4.wal", "5.wal"]);
+                assert_eq!(names(&path), ["3.wal", "4.wal", "5.wal", "begun"]);
             })
             .expect("a ring");
         })
