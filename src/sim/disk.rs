@@ -416,7 +416,11 @@ impl Disk {
         let (zeros, first_gone) = match cut {
             Cut::At { segment, offset } => (Some((segment, offset)), segment.next()),
             Cut::From(segment) => (None, segment),
-            Cut::Everything => (None, SegmentSequence(0)),
+            Cut::Everything => {
+                // Those that wait to be used again lie in the same directory.
+                self.recycled.clear();
+                (None, SegmentSequence(0))
+            }
         };
         self.files.retain(|&segment, _| segment < first_gone);
         self.placed.retain(|placed| placed.segment < first_gone);
