@@ -6,7 +6,7 @@
 
 use super::Raft;
 use super::message::Body;
-use super::types::{Output, Role};
+use super::types::{Output, Role, StepDown};
 use crate::base::{Index, Instant, MemberId};
 
 /// A transfer under way.
@@ -80,8 +80,14 @@ impl Raft {
     }
 
     /// This member's disk does not complete its syncs: somebody else should lead. Entries can be committed
-    /// without it, so a leader hands over if anybody is there.
-    pub fn sync_stalled(&mut self, now: Instant) {
+    /// without it, so a leader hands over if anybody is there. Said `again`, the attempt has ended: perhaps what the
+    /// others lack can be read from no disk. Then it leads no longer, and they elect one of them.
+    pub fn sync_stalled(&mut self, again: bool, now: Instant, outputs: &mut Vec<Output>) {
+        self.observe(now);
+        if again && self.role == Role::Leader && self.best_successor().is_some() {
+            self.step_down(StepDown::SyncStalled, outputs);
+            return;
+        }
         // A refusal changes nothing: it does not lead, is handing over, or is needed.
         let _handing_over = self.transfer_leader(None, now);
     }

@@ -67,6 +67,9 @@ pub enum StepDown {
     /// The entry that removes this member is committed (dissertation, section 4.2.2).
     #[error("it was removed from the cluster")]
     Removed,
+    /// Its disk does not complete its syncs, and handing over did not succeed.
+    #[error("its disk does not complete a sync, and nobody took over on request")]
+    SyncStalled,
 }
 
 /// Why messages of a sender are dropped.

@@ -46,7 +46,7 @@ impl Shard {
         }
         let is_news = self.sync.stalled.is_none();
         self.sync.stalled = Some(now);
-        self.raft.sync_stalled(now);
+        self.raft.sync_stalled(!is_news, now, &mut self.outputs);
         let to = self.raft.transfer_target();
         if is_news || to.is_some() {
             let span = now.since(began);

@@ -35,6 +35,7 @@ impl Cluster {
         };
         for _ in 0..self.dice.between(1, self.conditions.burst_max) {
             let member = members[self.dice.place(members.len())];
+            let must_succeed = must_succeed && self.hung_in_calm != Some(member);
             let (request, kind) = self.workload.next(&self.history);
             self.ask(member, request, kind, must_succeed)?;
         }

@@ -18,6 +18,7 @@ use super::clock::Moment;
 use super::conditions::Conditions;
 use super::dice::Dice;
 use super::disk::Tear;
+use super::estranged::Estranged;
 use super::member::{Member, Process, member_id};
 use super::network::Network;
 use super::operator::Operator;
@@ -27,6 +28,7 @@ use super::schedule::Schedule;
 use super::trace::{Line, Trace, What};
 use super::workload::Workload;
 use crate::base::limits::SIM_MEMBERS_MAX;
+use crate::base::{Incarnation, MemberId};
 use crate::checkpoint::CheckpointId;
 use crate::keyspace::events::EventFilter;
 use crate::keyspace::request::KeyRange;
@@ -56,6 +58,14 @@ pub(super) enum Next {
     CheckpointRead(usize, u32, Box<CheckpointRead>),
     Mend,
     Unwipe(usize),
+    /// Two members hear each other for the first time.
+    Meet(usize, usize),
+    /// Somebody whom the leader has not met loses its directory, and meets it.
+    Estrange,
+    Emptied(Estranged),
+    /// A disk hangs, and nothing else is wrong; and that ends.
+    CalmHang,
+    CalmHangOver(usize),
     Burst,
     Fault,
     /// A fault beside the usual ones.
@@ -89,6 +99,10 @@ pub(super) struct Cluster {
     /// Who belongs to the cluster, as committed.
     pub(super) group: Members,
     pub(super) operator: Operator,
+    /// The directories that the group has agreed on.
+    pub(super) agreed: BTreeMap<MemberId, Incarnation>,
+    /// The member whose disk hung in the calm.
+    pub(super) hung_in_calm: Option<usize>,
     pub(super) filter: EventFilter,
     /// Requests under way: at which member, and whether they must succeed.
     pub(super) asked: BTreeMap<u32, Asked>,
@@ -138,6 +152,8 @@ impl Cluster {
             history,
             group: Members::default(),
             operator: Operator::default(),
+            agreed: BTreeMap::new(),
+            hung_in_calm: None,
             asked: BTreeMap::new(),
             pledges: Pledges::default(),
             last_victim: None,
@@ -159,6 +175,7 @@ impl Cluster {
         self.schedule.plan(quiet, Next::Quiet);
         self.schedule.plan(last, Next::LastReads);
         self.schedule.plan(over, Next::Over);
+        self.keep_strangers_apart();
         self.plan_in(self.conditions.burst_interval, Next::Burst);
         self.plan_in(self.conditions.fault_interval, Next::Fault);
         while let Some((at, next)) = self.schedule.next() {
@@ -184,13 +201,12 @@ impl Cluster {
     }
 
     fn happen(&mut self, next: Next) -> Verdict {
-        if let Some(member) = self.paused(&next) {
+        if let Some(until) = self.held_up(&next) {
             // Requests are seen before what else happened meanwhile, or after it.
             let later = match next {
                 Next::Request(..) => 2 * self.dice.below(2),
                 _ => 1,
             };
-            let until = self.members[member].paused_until;
             self.schedule
                 .plan(until.after(Duration::from_micros(later)), next);
             return Ok(());
@@ -287,6 +303,25 @@ impl Cluster {
                 self.unwipe(member);
                 Ok(())
             }
+            Next::Meet(one, other) => {
+                self.meet(one, other);
+                Ok(())
+            }
+            Next::Estrange => {
+                if self.phase == Phase::Faults {
+                    self.estrange();
+                }
+                Ok(())
+            }
+            Next::Emptied(estranged) => {
+                self.empty(estranged);
+                Ok(())
+            }
+            Next::CalmHang => {
+                self.hang_in_calm();
+                Ok(())
+            }
+            Next::CalmHangOver(member) => self.calm_hang_over(member),
             Next::Burst => self.burst(),
             Next::Fault => {
                 if self.phase == Phase::Faults {
@@ -316,30 +351,46 @@ impl Cluster {
         }
     }
 
-    /// The member that an event is for, when it is paused.
-    fn paused(&self, next: &Next) -> Option<usize> {
-        let (Next::Start(member)
-        | Next::Tick(member, _)
-        | Next::Written(member, _)
-        | Next::Prepared(member, ..)
-        | Next::Seal(member, _)
-        | Next::Turn(member, _)
-        | Next::Disconnected(member, _)
-        | Next::Broken(member, _)
-        | Next::Request(member, ..)
-        | Next::CheckpointBlock(member, _)
-        | Next::CheckpointDurable(member, ..)
-        | Next::CheckpointRead(member, ..)
-        | Next::Known(member, ..)
-        | Next::LogRead(member, ..)) = *next
-        else {
-            let Next::Deliver(delivery) = next else {
-                return None;
-            };
-            let until = self.members[delivery.to].paused_until;
-            return (until > self.now).then_some(delivery.to);
+    /// Until when an event has to wait: its member is paused, or the disk that it is about hangs.
+    fn held_up(&self, next: &Next) -> Option<Moment> {
+        let member = match next {
+            Next::Start(member)
+            | Next::Tick(member, _)
+            | Next::Written(member, _)
+            | Next::Prepared(member, ..)
+            | Next::Seal(member, _)
+            | Next::Turn(member, _)
+            | Next::Disconnected(member, _)
+            | Next::Broken(member, _)
+            | Next::Request(member, ..)
+            | Next::CheckpointBlock(member, _)
+            | Next::CheckpointDurable(member, ..)
+            | Next::CheckpointRead(member, ..)
+            | Next::Known(member, ..)
+            | Next::LogRead(member, ..) => *member,
+            Next::Deliver(delivery) => delivery.to,
+            _ => return None,
         };
-        (self.members[member].paused_until > self.now).then_some(member)
+        let Member {
+            paused_until,
+            faults,
+            ..
+        } = &self.members[member];
+        let hangs = match next {
+            Next::Written(..)
+            | Next::Prepared(..)
+            | Next::CheckpointBlock(..)
+            | Next::CheckpointDurable(..)
+            | Next::Known(..) => true,
+            Next::CheckpointRead(..) | Next::LogRead(..) => faults.hangs_reads,
+            _ => false,
+        };
+        let until = if hangs {
+            faults.hangs_until.max(*paused_until)
+        } else {
+            *paused_until
+        };
+        (until > self.now).then_some(until)
     }
 
     pub(super) fn plan_in(&mut self, after: Duration, next: Next) {

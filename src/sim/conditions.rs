@@ -27,6 +27,8 @@ pub enum FaultKind {
     Pause,
     /// The disk is slow for a while.
     SlowDisk,
+    /// The disk completes nothing for seconds, or nothing any more.
+    HungDisk,
     /// The next sync fails.
     SyncFailure,
     /// The disk is full for a while.
@@ -35,6 +37,8 @@ pub enum FaultKind {
     ReadError,
     /// A block goes bad at rest.
     Spoil,
+    /// A part of a checkpoint's file goes bad at rest.
+    SpoilCheckpoint,
     /// The clock runs at another rate.
     Drift,
     /// All machines lose power at once.
@@ -57,6 +61,8 @@ pub enum FaultKind {
     Membership,
     /// The operator moves the leader.
     Transfer,
+    /// A leader that may be one of the past meets a member for the first time, when that has just lost its directory.
+    Estrange,
 }
 
 /// The faults with the range of their weights. A weight is chosen per seed; often it is zero.
@@ -67,10 +73,12 @@ const WEIGHTS: &[(FaultKind, u64)] = &[
     (FaultKind::TrapPowerCut, 3),
     (FaultKind::Pause, 20),
     (FaultKind::SlowDisk, 30),
+    (FaultKind::HungDisk, 6),
     (FaultKind::SyncFailure, 2),
     (FaultKind::FullDisk, 3),
     (FaultKind::ReadError, 2),
     (FaultKind::Spoil, 4),
+    (FaultKind::SpoilCheckpoint, 4),
     (FaultKind::Drift, 30),
     (FaultKind::Blackout, 2),
 ];
@@ -87,6 +95,11 @@ const PEER_WEIGHTS: &[(FaultKind, u64)] = &[
     (FaultKind::Membership, 12),
     (FaultKind::Transfer, 4),
 ];
+
+/// With fewer members each must have met every other before its directory is confirmed.
+const UNMET_MEMBERS_MIN: usize = 4;
+/// Members of a group that began with several, at most.
+const GROUP_MAX: usize = 7;
 
 /// What one run is like.
 #[derive(Clone, Debug)]
@@ -125,8 +138,18 @@ pub struct Conditions {
     pub turn_steps: usize,
     /// How long a member is down after a crash, at most.
     pub down_max: Duration,
+    /// How long a disk hangs, at most.
+    pub hang_max: Duration,
+    /// Whether a disk still hangs when every other fault has ended: the others must serve without it.
+    pub hangs_in_calm: bool,
     /// How long a network fault lasts, at most.
     pub network_fault_max: Duration,
+    /// Pairs of members whose links do not work from the beginning.
+    pub unmet_pairs: usize,
+    /// How long they do not, at most.
+    pub unmet_max: Duration,
+    /// Voters and learners of the group that the operator does not go beyond.
+    pub group_max: usize,
     /// `--election-timeout` of every member.
     pub election_timeout: Duration,
     /// How much may be on its way to a follower: little, so that a leader is often gone between two messages, or
@@ -151,7 +174,13 @@ impl Conditions {
     #[must_use]
     pub fn of(members: usize, dice: &mut Dice) -> Conditions {
         let mut faults = Vec::new();
-        let peers = if members > 1 { PEER_WEIGHTS } else { &[] };
+        // A lone member may get company.
+        let grows = members == 1 && dice.below(2) == 0;
+        let peers = if members > 1 || grows {
+            PEER_WEIGHTS
+        } else {
+            &[]
+        };
         for &(kind, most) in WEIGHTS.iter().chain(peers) {
             let weight = if dice.below(4) == 0 {
                 0
@@ -191,7 +220,18 @@ impl Conditions {
             value_long_max: usize::try_from(value_long_max).expect("far below a segment"),
             turn_steps: [7, 64, 2_048, 2_048][dice.place(4)],
             down_max: dice.time(millis(20), millis(2_000)),
+            hang_max: dice.time(millis(1_000), millis(12_000)),
+            hangs_in_calm: dice.below(2) == 0,
             network_fault_max: dice.time(millis(300), millis(8_000)),
+            unmet_pairs: match members {
+                0..UNMET_MEMBERS_MIN => 0,
+                _ => dice.place(3),
+            },
+            unmet_max: dice.time(millis(1_500), millis(30_000)),
+            group_max: match members {
+                1 => dice.place(2) + 2,
+                _ => GROUP_MAX,
+            },
             election_timeout: match dice.below(5) {
                 // Terms change while disks are still busy with the last one.
                 0 => dice.time(millis(200), millis(300)),

@@ -38,6 +38,8 @@ pub struct Disk {
     has_begun: bool,
     /// Checkpoints that have their names.
     checkpoints: BTreeMap<Index, Vec<u8>>,
+    /// Which of them is damaged, and what it was.
+    spoiled: Option<(Index, Vec<u8>)>,
     /// The one that is being written. A crash leaves nothing of it that counts.
     writing: Vec<u8>,
     /// It is about to get its name.
@@ -104,6 +106,7 @@ impl Disk {
             recycled: Vec::new(),
             has_begun: false,
             checkpoints: BTreeMap::new(),
+            spoiled: None,
             writing: Vec::new(),
             naming: None,
             received: BTreeSet::new(),
@@ -166,8 +169,9 @@ impl Disk {
     }
 
     /// Checkpoints, newest first.
-    pub fn checkpoints(&self) -> impl Iterator<Item = &[u8]> {
-        self.checkpoints.values().rev().map(Vec::as_slice)
+    pub fn checkpoints(&self) -> impl Iterator<Item = (Index, &[u8])> {
+        let all = self.checkpoints.iter().rev();
+        all.map(|(&index, bytes)| (index, bytes.as_slice()))
     }
 
     /// The file of a checkpoint begins.
@@ -224,6 +228,7 @@ impl Disk {
             Some((_, Source::Log)) | None => self.received.remove(&index),
         };
         self.checkpoints.insert(index, bytes);
+        self.spoiled.take_if(|spoiled| spoiled.0 == index);
     }
 
     /// A part of one that has its name; what is not there is missing.
@@ -241,6 +246,55 @@ impl Disk {
     pub fn remove_checkpoints_before(&mut self, index: Index) {
         self.checkpoints = self.checkpoints.split_off(&index);
         self.received = self.received.split_off(&index);
+        self.spoiled.take_if(|spoiled| spoiled.0 < index);
+    }
+
+    /// This one goes.
+    pub fn remove_checkpoint(&mut self, index: Index) {
+        self.checkpoints.remove(&index);
+        self.received.remove(&index);
+        self.spoiled.take_if(|spoiled| spoiled.0 == index);
+    }
+
+    /// Damages the file of the newest checkpoint, if there is one and nothing else is bad. Whether anything was done.
+    pub fn spoil_checkpoint(&mut self, damage: Damage, dice: &mut Dice) -> bool {
+        if self.is_damaged() {
+            return false;
+        }
+        let Some(mut newest) = self.checkpoints.last_entry() else {
+            return false;
+        };
+        let index = *newest.key();
+        let bytes = newest.get_mut();
+        let whole = bytes.clone();
+        let part = |size: usize, dice: &mut Dice| {
+            let from = dice.place(whole.len().div_ceil(size)) * size;
+            from..whole.len().min(from + size)
+        };
+        match damage {
+            Damage::Flip => bytes[dice.place(whole.len())] ^= 1 << dice.below(8),
+            Damage::Zero => bytes[part(SECTOR_SIZE_BYTES, dice)].fill(0),
+            // The end of the file was never written.
+            Damage::Lost => bytes.truncate(dice.place(whole.len())),
+            Damage::Misdirected => {
+                let (at, other) = (part(PAGE, dice), part(PAGE, dice));
+                let length = at.len().min(other.len());
+                bytes[at.start..][..length].copy_from_slice(&whole[other.start..][..length]);
+            }
+        }
+        if *bytes == whole {
+            return false;
+        }
+        self.spoiled = Some((index, whole));
+        true
+    }
+
+    /// Whether the file of this checkpoint is damaged.
+    #[must_use]
+    pub fn is_spoiled(&self, index: Index) -> bool {
+        self.spoiled
+            .as_ref()
+            .is_some_and(|spoiled| spoiled.0 == index)
     }
 
     /// A write and its sync are complete.
@@ -375,7 +429,7 @@ impl Disk {
     /// Whether damage was done that is neither undone nor accepted.
     #[must_use]
     pub fn is_damaged(&self) -> bool {
-        !self.damage.is_empty()
+        !self.damage.is_empty() || self.spoiled.is_some()
     }
 
     /// The bytes are again what they were: the directory was restored by an operator.
@@ -383,9 +437,10 @@ impl Disk {
         while let Some(write) = self.damage.pop() {
             self.put(write.segment, write.offset, &write.bytes);
         }
+        self.checkpoints.extend(self.spoiled.take());
     }
 
-    /// The member lives with the damage: it was repaired, cut off, or where nothing is read.
+    /// The member lives with the damage of its log: it was repaired, cut off, or where nothing is read.
     pub fn accept_damage(&mut self) {
         self.damage.clear();
     }
@@ -395,7 +450,11 @@ impl Disk {
         let (zeros, first_gone) = match cut {
             Cut::At { segment, offset } => (Some((segment, offset)), segment.next()),
             Cut::From(segment) => (None, segment),
-            Cut::Everything => (None, SegmentSequence(0)),
+            Cut::Everything => {
+                // Those that wait to be used again lie in the same directory.
+                self.recycled.clear();
+                (None, SegmentSequence(0))
+            }
         };
         self.files.retain(|&segment, _| segment < first_gone);
         self.placed.retain(|placed| placed.segment < first_gone);
@@ -488,6 +547,37 @@ mod tests {
             assert_eq!(disk.read(SEGMENT)[12_288..], whole[12_288..], "too young");
             disk.undo_damage();
             assert_eq!(disk.read(SEGMENT), whole);
+        }
+    }
+
+    /// Goal: a damaged checkpoint is another file, counts as damage until it goes or is written anew, and can be undone.
+    #[test]
+    fn damaged_checkpoint() {
+        for damage in [
+            Damage::Flip,
+            Damage::Zero,
+            Damage::Lost,
+            Damage::Misdirected,
+        ] {
+            let mut disk = disk();
+            let mut dice = Dice::new(5, 0);
+            assert!(!disk.spoil_checkpoint(damage, &mut dice), "there is none");
+            let whole: Vec<u8> = (0..3 * PAGE).map(|at| (at / 7) as u8).collect();
+            disk.write_checkpoint(0, &whole);
+            disk.finish_checkpoint(Index(4));
+            let mut tries = 0..100;
+            assert!(tries.any(|_| disk.spoil_checkpoint(damage, &mut dice)));
+            assert!(!disk.spoil_checkpoint(damage, &mut dice), "once");
+            assert!(disk.is_damaged() && disk.is_spoiled(Index(4)));
+            assert_ne!(disk.checkpoints().next(), Some((Index(4), &whole[..])));
+            let mut undone = disk.clone();
+            undone.undo_damage();
+            assert_eq!(undone.checkpoints().next(), Some((Index(4), &whole[..])));
+            let mut replaced = disk.clone();
+            replaced.write_checkpoint(0, &whole);
+            replaced.finish_checkpoint(Index(4));
+            disk.remove_checkpoints_before(Index(5));
+            assert!(![undone, replaced, disk].iter().any(Disk::is_damaged));
         }
     }
 }

@@ -10,10 +10,12 @@ impl Cluster {
     pub(super) fn calm(&mut self) -> Verdict {
         self.phase = Phase::Calm { since: self.now };
         self.line(0, What::Calm);
+        self.meet_all();
         self.mend();
         for number in self.present() {
             self.relieve(number);
         }
+        self.plan_calm_hang();
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use super::clock::Moment;
 use super::cluster::{Cluster, Next, Phase};
 use super::conditions::FaultKind;
 use super::disk::{Damage, Tear};
-use super::member::{Directory, DiskFaults, Member, Trap, drift_ppm};
+use super::member::{Directory, DiskFaults, Member, Trap, drift_ppm, member_id};
 use super::network::Weather;
 use super::trace::What;
 use crate::base::Instant;
@@ -19,7 +19,11 @@ use crate::raft::Role;
 const TRAP_EFFECTS_MAX: u64 = 60;
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 const SLOW_MAX: Duration = Duration::from_secs(4);
+/// How long a damaged checkpoint lies there while its member runs.
+const UNNOTICED_MAX: Duration = Duration::from_secs(20);
 const WIPED_MAX: Duration = Duration::from_secs(20);
+/// Between two looks whether the group has agreed on a member's directory.
+const AGREEMENT_INTERVAL: Duration = Duration::from_secs(1);
 const FULL_MAX: Duration = Duration::from_secs(2);
 /// A member that nothing has disturbed for this long has written everything it had to.
 const UNDISTURBED_MIN: Duration = Duration::from_secs(1);
@@ -100,6 +104,7 @@ impl Cluster {
                 self.disturb(number);
                 self.line(number, What::Slow(span));
             }
+            FaultKind::HungDisk if running => self.hang(number),
             FaultKind::SyncFailure if running => {
                 self.members[number].faults.sync_fails = true;
                 self.line(number, What::SyncWillFail);
@@ -115,6 +120,7 @@ impl Cluster {
                 self.line(number, What::ReadWillFail);
             }
             FaultKind::Spoil => return self.spoil(number),
+            FaultKind::SpoilCheckpoint => return self.spoil_checkpoint(number),
             FaultKind::Drift => {
                 let drift = drift_ppm(&mut self.dice);
                 self.members[number].clock.set_drift(drift, self.now);
@@ -151,7 +157,10 @@ impl Cluster {
             | FaultKind::TrapKill
             | FaultKind::TrapPowerCut
             | FaultKind::Pause
-            | FaultKind::SyncFailure => return false,
+            | FaultKind::HungDisk
+            | FaultKind::SyncFailure
+            // It has a time of its own.
+            | FaultKind::Estrange => return false,
         }
         true
     }
@@ -176,7 +185,7 @@ impl Cluster {
         (count > 0).then(|| others[self.dice.place(count)])
     }
 
-    fn plan_mending(&mut self) {
+    pub(super) fn plan_mending(&mut self) {
         let after = self.dice.around(self.conditions.network_fault_max / 2);
         self.plan_in(after, Next::Mend);
     }
@@ -198,16 +207,9 @@ impl Cluster {
         let groups: Vec<usize> = (0..self.members.len())
             .map(|member| usize::from(group & (1 << member) != 0))
             .collect();
-        self.network.partition(&groups);
         // Sometimes what lies between them closes the connections: then nobody waits for a timeout.
-        if self.dice.below(3) == 0 {
-            for (one, of_one) in groups.iter().enumerate() {
-                for (other, _) in groups.iter().enumerate().filter(|(_, of)| *of != of_one) {
-                    let noticed = self.dice.around(Duration::from_millis(2));
-                    self.plan_in(noticed, Next::Broken(one, other));
-                }
-            }
-        }
+        let noticed = self.dice.below(3) == 0;
+        self.part(&groups, noticed);
         let mask = (1 << self.members.len()) - 1;
         self.line(
             number,
@@ -216,6 +218,20 @@ impl Cluster {
             },
         );
         self.plan_mending();
+    }
+
+    /// Cuts what is between groups, and closes the connections if that is `noticed`.
+    pub(super) fn part(&mut self, groups: &[usize], noticed: bool) {
+        self.network.partition(groups);
+        if !noticed {
+            return;
+        }
+        for (one, of_one) in groups.iter().enumerate() {
+            for (other, _) in groups.iter().enumerate().filter(|(_, of)| *of != of_one) {
+                let noticed = self.dice.around(Duration::from_millis(2));
+                self.plan_in(noticed, Next::Broken(one, other));
+            }
+        }
     }
 
     /// The links work again. Connections that were stuck are made anew.
@@ -231,10 +247,10 @@ impl Cluster {
     }
 
     /// A member loses its directory and comes back without anything; one at a time.
-    fn wipe(&mut self, number: usize) -> bool {
+    pub(super) fn wipe(&mut self, number: usize) -> bool {
         let incarnation = self.dice.number();
-        let whole = self.members.iter().all(Member::is_whole);
-        if !whole || !self.members[number].known.confirmed {
+        // The founder of a lone cluster would found another one.
+        if self.options.members == 1 || !self.may_lose(number) {
             return false;
         }
         self.crash(number, None);
@@ -243,6 +259,12 @@ impl Cluster {
         let after = self.dice.around(WIPED_MAX / 2);
         self.plan_in(after, Next::Unwipe(number));
         true
+    }
+
+    /// Whether all members keep what they promised, and this one has promised something: one of them may be struck.
+    pub(super) fn may_lose(&self, number: usize) -> bool {
+        let whole = self.members.iter().all(Member::is_whole);
+        whole && self.members[number].known.confirmed
     }
 
     /// Two members come back, each on the other's directory.
@@ -287,16 +309,31 @@ impl Cluster {
 
     /// An operator notices a member without its directory, and brings that back.
     pub(super) fn unwipe(&mut self, number: usize) {
-        if self.members[number].is_displaced() {
-            self.crash(number, None);
+        let member = &self.members[number];
+        if !member.is_displaced() {
+            return;
+        }
+        // Who had not met the first directory may have made the group agree on the second one.
+        let agreed = self.agreed.get(&member_id(number)).copied();
+        let adopted = member.is_wiped() && agreed == Some(member.incarnation());
+        if member.is_wiped() && agreed.is_none() && self.phase == Phase::Faults {
+            self.plan_in(AGREEMENT_INTERVAL, Next::Unwipe(number));
+            return;
+        }
+        self.crash(number, None);
+        if adopted {
+            self.statistics.adopted += 1;
+            self.members[number].adopt();
+            self.line(number, What::Adopted);
+        } else {
             self.members[number].unwipe();
             self.line(number, What::Restored);
-            let after = self.dice.around(self.conditions.down_max);
-            self.plan_in(after, Next::Start(number));
         }
+        let after = self.dice.around(self.conditions.down_max);
+        self.plan_in(after, Next::Start(number));
     }
 
-    fn tear(&mut self) -> Tear {
+    pub(super) fn tear(&mut self) -> Tear {
         let tears = [
             Tear::Nothing,
             Tear::Everything,
@@ -317,8 +354,7 @@ impl Cluster {
         ];
         let damage = damages[self.dice.place(damages.len())];
         let before = vouched_before(&self.members[number], self.now);
-        // One at a time: a majority is whole.
-        if self.members.len() > 1 && !self.members.iter().all(Member::is_whole) {
+        if !self.may_spoil() {
             return false;
         }
         let member = &mut self.members[number];
@@ -330,20 +366,57 @@ impl Cluster {
         true
     }
 
+    /// One at a time, so that a majority is whole; and nobody could repair a member of a group of two.
+    fn may_spoil(&self) -> bool {
+        let had_company = self.options.members == 1 && self.members.len() > 1;
+        !had_company && (self.members.len() == 1 || self.members.iter().all(Member::is_whole))
+    }
+
+    /// Damage in the file of a checkpoint. It is noticed when it is to be sent, or at the next start.
+    fn spoil_checkpoint(&mut self, number: usize) -> bool {
+        let damages = [
+            Damage::Flip,
+            Damage::Zero,
+            Damage::Lost,
+            Damage::Misdirected,
+        ];
+        let damage = damages[self.dice.place(damages.len())];
+        let possible = self.may_spoil() && self.members[number].process.is_some();
+        let disk = &mut self.members[number].disk;
+        if !possible || !disk.spoil_checkpoint(damage, &mut self.dice) {
+            return false;
+        }
+        self.line(number, What::CheckpointSpoiled(damage));
+        // A lone member would have company before it noticed.
+        if self.members.len() == 1 || self.dice.below(2) == 0 {
+            self.crash(number, None);
+        } else {
+            let after = self.dice.around(UNNOTICED_MAX / 2);
+            let life = self.members[number].life;
+            self.plan_in(after, Next::Crash(number, life, None));
+        }
+        true
+    }
+
     /// Something keeps a member from sealing its log for a while.
-    fn disturb(&mut self, number: usize) {
+    pub(super) fn disturb(&mut self, number: usize) {
         let member = &mut self.members[number];
         let faults = &member.faults;
         let until = member
             .paused_until
             .max(faults.slow_until)
-            .max(faults.full_until);
+            .max(faults.full_until)
+            .max(faults.hangs_until);
         member.undisturbed_since = member.clock.read(until.max(self.now));
     }
 
     /// Every fault of a member ends.
     pub(super) fn relieve(&mut self, number: usize) {
         self.unwipe(number);
+        if self.members[number].is_hung(self.now) {
+            let tear = self.tear();
+            self.crash(number, Some(tear));
+        }
         let member = &mut self.members[number];
         member.faults = DiskFaults::default();
         member.trap = None;

@@ -28,8 +28,17 @@ impl Cluster {
                 Promise::OwnDirectory,
                 format_args!("member {number} starts on another member's directory"),
             )),
-            Ok(Started { torn, cut }) => {
-                if cut && !damaged {
+            Ok(Started { misread: true, .. }) => Err(broken(
+                Promise::DamageNoticed,
+                format_args!("member {number} starts on a damaged checkpoint"),
+            )),
+            Ok(Started {
+                torn,
+                cut,
+                unusable,
+                ..
+            }) => {
+                if (cut || unusable > 0) && !damaged {
                     return Err(broken(
                         Promise::DamageNoticed,
                         format_args!("member {number} finds damage where there is none"),
@@ -41,6 +50,10 @@ impl Cluster {
                     let log = process.map(|process| process.shard.raft().last_index());
                     let last_index = log.map_or(0, |index| index.0);
                     self.line(number, What::Rebuilds { last_index });
+                }
+                if unusable > 0 {
+                    self.statistics.bad_checkpoints += unusable as u64;
+                    self.line(number, What::CheckpointsUnusable(unusable));
                 }
                 if let Some((segment, offset)) = torn {
                     self.statistics.torn_tails += 1;
@@ -148,6 +161,10 @@ impl Cluster {
             self.retire(number);
         } else {
             self.unwipe(number);
+            // Which of its directories the group knows is not settled yet.
+            if self.members[number].is_displaced() {
+                self.crash(number, None);
+            }
         }
         Ok(())
     }

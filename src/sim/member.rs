@@ -8,24 +8,18 @@ use super::clock::{Clock, Moment};
 use super::conditions::Conditions;
 use super::dice::Dice;
 use super::disk::{Disk, Tear};
+use super::recovery::{Found, recover};
 use super::trace::StartFailure;
-use crate::base::limits::{CHECKPOINT_BLOCK_BYTES, PAGE_SIZE_BYTES, RECOVERY_CUTS_MAX};
+use crate::base::limits::{PAGE_SIZE_BYTES, RECOVERY_CUTS_MAX};
 use crate::base::planted::{Defect, Planted};
 use crate::base::{ClusterId, Incarnation, Index, Instant, MemberId, ShardId};
-use crate::checkpoint::{CheckpointError, Reader, Restored};
-use crate::keyspace::steps::Steps;
-use crate::raft::Position;
 use crate::shard::event::{Identity, KnownMembers, LogRead, Member as ShardMember};
-use crate::shard::replay::{Piece, Replayed, Replayer};
 use crate::shard::{Settings, Shard};
 use crate::wal::{
-    Appender, Commit, Geometry, LogIdentity, Outcome, Recovered, Recovery, SegmentOpening,
-    SegmentSequence,
+    Appender, Commit, Geometry, LogIdentity, Outcome, Recovered, SegmentOpening, SegmentSequence,
 };
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
-/// Steps of one slice of a replay.
-const REPLAY_STEPS: usize = 1 << 20;
 
 /// One member of the cluster, running or not.
 pub(super) struct Member {
@@ -69,6 +63,10 @@ struct Aside {
 pub(super) struct DiskFaults {
     pub(super) slow_until: Moment,
     pub(super) full_until: Moment,
+    /// Until then it completes no sync.
+    pub(super) hangs_until: Moment,
+    /// Nor any read.
+    pub(super) hangs_reads: bool,
     pub(super) sync_fails: bool,
     pub(super) read_fails: bool,
 }
@@ -126,8 +124,12 @@ pub(super) struct Watched {
 pub(super) struct Started {
     /// Where a torn tail was cut.
     pub(super) torn: Option<(u64, u64)>,
-    /// Whether a damaged log was cut, to be rebuilt.
+    /// Whether what was durable is gone, and to be rebuilt.
     pub(super) cut: bool,
+    /// Checkpoints that did not hold.
+    pub(super) unusable: usize,
+    /// Whether it was begun with a checkpoint that is damaged.
+    pub(super) misread: bool,
 }
 
 /// Bytes on their way to the disk.
@@ -232,6 +234,11 @@ impl Member {
         }
     }
 
+    /// The directory that took the place of the lost one is the member's own from now on.
+    pub(super) fn adopt(&mut self) {
+        self.aside = None;
+    }
+
     /// Whether it runs, or will run, on a directory that is not its own.
     pub(super) fn is_displaced(&self) -> bool {
         self.aside.is_some()
@@ -240,6 +247,11 @@ impl Member {
     /// Whether it keeps what it promised: its directory is its own, and nothing is missing there.
     pub(super) fn is_whole(&self) -> bool {
         !self.is_displaced() && !self.disk.is_damaged() && self.known.rebuild.is_none()
+    }
+
+    /// Whether its disk completes nothing at present.
+    pub(super) fn is_hung(&self, now: Moment) -> bool {
+        self.faults.hangs_until > now
     }
 
     /// Whether that directory is empty, or was when it was put there.
@@ -335,7 +347,13 @@ impl Member {
         }
         let now = self.clock.read(now);
         let mut cuts = 0;
-        let (recovered, replayer) = loop {
+        let mut unusable = 0;
+        let Found {
+            recovered,
+            replayer,
+            checkpoint,
+            ..
+        } = loop {
             let found = if planted.has(Defect::RecoveredBeforeSync) {
                 let mut cached = self.disk.clone();
                 cached.sync(now);
@@ -345,19 +363,29 @@ impl Member {
                 self.disk.sync(now);
                 recover(&self.disk, self.log_identity(), &self.known, planted)?
             };
-            let Outcome::Corrupt(damage) = found.recovered.outcome else {
-                break (found.recovered, found.replayer);
+            unusable = found.unusable.len().max(unusable);
+            let Some(loss) = &found.loss else {
+                break found;
             };
-            if self.founders == 1 || !damage.is_loss() || cuts == RECOVERY_CUTS_MAX {
-                return Err((StartFailure::Corrupt, damage.to_string()));
+            if self.founders == 1 || cuts == RECOVERY_CUTS_MAX {
+                return Err((StartFailure::Corrupt, loss.words.clone()));
             }
             cuts += 1;
             self.known.note_loss(&found.recovered, found.checkpoint);
-            self.disk.cut(damage.cut(), interrupted);
+            // In the order of the product: a crash may come before, between and within the two.
+            if !interrupted || seed.is_multiple_of(2) {
+                for &index in &loss.unusable {
+                    self.disk.remove_checkpoint(index);
+                }
+                if let Some(cut) = loss.cut {
+                    self.disk.cut(cut, interrupted);
+                }
+            }
             if interrupted {
-                return Err((StartFailure::CutInterrupted, damage.to_string()));
+                return Err((StartFailure::CutInterrupted, loss.words.clone()));
             }
         };
+        let misread = self.disk.is_spoiled(checkpoint.index);
         let torn = self.repair(&recovered);
         // What recovery lived with is part of the log now.
         self.disk.accept_damage();
@@ -389,6 +417,8 @@ impl Member {
         Ok(Started {
             torn,
             cut: cuts > 0,
+            unusable,
+            misread,
         })
     }
 
@@ -408,6 +438,7 @@ impl Member {
     /// The process dies. What it was writing is in the page cache, and lost as well when the power fails.
     pub(super) fn die(&mut self, power: Option<Tear>, dice: &mut Dice, now: Moment) {
         self.trap = None;
+        self.faults.hangs_until = Moment(0);
         let process = self.process.take();
         for (segment, offset, bytes) in process
             .iter()
@@ -447,75 +478,4 @@ pub(super) fn introduction(number: usize) -> ShardMember {
 pub(super) fn drift_ppm(dice: &mut Dice) -> i64 {
     let most = if dice.below(4) == 0 { 10_000 } else { 200 };
     dice.between(0, 2 * most) as i64 - most as i64
-}
-
-fn restore(bytes: &[u8], identity: LogIdentity) -> Result<Restored, CheckpointError> {
-    let mut reader = Reader::new(identity.cluster, identity.shard);
-    for block in bytes.chunks(CHECKPOINT_BLOCK_BYTES) {
-        reader.push(block)?;
-    }
-    reader.finish()
-}
-
-/// What a disk holds.
-struct Found {
-    recovered: Recovered,
-    replayer: Replayer,
-    checkpoint: Position,
-}
-
-fn recover(
-    disk: &Disk,
-    identity: LogIdentity,
-    known: &KnownMembers,
-    planted: Planted,
-) -> Result<Found, (StartFailure, String)> {
-    let refused = |refusal: crate::wal::Refusal| (StartFailure::Refused, refusal.to_string());
-    let mut replayer = Replayer::default();
-    let mut base = Position::default();
-    let mut checkpoint = None;
-    if let Some(bytes) = disk.checkpoints().next() {
-        let restored =
-            restore(bytes, identity).map_err(|error| (StartFailure::Corrupt, error.to_string()))?;
-        let id = restored.origin.id();
-        base = Position {
-            term: id.term,
-            index: id.index,
-        };
-        let source = disk.checkpoint_source(id.index);
-        let replayed = Replayed::from_checkpoint(restored, source)
-            .map_err(|error| (StartFailure::Corrupt, error.to_string()))?;
-        checkpoint = replayed.recovers_after();
-        replayer = Replayer::after(replayed);
-    }
-    let mut recovery =
-        Recovery::new(disk.geometry(), identity, base.index, &disk.listing()).map_err(refused)?;
-    if let Some(checkpoint) = checkpoint {
-        recovery.after_checkpoint(checkpoint);
-    }
-    if known.has_lost() {
-        recovery.was_cut();
-    }
-    if disk.has_begun() {
-        recovery.has_begun();
-    }
-    recovery.plant(planted);
-    replayer.plant(planted);
-    while let Some(segment) = recovery.next_file() {
-        let mut pieces = Vec::new();
-        let mut visit = |replayed: crate::wal::Replayed<'_>| {
-            pieces.extend(Piece::new(replayed)?);
-            Ok(())
-        };
-        recovery
-            .segment(disk.read(segment), &mut visit)
-            .map_err(refused)?;
-        replayer.take(pieces);
-        while !replayer.run(&mut Steps::new(REPLAY_STEPS)) {}
-    }
-    Ok(Found {
-        recovered: recovery.finish(),
-        replayer,
-        checkpoint: base,
-    })
 }

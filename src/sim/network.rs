@@ -45,6 +45,8 @@ pub struct Network {
     weather: Weather,
     /// `cut[from * members + to]`: nothing arrives.
     cut: Vec<bool>,
+    /// The same for links that have not worked yet: nothing mends them but that the two meet.
+    unmet: Vec<bool>,
     /// When the last message of each link arrives that keeps its turn.
     last: Vec<Moment>,
 }
@@ -68,6 +70,7 @@ impl Network {
             members,
             weather: Weather::FAIR,
             cut: vec![false; members * members],
+            unmet: vec![false; members * members],
             last: vec![Moment(0); members * members],
         }
     }
@@ -108,7 +111,31 @@ impl Network {
     /// under way when a link was cut is lost with it.
     #[must_use]
     pub fn is_cut(&self, from: usize, to: usize) -> bool {
-        self.cut[from * self.members + to]
+        let link = from * self.members + to;
+        self.cut[link] || self.unmet[link]
+    }
+
+    /// Nothing arrives between two members until they meet.
+    pub fn keep_apart(&mut self, one: usize, other: usize) {
+        self.set_unmet(one, other, true);
+    }
+
+    /// The links between two members work, unless they are cut.
+    pub fn meet(&mut self, one: usize, other: usize) {
+        self.set_unmet(one, other, false);
+    }
+
+    fn set_unmet(&mut self, one: usize, other: usize, unmet: bool) {
+        for (from, to) in [(one, other), (other, one)] {
+            self.unmet[from * self.members + to] = unmet;
+        }
+    }
+
+    /// Somebody whom a member has not met yet.
+    #[must_use]
+    pub fn stranger_to(&self, member: usize) -> Option<usize> {
+        let row = &self.unmet[member * self.members..][..self.members];
+        row.iter().position(|&unmet| unmet)
     }
 
     /// Cuts one direction.
@@ -126,7 +153,7 @@ impl Network {
         }
     }
 
-    /// Every link works.
+    /// Every link works whose members have met.
     pub fn mend(&mut self) {
         self.cut.fill(false);
     }
@@ -149,6 +176,22 @@ mod tests {
         assert!(network.is_cut(0, 2) && network.is_cut(2, 1));
         network.mend();
         assert!(!network.is_cut(0, 2));
+    }
+
+    /// Goal: nothing but a meeting makes a link work that never has.
+    #[test]
+    fn strangers() {
+        let mut network = Network::new(3);
+        network.keep_apart(0, 2);
+        network.partition(&[0, 0, 0]);
+        network.mend();
+        assert!(network.is_cut(0, 2) && network.is_cut(2, 0) && !network.is_cut(0, 1));
+        assert_eq!(
+            [0, 1, 2].map(|member| network.stranger_to(member)),
+            [Some(2), None, Some(0)]
+        );
+        network.meet(2, 0);
+        assert!(!network.is_cut(0, 2) && !network.is_cut(2, 0));
     }
 
     /// Goal: the weather's rates are those of the messages, within what chance allows.

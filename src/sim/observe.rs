@@ -1,7 +1,7 @@
 //! What the checkers see of a member after each event: who leads, what its log holds, what is committed.
 
-use super::checker::Verdict;
 use super::checker::replicas::{Held, Life};
+use super::checker::{Promise, Verdict, broken};
 use super::cluster::Cluster;
 use super::member::{Process, Watched};
 use super::trace::What;
@@ -9,6 +9,7 @@ use crate::base::Index;
 use crate::keyspace::events::EventCursor;
 use crate::keyspace::steps::Steps;
 use crate::raft::Role;
+use crate::shard::event::Member;
 
 /// Steps of the checkers' reading of the history: everything at once.
 const CHECKER_STEPS: usize = 1 << 30;
@@ -88,7 +89,25 @@ impl Cluster {
         if changed_at != seen.changed_at {
             seen.changed_at = changed_at;
             let list = shard.cluster().members();
+            let before = voters(self.group.newest());
             self.group.shows(number, changed_at, list)?;
+            match (before, voters(self.group.newest())) {
+                (1, 2) => self.statistics.grown += 1,
+                (2, 1) => self.statistics.shrunk += 1,
+                _ => {}
+            }
+            let committed = shard.cluster().memberships().into_iter().next();
+            for (id, incarnation) in committed.into_iter().flat_map(|(_, of)| of.incarnations) {
+                let first = *self.agreed.entry(id).or_insert(incarnation);
+                if first != incarnation {
+                    return Err(broken(
+                        Promise::OneHistory,
+                        format_args!(
+                            "the group agrees on {incarnation:?} for {id:?}, and has on {first:?}"
+                        ),
+                    ));
+                }
+            }
         }
         let mut events = Vec::new();
         let shown = self.history.model().revision();
@@ -109,6 +128,9 @@ impl Cluster {
         if truncated.is_some() {
             self.statistics.truncations += 1;
         }
+        if matches!(leader_term, Some(What::Follows { .. })) {
+            self.note_end_of_leading(number);
+        }
         for what in [leader_term, truncated, commits].into_iter().flatten() {
             self.line(number, what);
         }
@@ -120,6 +142,10 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+fn voters(members: &[Member]) -> usize {
+    members.iter().filter(|member| !member.is_learner).count()
 }
 
 fn held(shard: &crate::shard::Shard, index: Index) -> Option<Held> {

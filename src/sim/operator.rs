@@ -20,9 +20,8 @@ use crate::shard::event::{
 
 /// The operator's requests come from a core of their own.
 pub(super) const OPERATOR_CORE: u32 = 1;
-/// Members that the cluster is kept between, if it was not smaller from the beginning.
+/// Voters that the cluster keeps, if it was not smaller from the beginning.
 const GROUP_MIN: usize = 3;
-const GROUP_MAX: usize = 7;
 /// What an operator that does not wait asks for at once, at most.
 const ORDERS_MAX: u64 = 4;
 
@@ -147,7 +146,7 @@ impl Cluster {
         let leaving = self.operator.asked.values().filter(leaving).count();
         let voters = group.len() - learners;
         let smallest = GROUP_MIN.min(self.options.members);
-        let room = group.len() < GROUP_MAX && self.members.len() < SIM_MEMBERS_MAX;
+        let room = group.len() < self.conditions.group_max && self.members.len() < SIM_MEMBERS_MAX;
         // Unchecked, a majority might come to be of members that have nothing yet and so do not vote.
         let strict = self.conditions.membership.strict;
         let weight = |possible: bool, weight: u32| if possible { weight } else { 0 };

@@ -67,7 +67,10 @@ impl Cluster {
                     self.statistics.transfers_abandoned += 1;
                     ("abandoned", id)
                 }
-                Notice::Unreadable { id } => ("unreadable", id),
+                Notice::Unreadable { id } => {
+                    self.statistics.bad_checkpoints += 1;
+                    ("unreadable", id)
+                }
                 Notice::BlockRefused { id, .. } => ("block refused", id),
                 Notice::Refused { id, .. } => ("refused", id),
                 Notice::Installed { id } => {

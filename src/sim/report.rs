@@ -70,6 +70,20 @@ pub struct Statistics {
     pub transfers: u64,
     /// Starts on another member's directory that were refused.
     pub foreign_directories: u64,
+    /// Leaders that gave up leading while their disk hung.
+    pub hung_leaders_left: u64,
+    /// Disks that hung while nothing else was wrong, and the others served.
+    pub calm_hangs: u64,
+    /// Damaged checkpoints that were noticed: at a start, or when they were to be sent.
+    pub bad_checkpoints: u64,
+    /// Pairs of members that met after the cluster had begun.
+    pub meetings: u64,
+    /// Members that the group came to know by the directory that had taken the place of a lost one.
+    pub adopted: u64,
+    /// Lone members that got a second voter.
+    pub grown: u64,
+    /// Groups of two voters of which one was left.
+    pub shrunk: u64,
 }
 
 impl Statistics {
@@ -106,6 +120,13 @@ impl AddAssign<&Statistics> for Statistics {
             removals,
             transfers,
             foreign_directories,
+            hung_leaders_left,
+            calm_hangs,
+            bad_checkpoints,
+            meetings,
+            adopted,
+            grown,
+            shrunk,
         } = other;
         self.simulated_nanos += simulated_nanos;
         self.events += events;
@@ -132,5 +153,12 @@ impl AddAssign<&Statistics> for Statistics {
         self.removals += removals;
         self.transfers += transfers;
         self.foreign_directories += foreign_directories;
+        self.hung_leaders_left += hung_leaders_left;
+        self.calm_hangs += calm_hangs;
+        self.bad_checkpoints += bad_checkpoints;
+        self.meetings += meetings;
+        self.adopted += adopted;
+        self.grown += grown;
+        self.shrunk += shrunk;
     }
 }

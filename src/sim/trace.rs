@@ -47,12 +47,16 @@ pub enum What {
     },
     Paused(Duration),
     Slow(Duration),
+    Hung(Duration),
     Full,
     Room,
     Drift(i64),
     SyncWillFail,
     SyncFailed,
     Spoiled(Damage),
+    CheckpointSpoiled(Damage),
+    /// Checkpoints that do not hold.
+    CheckpointsUnusable(usize),
     Restored,
     ReadWillFail,
     Commit {
@@ -124,6 +128,8 @@ pub enum What {
     Rebuilt,
     Ended(&'static str),
     Wiped,
+    /// The directory that took the place of a lost one is its own now.
+    Adopted,
     /// Another member's directory lies where this one's was.
     Misplaced {
         of: usize,
@@ -149,6 +155,13 @@ pub enum What {
         group: u64,
     },
     Mended,
+    /// These two have not met yet.
+    Apart {
+        from: usize,
+    },
+    Meets {
+        other: usize,
+    },
     Asked {
         operation: u32,
         kind: &'static str,

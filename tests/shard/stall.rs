@@ -40,6 +40,32 @@ fn a_leader_whose_sync_stalls_hands_over() {
     group.assert_same();
 }
 
+/// Goal: a leader whose disk hangs while the others lack what only that disk could give them cannot hand over: it leads
+/// no longer, says why, and the others write on.
+#[test]
+fn a_leader_that_cannot_hand_over_steps_down() {
+    // Nothing is kept in memory for the others.
+    let mut group = Group::start(3, 0);
+    let old = group.leader();
+    group.call(old, put("before", "v")).expect("written");
+    group.member(old).notices.clear();
+    group.member(old).disk_hangs = true;
+    for _ in 0..3 {
+        group.ask(old, put("during", "v"));
+    }
+    group.run(Duration::from_secs(5));
+    let new = group.leader();
+    assert_ne!(new, old);
+    group
+        .call(new, put("after", "v"))
+        .expect("written without it");
+    let stalled = Notice::SteppedDown(StepDown::SyncStalled);
+    assert!(group.member(old).notices.contains(&stalled));
+    group.member(old).disk_hangs = false;
+    group.run(Duration::from_secs(1));
+    group.assert_same();
+}
+
 /// Goal: a lone member has nobody to hand over to: it says once that its disk hangs, and leads on.
 #[test]
 fn a_lone_member_says_so_once() {

@@ -379,6 +379,17 @@ impl Findings {
             statistics.transfers,
             statistics.foreign_directories,
         );
+        println!(
+            "world: {} leaders with hanging disks left, {} disks hung in the calm, {} damaged checkpoints noticed, {} pairs met \
+             late, {} new directories adopted, {} lone members got a second voter, {} were left alone again",
+            statistics.hung_leaders_left,
+            statistics.calm_hangs,
+            statistics.bad_checkpoints,
+            statistics.meetings,
+            statistics.adopted,
+            statistics.grown,
+            statistics.shrunk,
+        );
         println!("faults: {:?}", statistics.faults);
     }
 }

@@ -1,0 +1,130 @@
+//! Disks that complete nothing: for seconds, until their machine loses power, or while nothing else is wrong.
+//!
+//! The process of such a member lives, answers and sends heartbeats; only what it writes never becomes durable. A leader
+//! must not stay one then. When every other fault has ended and one disk hangs, the others must serve.
+
+use std::time::Duration;
+
+use super::checker::{Promise, Verdict, broken};
+use super::clock::Moment;
+use super::cluster::{Cluster, Next, Phase};
+use super::member::{Member, member_id, member_number};
+use super::trace::What;
+use crate::raft::Role;
+
+/// The calm has begun this long ago when a disk hangs in it, and when that ends.
+const CALM_HANG_BEGINS: Duration = Duration::from_secs(4);
+const CALM_HANG_ENDS: Duration = Duration::from_secs(20);
+/// A calm of less is too short to hang in, and to catch up afterwards.
+const CALM_MIN: Duration = Duration::from_secs(28);
+
+impl Cluster {
+    /// A disk hangs. Of three, one does so until the power is off.
+    pub(super) fn hang(&mut self, number: usize) {
+        let shortest = self
+            .conditions
+            .election_timeout
+            .min(self.conditions.hang_max);
+        let span = self.dice.time(shortest, self.conditions.hang_max);
+        let mut until = self.now.after(span);
+        if self.dice.below(3) == 0 {
+            let tear = self.tear();
+            let life = self.members[number].life;
+            self.plan_in(span, Next::Crash(number, life, Some(tear)));
+            until = until.after(Duration::from_secs(1));
+        }
+        self.hang_until(number, until);
+        self.disturb(number);
+    }
+
+    fn hang_until(&mut self, number: usize, until: Moment) {
+        let reads = self.dice.below(2) == 0;
+        let faults = &mut self.members[number].faults;
+        faults.hangs_until = until;
+        faults.hangs_reads = reads;
+        self.line(number, What::Hung(until.since(self.now)));
+    }
+
+    /// A leader, or somebody who was one, is seen after an event.
+    pub(super) fn note_end_of_leading(&mut self, number: usize) {
+        let member = &self.members[number];
+        let writes = member
+            .process
+            .as_ref()
+            .is_some_and(|process| process.job.is_some());
+        if member.is_hung(self.now) && writes {
+            self.statistics.hung_leaders_left += 1;
+        }
+    }
+
+    /// In some seeds every fault ends but one.
+    pub(super) fn plan_calm_hang(&mut self) {
+        if self.conditions.hangs_in_calm && self.options.calm_for >= CALM_MIN {
+            self.plan_in(CALM_HANG_BEGINS, Next::CalmHang);
+        }
+    }
+
+    /// The disk of a leader hangs, or of somebody else, if all others are whole and have a majority without it.
+    pub(super) fn hang_in_calm(&mut self) {
+        let leader = (0..self.members.len()).find(|&number| self.leads(number));
+        let Some(leader) = leader else {
+            return;
+        };
+        let listed = self.group.newest();
+        let voters: Vec<usize> = listed
+            .iter()
+            .filter(|member| !member.is_learner)
+            .map(|member| member_number(member.id))
+            .collect();
+        let process = self.members[leader].process.as_ref();
+        let in_force = process.map(|process| &process.shard.raft().membership().voters);
+        // No change is under way.
+        let settled = in_force.is_some_and(|in_force| {
+            in_force.len() == voters.len()
+                && voters
+                    .iter()
+                    .all(|&voter| in_force.contains(&member_id(voter)))
+        });
+        let healthy = |&number: &usize| {
+            let member = &self.members[number];
+            member.process.is_some() && member.is_whole() && member.known.confirmed
+        };
+        if voters.len() < 3 || !settled || !self.serving().iter().all(healthy) {
+            return;
+        }
+        let any = voters[self.dice.place(voters.len())];
+        let number = if self.dice.below(4) == 0 { any } else { leader };
+        let Phase::Calm { since } = self.phase else {
+            return;
+        };
+        let until = since.after(CALM_HANG_ENDS);
+        self.statistics.calm_hangs += 1;
+        self.hung_in_calm = Some(number);
+        self.hang_until(number, until);
+        // Just before what hung goes on.
+        self.schedule
+            .plan(Moment(until.0 - 1), Next::CalmHangOver(number));
+    }
+
+    fn leads(&self, number: usize) -> bool {
+        let process = self.members[number].process.as_ref();
+        process.is_some_and(|process| process.shard.raft().role() == Role::Leader)
+    }
+
+    /// # Errors
+    /// Nobody could ever write with that leader, and it leads all the same.
+    pub(super) fn calm_hang_over(&mut self, number: usize) -> Verdict {
+        let member: &Member = &self.members[number];
+        let writes = member
+            .process
+            .as_ref()
+            .is_some_and(|process| process.job.is_some());
+        if self.leads(number) && writes {
+            return Err(broken(
+                Promise::Liveness,
+                format_args!("member {number} leads though its disk completes nothing"),
+            ));
+        }
+        Ok(())
+    }
+}
