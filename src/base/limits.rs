@@ -373,3 +373,19 @@ pub const SHARD_REFUSED_PEERS_MAX: usize = 64;
 
 /// Directories of strangers that are remembered. Who was not heard for longest makes way.
 pub const RAFT_STRANGERS_MAX: usize = 64;
+
+// What one member may make another one hold.
+
+/// Room for staged records that a leader's entries leave: for a cut before them, and for what this member
+/// writes of its own accord when it is elected.
+pub const SHARD_STAGED_RESERVE_BYTES: u64 = 64 * KIB;
+/// Bytes of answers of the leader that wait until this member has committed what they rest on. Above half of it
+/// nothing more is forwarded; an answer above the whole is given up.
+pub const SHARD_FORWARDED_ANSWERS_BYTES_MAX: u64 = 64 * MIB;
+
+// What an honest leader sends is taken whenever any entries are.
+const _: () = assert!(
+    SHARD_STAGED_BYTES_MAX / 2 + ENTRY_SIZE_BYTES_MAX + 2 * SHARD_STAGED_RESERVE_BYTES
+        <= SHARD_STAGED_BYTES_MAX
+);
+const _: () = assert!(PEER_FRAME_BYTES_MAX as u64 <= SHARD_FORWARDED_ANSWERS_BYTES_MAX / 2);

@@ -10,9 +10,10 @@ use std::time::Duration;
 use super::Shard;
 use super::asker::{Ask, Asker, Reply};
 use super::event::{Header, PeerMessage, Refusal, Request, Response};
-use crate::base::limits::SHARD_FORWARDED_REQUESTS_MAX;
+use crate::base::limits::{SHARD_FORWARDED_ANSWERS_BYTES_MAX, SHARD_FORWARDED_REQUESTS_MAX};
 use crate::base::planted::Defect;
 use crate::base::{Index, Instant, MemberId};
+use crate::keyspace::request::{KeyValue, ResponseOp};
 
 /// What this member has forwarded.
 #[derive(Debug, Default)]
@@ -22,7 +23,9 @@ pub(super) struct Forwards {
     /// Without an answer, by number.
     sent: BTreeMap<u64, Sent>,
     /// Answered, by what must be committed here first.
-    answered: BTreeMap<(Index, u64), (Instant, Reply)>,
+    answered: BTreeMap<(Index, u64), Answered>,
+    /// Memory of those answers, about.
+    answered_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -31,6 +34,13 @@ struct Sent {
     to: MemberId,
     asker: Asker,
     deadline: Instant,
+}
+
+#[derive(Debug)]
+struct Answered {
+    deadline: Instant,
+    reply: Reply,
+    size_bytes: u64,
 }
 
 impl Forwards {
@@ -46,10 +56,40 @@ impl Forwards {
         self.sent.is_empty() && self.answered.is_empty()
     }
 
-    /// Those on their way, and the answers that wait until this member has come as far: where its commits lag, what
-    /// they hold would grow as long as the leader answers.
-    fn len(&self) -> usize {
-        self.sent.len() + self.answered.len()
+    /// Whether another one may be sent. Those on their way count, and the answers that wait until this member has
+    /// come as far: where its commits lag, what they hold would grow as long as the leader answers.
+    fn has_room(&self) -> bool {
+        self.sent.len() + self.answered.len() < SHARD_FORWARDED_REQUESTS_MAX
+            && self.answered_bytes < SHARD_FORWARDED_ANSWERS_BYTES_MAX / 2
+    }
+
+    /// Keeps an answer until what it rests on is committed here. Of one that there is no room for only its client's
+    /// right to hear something is kept: what was asked for may have happened.
+    fn keep(&mut self, request: u64, deadline: Instant, mut reply: Reply) {
+        let mut size_bytes = held_bytes(&reply.result);
+        if self.answered_bytes + size_bytes > SHARD_FORWARDED_ANSWERS_BYTES_MAX {
+            reply.result = Err(Refusal::TimedOut);
+            size_bytes = 0;
+        }
+        self.answered_bytes += size_bytes;
+        let answered = Answered {
+            deadline,
+            reply,
+            size_bytes,
+        };
+        self.answered
+            .insert((answered.reply.index, request), answered);
+    }
+
+    /// The next answer that rests on nothing above `committed`.
+    fn pop_settled(&mut self, committed: Index) -> Option<Reply> {
+        let first = self.answered.first_entry()?;
+        if first.key().0 > committed {
+            return None;
+        }
+        let answered = first.remove();
+        self.answered_bytes -= answered.size_bytes;
+        Some(answered.reply)
     }
 
     pub(super) fn expire(&mut self, now: Instant, late: &mut Vec<Asker>) {
@@ -60,10 +100,12 @@ impl Forwards {
             }
             keep
         });
-        self.answered.retain(|_, (deadline, reply)| {
-            let keep = *deadline > now;
+        let held = &mut self.answered_bytes;
+        self.answered.retain(|_, answered| {
+            let keep = answered.deadline > now;
             if !keep {
-                late.push(reply.asker);
+                late.push(answered.reply.asker);
+                *held -= answered.size_bytes;
             }
             keep
         });
@@ -79,7 +121,7 @@ impl Shard {
         if leader == self.raft.id() {
             return;
         }
-        while self.forwards.len() < SHARD_FORWARDED_REQUESTS_MAX {
+        while self.forwards.has_room() {
             let Some(ask) = self.writes.pop_front() else {
                 break;
             };
@@ -146,20 +188,116 @@ impl Shard {
             header,
             result,
         };
-        self.forwards
-            .answered
-            .insert((index, request), (deadline, reply));
+        self.forwards.keep(request, deadline, reply);
     }
 
     /// Lets go the answers whose index is committed here.
     pub(super) fn release_forwards(&mut self) {
         let committed = self.keyspace.committed_index();
-        while let Some(first) = self.forwards.answered.first_entry() {
-            if first.key().0 > committed {
-                break;
-            }
-            let (_, reply) = first.remove();
+        while let Some(reply) = self.forwards.pop_settled(committed) {
             self.replies.push(reply);
         }
+    }
+}
+
+/// What an answer holds in memory, about, in bytes: what its client can make large.
+fn held_bytes(result: &Result<Response, Refusal>) -> u64 {
+    match result {
+        Ok(Response::Range(range)) => versions_bytes(&range.kvs),
+        Ok(Response::Put(put)) => versions_bytes(put.prev_kv.as_slice()),
+        Ok(Response::DeleteRange(deletion)) => versions_bytes(&deletion.prev_kvs),
+        Ok(Response::Txn(txn)) => operations_bytes(&txn.responses),
+        _ => 0,
+    }
+}
+
+fn operations_bytes(responses: &[ResponseOp]) -> u64 {
+    let bytes = |response: &ResponseOp| {
+        let inner = match response {
+            ResponseOp::Range { response, .. } => versions_bytes(&response.kvs),
+            ResponseOp::Put { response, .. } => versions_bytes(response.prev_kv.as_slice()),
+            ResponseOp::DeleteRange { response, .. } => versions_bytes(&response.prev_kvs),
+            // As deep as a request nests, which its archive bounds.
+            ResponseOp::Txn(txn) => operations_bytes(&txn.responses),
+        };
+        size_of::<ResponseOp>() as u64 + inner
+    };
+    responses.iter().map(bytes).sum()
+}
+
+fn versions_bytes(versions: &[KeyValue]) -> u64 {
+    let bytes = |kv: &KeyValue| (size_of::<KeyValue>() + kv.key.len() + kv.value.len()) as u64;
+    versions.iter().map(bytes).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::base::limits::MIB;
+    use crate::keyspace::request::{RangeResponse, TxnResponse};
+
+    /// An answer that shows a value of a mebibyte.
+    fn answer(index: u64, value: &Bytes) -> Reply {
+        let kv = KeyValue {
+            value: value.clone(),
+            ..KeyValue::default()
+        };
+        let response = RangeResponse {
+            kvs: vec![kv],
+            ..RangeResponse::default()
+        };
+        let txn = TxnResponse {
+            succeeded: true,
+            responses: vec![ResponseOp::Range {
+                revision: 1,
+                response,
+            }],
+        };
+        Reply {
+            asker: Asker::Member {
+                member: MemberId(1),
+                request: index,
+            },
+            index: Index(index),
+            header: Header::default(),
+            result: Ok(Response::Txn(txn)),
+        }
+    }
+
+    /// Goal: while the commit lags, answers hold no more than their limit: above half of it nothing more is asked
+    /// for, what comes beyond it becomes a refusal that says nothing false, and what goes makes room again.
+    #[test]
+    fn answers_that_wait_are_bounded() {
+        let value = Bytes::from(vec![0; MIB as usize]);
+        let limit = SHARD_FORWARDED_ANSWERS_BYTES_MAX / MIB;
+        let mut forwards = Forwards::default();
+        let mut asked = 0;
+        for number in 1..=2 * limit {
+            asked += u64::from(forwards.has_room());
+            let deadline = Instant(number);
+            forwards.keep(number, deadline, answer(number, &value));
+            assert!(forwards.answered_bytes <= SHARD_FORWARDED_ANSWERS_BYTES_MAX);
+        }
+        assert_eq!(asked, limit / 2);
+        let mut late = Vec::new();
+        forwards.expire(Instant(limit / 2), &mut late);
+        assert_eq!(late.len() as u64, limit / 2);
+        assert!(forwards.has_room(), "what has expired holds nothing");
+        let (mut whole, mut refused) = (0, 0);
+        while let Some(reply) = forwards.pop_settled(Index(2 * limit)) {
+            match reply.result {
+                Ok(_) => whole += 1,
+                Err(refusal) => {
+                    assert_eq!(refusal, Refusal::TimedOut);
+                    refused += 1;
+                }
+            }
+        }
+        // Each is a little more than its value, so that the last one within the limit does not fit.
+        assert_eq!((whole, refused), (limit / 2 - 1, limit + 1));
+        assert!(forwards.is_empty());
+        assert_eq!(forwards.answered_bytes, 0);
     }
 }

@@ -243,6 +243,10 @@ impl Shard {
                     // The leader sends them again when it hears nothing.
                     return;
                 }
+                // An honest leader sends no more than there is room for by now.
+                if !self.log.has_room_for(records.iter().map(Bytes::len)) {
+                    return;
+                }
                 match check_records(append, message.term, records) {
                     Some(incoming) => incoming,
                     None => return,

@@ -49,6 +49,8 @@ struct Beginning {
     base: Position,
     checkpoint: Option<Checkpoint>,
     was_cut: bool,
+    /// The checkpoint came from another member.
+    was_received: bool,
 }
 
 /// Reads everything.
@@ -67,6 +69,7 @@ pub(super) fn recover(
         base: Position::default(),
         checkpoint: None,
         was_cut: known.has_lost(),
+        was_received: false,
     };
     let mut unusable = Vec::new();
     for (index, bytes) in disk.checkpoints() {
@@ -78,6 +81,7 @@ pub(super) fn recover(
                     index: id.index,
                 };
                 let source = disk.checkpoint_source(id.index);
+                beginning.was_received = source == Source::Member;
                 let replayed = Replayed::from_checkpoint(restored, source)
                     .map_err(|error| (StartFailure::Corrupt, error.to_string()))?;
                 beginning.checkpoint = replayed.recovers_after();
@@ -193,9 +197,9 @@ fn survey(
 ) -> Result<Recovered, Refusal> {
     let from = |base: Position| Beginning {
         base,
-        checkpoint: beginning.was_cut.then_some(Checkpoint {
+        checkpoint: (beginning.was_cut || beginning.was_received).then_some(Checkpoint {
             term: base.term,
-            may_be_installed: true,
+            was_received: beginning.was_received,
         }),
         ..beginning
     };

@@ -276,6 +276,13 @@ impl Appender {
         Ok(self.staged(index, range))
     }
 
+    /// Whether [`Self::stage_record`] would take records of these sizes, in bytes, one after the other and behind a
+    /// cut, and leave room for what this member may write of its own accord.
+    #[must_use]
+    pub fn has_room_for(&self, record_sizes: impl IntoIterator<Item = usize>) -> bool {
+        self.staging.has_room_for(record_sizes)
+    }
+
     /// Voids every entry above `after`; `term` is the term of the leader whose entries follow.
     /// From now on the next index is `after + 1`, and no completion reports an index above `after`
     /// until its replacement is durable.

@@ -8,11 +8,13 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::base::limits::{
-    PAGE_SIZE_BYTES, SHARD_STAGED_BYTES_MAX, STAGING_BUFFER_KEPT_BYTES_MAX,
-    STAGING_BUFFERS_KEPT_MAX,
+    PAGE_SIZE_BYTES, SHARD_STAGED_BYTES_MAX, SHARD_STAGED_RESERVE_BYTES,
+    STAGING_BUFFER_KEPT_BYTES_MAX, STAGING_BUFFERS_KEPT_MAX,
 };
 use crate::base::{Index, Term};
-use crate::frame::{Body, EncodeError, Encoder, PageBuffer, Record, RecordKind};
+use crate::frame::{
+    Body, EncodeError, Encoder, PageBuffer, RECORD_HEADER_BYTES, Record, RecordKind,
+};
 use crate::wal::record::COMMIT_HEADER_BYTES;
 use crate::wal::retain::Extent;
 use crate::wal::segment::Geometry;
@@ -91,6 +93,24 @@ impl Staging {
         batch.add_entry(index);
         self.size_bytes += range.len() as u64;
         Ok(range)
+    }
+
+    /// Whether [`Self::record`] would take records of these sizes one after the other, and leave the reserve.
+    /// Each counts as if it began a batch.
+    pub(crate) fn has_room_for(&self, record_sizes: impl IntoIterator<Item = usize>) -> bool {
+        // Records are padded, and so is the largest one.
+        let largest = RECORD_HEADER_BYTES as u64 + self.geometry.entry_size_bytes_max();
+        let mut room = SHARD_STAGED_BYTES_MAX
+            .saturating_sub(SHARD_STAGED_RESERVE_BYTES)
+            .saturating_sub(self.size_bytes);
+        record_sizes.into_iter().all(|size| {
+            let size = size as u64;
+            let fits = size <= largest && size + COMMIT_HEADER_BYTES as u64 <= room;
+            if fits {
+                room -= size + COMMIT_HEADER_BYTES as u64;
+            }
+            fits
+        })
     }
 
     /// Voids every entry above `after`, staged ones included.

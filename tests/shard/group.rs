@@ -64,6 +64,11 @@ impl Group {
 
     /// Lets all work and talk until nothing is left to say.
     pub(crate) fn settle(&mut self) {
+        self.settle_and_see(|_, _| {});
+    }
+
+    /// The same, and shows what is said to whom.
+    pub(crate) fn settle_and_see(&mut self, mut see: impl FnMut(MemberId, &PeerMessage)) {
         loop {
             let mut mail: Vec<(MemberId, MemberId, PeerMessage)> = Vec::new();
             for (&from, driver) in &mut self.members {
@@ -75,6 +80,7 @@ impl Group {
                 return;
             }
             for (from, to, message) in mail {
+                see(to, &message);
                 if !self.cut_off.contains(&from)
                     && !self.cut_off.contains(&to)
                     && let Some(driver) = self.members.get_mut(&to)

@@ -4,6 +4,7 @@
 mod checkpoints;
 mod driver;
 mod group;
+mod hostile;
 mod install;
 mod members;
 mod stall;
