@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use kontiki_harness::server::etcd_program;
 use kontiki_load::cluster::{AGREE_TIME_MAX, Cluster, ClusterOptions, Kind, Placement, Program};
 use kontiki_load::compare::{self, Connections, Data, Operation, grid};
-use kontiki_load::failover::{self, Fault, Phases, Settings};
+use kontiki_load::failover::{self, Fault, HistorySpec, Phases, Settings, Victim};
 use kontiki_load::report::pairs;
 
 static TURN: Mutex<()> = Mutex::new(());
@@ -51,6 +51,8 @@ fn failover_spec(data_dir: &Path) -> failover::Spec {
         placement: Placement::Spread,
         data_dir: data_dir.to_owned(),
         faults: vec![Fault::Kill],
+        victim: Victim::Leader,
+        history: None,
         trials: 1,
         settings: Some(Settings {
             heartbeat_ms: 50,
@@ -149,6 +151,38 @@ fn every_fault_once() {
             assert!(first_ms >= 400, "{trial:?}");
         }
     }
+    assert_empty(data.path());
+}
+
+/// Goal: whichever member is hurt and how, the history of all clients stays linearizable; the records hold every write
+/// of the store, so that nothing of it is left to be excused.
+#[test]
+fn history_over_faults() {
+    let _turn = turn();
+    let data = data_dir();
+    let history = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let spec = failover::Spec {
+        faults: vec![Fault::Kill, Fault::Stop, Fault::Isolate, Fault::Terminate],
+        victim: Victim::Any,
+        history: Some(HistorySpec {
+            directory: history.path().to_owned(),
+            in_flight: 6,
+            keys: 100,
+        }),
+        in_flight: 0,
+        trials: 4,
+        ..failover_spec(data.path())
+    };
+    let (cell, error) = failover::failover(&spec, &AtomicBool::new(false));
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!((cell.trials.len(), cell.violations()), (4, 0), "{cell:?}");
+    let puts: u64 = cell.trials.iter().map(|trial| trial.acknowledged).sum();
+    let found = cell.history.expect("it was asked for");
+    assert!(found.writes > puts + 100, "{found:?}");
+    assert!(
+        found.operations > found.writes + found.unanswered + 100,
+        "{found:?}"
+    );
     assert_empty(data.path());
 }
 

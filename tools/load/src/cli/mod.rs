@@ -46,7 +46,7 @@ enum Command {
     Kube(kube::Arguments),
     /// Ours beside etcd, run by run in turn.
     Compare(compare::Arguments),
-    /// Kills, stops or isolates the leader under load, many times.
+    /// Kills, stops or isolates the leader, or any member, under load, many times.
     Failover(failover::Arguments),
     /// Verifies a recorded history.
     Check(check::Arguments),

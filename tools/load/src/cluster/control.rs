@@ -1,6 +1,7 @@
 //! Looking at a running cluster and hurting it: who leads, kill, stop, cut off, and making it whole again.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kontiki_harness::client::{Client, block_on};
@@ -182,6 +183,18 @@ impl Cluster {
             .wait(STOP_TIME_MAX)
             .map(drop)
             .map_err(world(format!("member {member}")))
+    }
+
+    /// Copies what all members have said in their logs so far to `directory`, one file each.
+    ///
+    /// # Errors
+    /// When one cannot be copied.
+    pub fn copy_logs(&self, directory: &Path) -> Result<(), ClusterError> {
+        for member in &self.members {
+            let to = directory.join(format!("{}.log", member.options.name));
+            std::fs::copy(&member.options.log, &to).map_err(world(to.display().to_string()))?;
+        }
+        Ok(())
     }
 
     fn running(&self, member: usize) -> Result<&Server, ClusterError> {

@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::codec::{Decoder, Malformed, encode, encode_operation};
 use super::check::Checker;
+use super::codec::{Decoder, Malformed, encode, encode_operation};
 use super::operation::{Entry, Nanos, Operation};
 
 /// First bytes of a record; the number is the version.
