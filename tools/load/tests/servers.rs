@@ -18,6 +18,7 @@ use kontiki_load::cluster::{AGREE_TIME_MAX, Cluster, ClusterOptions, Kind, Place
 use kontiki_load::compare::{self, Connections, Data, Operation, grid};
 use kontiki_load::failover::{self, Fault, HistorySpec, Phases, Settings, Victim};
 use kontiki_load::report::pairs;
+use kontiki_load::slow::{self, Phase};
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -219,6 +220,44 @@ fn isolation_has_two_sides() {
     cluster.heal(leader).expect("it runs");
     let after = cluster.wait_agreed(AGREE_TIME_MAX).expect("whole again");
     assert!(after.term() > before.term(), "{after:?}");
+}
+
+/// Goal: a follower behind a slow network, one with slow syncs where this machine can have them, and a stopped one are
+/// measured beside healthy members, and have everything afterwards.
+#[test]
+fn follower_that_is_slow() {
+    let _turn = turn();
+    let data = data_dir();
+    let spec = slow::Spec {
+        program: etcd(),
+        flags: Vec::new(),
+        members: 3,
+        placement: Placement::Spread,
+        data_dir: data.path().to_owned(),
+        phases: vec![Phase::SlowNetwork, Phase::SlowSyncs, Phase::Stopped],
+        rounds: 1,
+        duration: Duration::from_secs(1),
+        warm_up: Duration::from_millis(300),
+        load: slow::Load::Rate(200.0),
+        value_bytes: 64,
+        network_delay: Duration::from_millis(100),
+        sync_time: Duration::from_millis(100),
+        seed: 1,
+        progress: false,
+    };
+    let measured = slow::slow_follower(&spec, &Arc::new(AtomicBool::new(false)));
+    assert!(measured.error.is_none(), "{:?}", measured.error);
+    assert_eq!(measured.samples.len() + measured.left_out.len(), 4);
+    for sample in &measured.samples {
+        assert!(sample.puts > 100 && sample.rss_max > 0, "{sample:?}");
+        // The others are a majority: none of their puts waits for the slow one.
+        let p50 = Duration::from_nanos(sample.p50_ns);
+        assert!(p50 < spec.network_delay, "{sample:?}");
+    }
+    if let Some(took) = measured.sync_time {
+        assert!(took >= spec.sync_time / 2, "{took:?}");
+    }
+    assert_empty(data.path());
 }
 
 /// Goal: a sweep says which settings are refused, and measures the others.

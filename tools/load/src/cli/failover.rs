@@ -123,10 +123,10 @@ pub(super) struct Arguments {
     quiet: bool,
 }
 
-/// As for a comparison, but a failover needs three members.
+/// As for a comparison, but what goes on without one member needs three.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Servers")]
-struct ClusterArguments {
+pub(super) struct ClusterArguments {
     /// Our binary [default: the one beside this program].
     #[arg(long, value_name = "PATH")]
     kontiki: Option<PathBuf>,
@@ -144,15 +144,22 @@ struct ClusterArguments {
     placement: Placement,
 }
 
+impl ClusterArguments {
+    /// Which servers are started, and where.
+    pub(super) fn servers(&self) -> Servers {
+        Servers {
+            kontiki: self.kontiki.clone(),
+            etcd: self.etcd.clone(),
+            data_dir: self.data_dir.clone(),
+            members: self.members,
+            placement: self.placement,
+        }
+    }
+}
+
 /// Runs it.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let servers = Servers {
-        kontiki: arguments.servers.kontiki.clone(),
-        etcd: arguments.servers.etcd.clone(),
-        data_dir: arguments.servers.data_dir.clone(),
-        members: arguments.servers.members,
-        placement: arguments.servers.placement,
-    };
+    let servers = arguments.servers.servers();
     let spec = spec(arguments, &servers)?;
     let (heartbeats, elections) = (
         milliseconds(&arguments.heartbeats),
