@@ -37,6 +37,8 @@ pub use record::{RecordClock, RecordSpec};
 
 /// Hand-overs of all threads that may wait for the main thread.
 const NOTES_MAX: usize = 64;
+/// The parameter of a result that says how many operations succeeded in all.
+pub(crate) const SUCCEEDED_ALL: &str = "succeeded with fill and warm-up";
 /// From the moment all threads are ready to the first operation.
 const START_DELAY: Duration = Duration::from_millis(5);
 /// Between two looks for the edges of the measured part of an open loop.
@@ -226,8 +228,9 @@ pub fn run_told(
         notes.push(format!("{wrong} answers were wrong"));
     }
     let mut workload = describe(spec, connections, lanes);
-    let all = ("succeeded with fill and warm-up", succeeded.to_string());
-    workload.parameters.insert(all.0.to_owned(), all.1);
+    workload
+        .parameters
+        .insert(SUCCEEDED_ALL.to_owned(), succeeded.to_string());
     let mut target = found.target;
     let servers = watched.costs();
     // The protocol tells a version and no name; the process has one.

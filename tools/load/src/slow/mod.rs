@@ -22,7 +22,7 @@ use crate::cluster::{
 };
 use crate::measure::rss_bytes;
 use crate::result::{Latency, Machine, RunResult, Target};
-use crate::run::{RunError, RunSpec, run};
+use crate::run::{RunError, RunSpec, SUCCEEDED_ALL, run};
 use crate::shape::Shape;
 use crate::wire::{Endpoint, TlsOptions};
 use crate::workload::{KeyOrder, KeySpec, Kind, ValueSpec, WorkloadSpec};
@@ -164,8 +164,10 @@ pub struct Sample {
     pub phase: Phase,
     /// Puts per second.
     pub rate: f64,
-    /// Puts that succeeded.
+    /// Puts that succeeded in the measured part.
     pub puts: u64,
+    /// The same with those of the warm-up, which have left memory with the leader too.
+    pub puts_all: u64,
     /// Median latency.
     pub p50_ns: u64,
     /// The 99th percentile.
@@ -363,11 +365,15 @@ fn run_phase(
     let level_ns = u64::try_from(healing.elapsed().as_nanos()).unwrap_or(u64::MAX);
     let result = result?;
     let latency = latency_of(&result);
+    let all = result.workload.parameters.get(SUCCEEDED_ALL);
     Ok(Sample {
         round,
         phase,
         rate: result.count() as f64 / result.duration.as_secs_f64().max(1e-9),
         puts: result.count(),
+        puts_all: all
+            .and_then(|all| all.parse().ok())
+            .unwrap_or(result.count()),
         p50_ns: latency.quantile_ns(0.5),
         p99_ns: latency.quantile_ns(0.99),
         max_ns: latency.max_ns(),
@@ -476,7 +482,8 @@ mod tests {
             round,
             phase,
             rate: 1_000.0,
-            puts: 10_000,
+            puts: 8_000,
+            puts_all: 10_000,
             p50_ns: p99_ns / 2,
             p99_ns,
             max_ns: p99_ns * 2,

@@ -32,7 +32,7 @@ pub fn report(outcome: &Outcome) -> Report {
 /// One row for each phase of each round.
 #[must_use]
 pub fn csv(outcome: &Outcome) -> String {
-    let mut text = "round,phase,puts_per_second,puts,p50_ns,p99_ns,max_ns,errors,rss_before,rss_max,rss_after,elections,\
+    let mut text = "round,phase,puts_per_second,puts,puts_all,p50_ns,p99_ns,max_ns,errors,rss_before,rss_max,rss_after,elections,\
                     level_ns\n"
         .to_owned();
     for sample in &outcome.samples {
@@ -41,6 +41,7 @@ pub fn csv(outcome: &Outcome) -> String {
             sample.phase.name().to_owned(),
             format!("{:.1}", sample.rate),
             sample.puts.to_string(),
+            sample.puts_all.to_string(),
             sample.p50_ns.to_string(),
             sample.p99_ns.to_string(),
             sample.max_ns.to_string(),
@@ -124,10 +125,10 @@ fn summary(outcome: &Outcome) -> Table {
     table
 }
 
-/// Memory that each put of the phase, those of the warm-up left out of the count, has left with the leader.
+/// Memory that each put of the phase and its warm-up has left with the leader.
 fn growth_per_put(sample: &Sample) -> u64 {
     let highest = sample.rss_max.max(sample.rss_after);
-    highest.saturating_sub(sample.rss_before) / sample.puts.max(1)
+    highest.saturating_sub(sample.rss_before) / sample.puts_all.max(1)
 }
 
 fn ratio(outcome: &Outcome, phase: Phase, figure: fn(&Sample) -> u64) -> String {
@@ -209,6 +210,6 @@ mod tests {
             .lines()
             .map(|line| line.split(',').count())
             .collect();
-        assert_eq!(columns, [13, 13, 13]);
+        assert_eq!(columns, [14, 14, 14]);
     }
 }
