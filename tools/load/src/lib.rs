@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cli                                  one file per subcommand
-//! compare   failover                   ours beside etcd, pair by pair; the leader's death under load
+//! compare   failover  slow             ours beside etcd, pair by pair; a member's death, and its slowness, under load
 //! run       cluster                    one run from start to result; servers under control
 //! report    history                    table, JSON, CSV, HTML; records of operations and their checkers
 //! shape     workload                   when the next operation starts; which operation it is
@@ -28,5 +28,6 @@ pub mod report;
 pub mod result;
 pub mod run;
 pub mod shape;
+pub mod slow;
 pub mod wire;
 pub mod workload;

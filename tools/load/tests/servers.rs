@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use kontiki_harness::server::etcd_program;
 use kontiki_load::cluster::{AGREE_TIME_MAX, Cluster, ClusterOptions, Kind, Placement, Program};
 use kontiki_load::compare::{self, Connections, Data, Operation, grid};
-use kontiki_load::failover::{self, Fault, Phases, Settings};
+use kontiki_load::failover::{self, Fault, HistorySpec, Phases, Settings, Victim};
 use kontiki_load::report::pairs;
+use kontiki_load::slow::{self, Phase};
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -51,6 +52,8 @@ fn failover_spec(data_dir: &Path) -> failover::Spec {
         placement: Placement::Spread,
         data_dir: data_dir.to_owned(),
         faults: vec![Fault::Kill],
+        victim: Victim::Leader,
+        history: None,
         trials: 1,
         settings: Some(Settings {
             heartbeat_ms: 50,
@@ -152,6 +155,38 @@ fn every_fault_once() {
     assert_empty(data.path());
 }
 
+/// Goal: whichever member is hurt and how, the history of all clients stays linearizable; the records hold every write
+/// of the store, so that nothing of it is left to be excused.
+#[test]
+fn history_over_faults() {
+    let _turn = turn();
+    let data = data_dir();
+    let history = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let spec = failover::Spec {
+        faults: vec![Fault::Kill, Fault::Stop, Fault::Isolate, Fault::Terminate],
+        victim: Victim::Any,
+        history: Some(HistorySpec {
+            directory: history.path().to_owned(),
+            in_flight: 6,
+            keys: 100,
+        }),
+        in_flight: 0,
+        trials: 4,
+        ..failover_spec(data.path())
+    };
+    let (cell, error) = failover::failover(&spec, &AtomicBool::new(false));
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!((cell.trials.len(), cell.violations()), (4, 0), "{cell:?}");
+    let puts: u64 = cell.trials.iter().map(|trial| trial.acknowledged).sum();
+    let found = cell.history.expect("it was asked for");
+    assert!(found.writes > puts + 100, "{found:?}");
+    assert!(
+        found.operations > found.writes + found.unanswered + 100,
+        "{found:?}"
+    );
+    assert_empty(data.path());
+}
+
 /// Goal: a leader that is cut off hears nothing of the others: its term stays while they go on in the next one, and
 /// follows when it is back.
 #[test]
@@ -185,6 +220,44 @@ fn isolation_has_two_sides() {
     cluster.heal(leader).expect("it runs");
     let after = cluster.wait_agreed(AGREE_TIME_MAX).expect("whole again");
     assert!(after.term() > before.term(), "{after:?}");
+}
+
+/// Goal: a follower behind a slow network, one with slow syncs where this machine can have them, and a stopped one are
+/// measured beside healthy members, and have everything afterwards.
+#[test]
+fn follower_that_is_slow() {
+    let _turn = turn();
+    let data = data_dir();
+    let spec = slow::Spec {
+        program: etcd(),
+        flags: Vec::new(),
+        members: 3,
+        placement: Placement::Spread,
+        data_dir: data.path().to_owned(),
+        phases: vec![Phase::SlowNetwork, Phase::SlowSyncs, Phase::Stopped],
+        rounds: 1,
+        duration: Duration::from_secs(1),
+        warm_up: Duration::from_millis(300),
+        load: slow::Load::Rate(200.0),
+        value_bytes: 64,
+        network_delay: Duration::from_millis(100),
+        sync_time: Duration::from_millis(100),
+        seed: 1,
+        progress: false,
+    };
+    let measured = slow::slow_follower(&spec, &Arc::new(AtomicBool::new(false)));
+    assert!(measured.error.is_none(), "{:?}", measured.error);
+    assert_eq!(measured.samples.len() + measured.left_out.len(), 4);
+    for sample in &measured.samples {
+        assert!(sample.puts > 100 && sample.rss_max > 0, "{sample:?}");
+        // The others are a majority: none of their puts waits for the slow one.
+        let p50 = Duration::from_nanos(sample.p50_ns);
+        assert!(p50 < spec.network_delay, "{sample:?}");
+    }
+    if let Some(took) = measured.sync_time {
+        assert!(took >= spec.sync_time / 2, "{took:?}");
+    }
+    assert_empty(data.path());
 }
 
 /// Goal: a sweep says which settings are refused, and measures the others.

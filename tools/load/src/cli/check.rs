@@ -46,17 +46,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
 fn read(path: &Path, checker: &mut Checker, print: bool) -> Result<Close, Failure> {
     let mut record = RecordReader::new(BufReader::new(File::open(path)?))?;
-    let source = checker.source(&record.header());
-    while let Some(entry) = record.read()? {
-        if print {
-            println!("{entry:?}");
-        } else {
-            checker.add(source, entry);
-        }
+    if !print {
+        return Ok(record.give_to(checker)?);
     }
-    let close = record.close().unwrap_or(Close::Open);
-    checker.close(close);
-    Ok(close)
+    while let Some(entry) = record.read()? {
+        println!("{entry:?}");
+    }
+    Ok(record.close().unwrap_or(Close::Open))
 }
 
 fn show(report: &Report) {

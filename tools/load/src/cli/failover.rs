@@ -11,12 +11,15 @@ use super::load::{duration, stop_at_signals};
 use crate::cluster::{Kind, MEMBERS_MAX, Placement};
 use crate::failover::report::{csv, report};
 use crate::failover::{
-    CELLS_MAX, FORMAT_VERSION, Fault, Outcome, Phases, Settings, Spec, TRIALS_MAX, failover, sweep,
+    CELLS_MAX, FORMAT_VERSION, Fault, HistorySpec, Outcome, Phases, Settings, Spec, TRIALS_MAX,
+    Victim, failover, sweep,
 };
 use crate::result::{Machine, Target, write_whole};
 
 /// Bytes of a value at most: everything is read back in pages.
 const VALUE_BYTES_MAX: usize = 4_096;
+/// Puts of the load in flight when nothing else is said, and no history is recorded: that one is load enough.
+const IN_FLIGHT: usize = 16;
 
 /// Command line of `kontiki-load failover`.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,9 +43,12 @@ pub(super) struct Arguments {
     /// Election timeout; the servers' default when absent.
     #[arg(long, value_parser = duration, requires = "heartbeat", conflicts_with = "sweep")]
     election: Option<Duration>,
-    /// What is done to the leader; several take turns.
+    /// What is done to a member; several take turns.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "kill")]
     fault: Vec<Fault>,
+    /// To which member.
+    #[arg(long, value_enum, default_value = "leader")]
+    victim: Victim,
     /// How often; for a sweep, in each cell.
     #[arg(long, default_value_t = 10)]
     trials: u32,
@@ -52,9 +58,9 @@ pub(super) struct Arguments {
     /// Patience with one operation.
     #[arg(long, value_parser = duration, default_value = "2s")]
     timeout: Duration,
-    /// Puts of the load in flight, beside the probes; 0: the probes alone.
-    #[arg(long, default_value_t = 16)]
-    in_flight: usize,
+    /// Puts of the load in flight, beside the probes; 0: the probes alone [default: 16; with --history 0].
+    #[arg(long)]
+    in_flight: Option<usize>,
     /// Bytes of a value.
     #[arg(long, default_value_t = 256)]
     value_size: usize,
@@ -70,6 +76,21 @@ pub(super) struct Arguments {
     /// Where the random choices begin.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// A load of puts, reads, swaps and deletions runs beside all trials and is written down in this directory, with the
+    /// trials' own puts; at the end the whole history is checked, as `kontiki-load check` does.
+    #[arg(
+        long,
+        value_name = "DIRECTORY",
+        conflicts_with = "sweep",
+        help_heading = "History"
+    )]
+    history: Option<PathBuf>,
+    /// Its operations in flight.
+    #[arg(long, default_value_t = 6, help_heading = "History")]
+    history_in_flight: usize,
+    /// Its keys: few, so that operations meet.
+    #[arg(long, default_value_t = 300, help_heading = "History")]
+    history_keys: u64,
     /// Runs the trials for each pair of --heartbeats and --elections, and counts elections that nobody needed.
     #[arg(long, help_heading = "Sweep")]
     sweep: bool,
@@ -102,10 +123,10 @@ pub(super) struct Arguments {
     quiet: bool,
 }
 
-/// As for a comparison, but a failover needs three members.
+/// As for a comparison, but what goes on without one member needs three.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Servers")]
-struct ClusterArguments {
+pub(super) struct ClusterArguments {
     /// Our binary [default: the one beside this program].
     #[arg(long, value_name = "PATH")]
     kontiki: Option<PathBuf>,
@@ -123,15 +144,22 @@ struct ClusterArguments {
     placement: Placement,
 }
 
+impl ClusterArguments {
+    /// Which servers are started, and where.
+    pub(super) fn servers(&self) -> Servers {
+        Servers {
+            kontiki: self.kontiki.clone(),
+            etcd: self.etcd.clone(),
+            data_dir: self.data_dir.clone(),
+            members: self.members,
+            placement: self.placement,
+        }
+    }
+}
+
 /// Runs it.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let servers = Servers {
-        kontiki: arguments.servers.kontiki.clone(),
-        etcd: arguments.servers.etcd.clone(),
-        data_dir: arguments.servers.data_dir.clone(),
-        members: arguments.servers.members,
-        placement: arguments.servers.placement,
-    };
+    let servers = arguments.servers.servers();
     let spec = spec(arguments, &servers)?;
     let (heartbeats, elections) = (
         milliseconds(&arguments.heartbeats),
@@ -189,6 +217,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn spec(arguments: &Arguments, servers: &Servers) -> Result<Spec, Failure> {
+    let in_flight = match (arguments.in_flight, &arguments.history) {
+        (Some(in_flight), _) => in_flight,
+        (None, None) => IN_FLIGHT,
+        (None, Some(_)) => 0,
+    };
     for (flag, value, bounds) in [
         (
             "--trials",
@@ -197,7 +230,17 @@ fn spec(arguments: &Arguments, servers: &Servers) -> Result<Spec, Failure> {
         ),
         ("--members", servers.members, 3..=MEMBERS_MAX),
         ("--value-size", arguments.value_size, 0..=VALUE_BYTES_MAX),
-        ("--in-flight", arguments.in_flight, 0..=10_000),
+        ("--in-flight", in_flight, 0..=10_000),
+        (
+            "--history-in-flight",
+            arguments.history_in_flight,
+            1..=10_000,
+        ),
+        (
+            "--history-keys",
+            usize::try_from(arguments.history_keys).unwrap_or(usize::MAX),
+            1..=1_000_000,
+        ),
     ] {
         if !bounds.contains(&value) {
             return Err(format!("{flag} is from {} to {}", bounds.start(), bounds.end()).into());
@@ -224,11 +267,17 @@ fn spec(arguments: &Arguments, servers: &Servers) -> Result<Spec, Failure> {
         placement: servers.placement,
         data_dir: servers.data_dir(),
         faults: arguments.fault.clone(),
+        victim: arguments.victim,
+        history: arguments.history.clone().map(|directory| HistorySpec {
+            directory,
+            in_flight: arguments.history_in_flight,
+            keys: arguments.history_keys,
+        }),
         trials: arguments.trials,
         settings,
         interval: arguments.interval,
         patience: arguments.timeout,
-        in_flight: arguments.in_flight,
+        in_flight,
         value_bytes: arguments.value_size,
         before: arguments.before,
         after: arguments.after,
@@ -269,6 +318,16 @@ fn parameters(spec: &Spec, arguments: &Arguments) -> BTreeMap<String, String> {
             format!("{} to {}", ms(spec.before), ms(spec.before * 2)),
         ),
         parameter("seed", spec.seed.to_string()),
+        parameter("hurt", arguments.victim.name().to_owned()),
+        parameter(
+            "recorded beside the trials",
+            spec.history.as_ref().map_or_else(String::new, |history| {
+                format!(
+                    "puts, reads, swaps, deletions and ranges of {} keys, {} in flight",
+                    history.keys, history.in_flight
+                )
+            }),
+        ),
     ])
 }
 

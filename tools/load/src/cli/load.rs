@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::Failure;
 use super::report::Outputs;
-use crate::run::{self, RunSpec, Verdict};
+use crate::run::{self, RecordClock, RecordSpec, RunSpec, Verdict};
 use crate::shape::{RATE_MAX, RampSpec, Shape};
 use crate::wire::{Endpoint, TlsOptions};
 use crate::workload::{KeyOrder, KeySpec, Kind, ValueSpec, WorkloadSpec};
@@ -344,8 +344,11 @@ impl LoadArguments {
             connect_timeout: self.time.connect_timeout,
             patience: self.time.patience,
             server_pids: self.server_pids.clone(),
-            record: self.record.clone(),
-            record_exclusive: self.exclusive,
+            record: self.record.clone().map(|path| RecordSpec {
+                path,
+                exclusive: self.exclusive,
+                clock: RecordClock::start(),
+            }),
             progress: !self.quiet,
         })
     }

@@ -14,6 +14,7 @@ mod lease;
 mod load;
 mod operations;
 pub mod report;
+mod slow;
 mod watch;
 
 /// Load for any etcd v3 endpoint, and what it costs.
@@ -46,8 +47,10 @@ enum Command {
     Kube(kube::Arguments),
     /// Ours beside etcd, run by run in turn.
     Compare(compare::Arguments),
-    /// Kills, stops or isolates the leader under load, many times.
+    /// Kills, stops or isolates the leader, or any member, under load, many times.
     Failover(failover::Arguments),
+    /// Slows or stops a follower, and measures what the others notice.
+    SlowFollower(slow::Arguments),
     /// Verifies a recorded history.
     Check(check::Arguments),
     /// Renders kept results again.
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Kube(arguments) => kube::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Failover(arguments) => failover::run(&arguments),
+        Command::SlowFollower(arguments) => slow::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
     };

@@ -1,6 +1,7 @@
 //! Looking at a running cluster and hurting it: who leads, kill, stop, cut off, and making it whole again.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kontiki_harness::client::{CallError, Client, block_on};
@@ -10,7 +11,7 @@ use kontiki_harness::messages::{
 use kontiki_harness::server::Server;
 use rustix::process::Signal;
 
-use super::{Cluster, ClusterError, Member, STATUS_TIME_MAX, STOP_TIME_MAX, world};
+use super::{AGREE_TIME_MAX, Cluster, ClusterError, Member, STATUS_TIME_MAX, STOP_TIME_MAX, world};
 
 /// Between two looks at the members while waiting.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -68,6 +69,17 @@ impl ClusterStatus {
         self.0
             .iter()
             .all(|member| member.as_ref().is_some_and(agrees))
+    }
+}
+
+impl ClusterStatus {
+    /// Whether all members answer and have applied the same revision.
+    #[must_use]
+    pub fn level(&self) -> bool {
+        let revision =
+            |member: &Option<MemberStatus>| member.as_ref().map(|member| member.revision);
+        let first = self.0.first().and_then(revision);
+        first.is_some() && self.0.iter().all(|member| revision(member) == first)
     }
 }
 
@@ -187,6 +199,50 @@ impl Cluster {
         Ok(Instant::now())
     }
 
+    /// Moves a member away from the others: bytes between them arrive so much later, each way; clients are as near as
+    /// before.
+    ///
+    /// # Errors
+    /// When it does not run, or the cluster was started without proxies.
+    pub fn delay(&mut self, member: usize, delay: Duration) -> Result<(), ClusterError> {
+        self.running(member)?;
+        let proxies = self.proxies.as_ref();
+        let proxies = proxies.ok_or(ClusterError::State {
+            member,
+            state: "not behind a proxy",
+        })?;
+        proxies.delay(member, delay);
+        Ok(())
+    }
+
+    /// The process of a member.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self, member: usize) -> Result<u32, ClusterError> {
+        self.running(member).map(Server::pid)
+    }
+
+    /// Waits until every member has applied what the others have; only without load that comes.
+    ///
+    /// # Errors
+    /// When they do not agree on a leader, or some member is still behind after `time_max`.
+    pub fn wait_level(&self, time_max: Duration) -> Result<ClusterStatus, ClusterError> {
+        let start = Instant::now();
+        loop {
+            let status = self.wait_agreed(AGREE_TIME_MAX)?;
+            if status.level() {
+                return Ok(status);
+            }
+            if start.elapsed() > time_max {
+                return Err(ClusterError::Behind {
+                    seen: format!("{:?}", status.0),
+                });
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+
     /// Undoes everything that was done to a member and starts it again if it has ended, on the data it has.
     ///
     /// # Errors
@@ -194,6 +250,7 @@ impl Cluster {
     pub fn heal(&mut self, member: usize) -> Result<(), ClusterError> {
         if let Some(proxies) = &self.proxies {
             proxies.cut(member, false);
+            proxies.delay(member, Duration::ZERO);
         }
         let hurt = &mut self.members[member];
         if hurt.stopped {
@@ -213,6 +270,18 @@ impl Cluster {
             .wait(STOP_TIME_MAX)
             .map(drop)
             .map_err(world(format!("member {member}")))
+    }
+
+    /// Copies what all members have said in their logs so far to `directory`, one file each.
+    ///
+    /// # Errors
+    /// When one cannot be copied.
+    pub fn copy_logs(&self, directory: &Path) -> Result<(), ClusterError> {
+        for member in &self.members {
+            let to = directory.join(format!("{}.log", member.options.name));
+            std::fs::copy(&member.options.log, &to).map_err(world(to.display().to_string()))?;
+        }
+        Ok(())
     }
 
     fn running(&self, member: usize) -> Result<&Server, ClusterError> {

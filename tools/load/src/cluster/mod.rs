@@ -4,12 +4,14 @@
 //! it did not start, and must never keep data in memory file systems: a sync there costs nothing, so that
 //! every figure would be wrong. All calls block the calling thread; the proxies have a thread of their own.
 
+mod brake;
 mod control;
 mod home;
 mod program;
 mod proxy;
 mod start;
 
+pub use brake::{Brake, NoBrake};
 pub use control::{ClusterStatus, MemberStatus};
 pub use home::default_data_dir;
 pub use program::{Kind, Program};
@@ -82,6 +84,12 @@ pub enum ClusterError {
     /// The members do not agree on a leader.
     #[error("no leader that all members know after {AGREE_TIME_MAX:?}: {seen}")]
     NoLeader {
+        /// What each member said last.
+        seen: String,
+    },
+    /// Some member stays behind the others.
+    #[error("not all members have the same revision: {seen}")]
+    Behind {
         /// What each member said last.
         seen: String,
     },

@@ -1,18 +1,21 @@
-//! TCP proxies in front of the members' peer ports, so that a member can be cut off silently and without root.
+//! TCP proxies in front of the members' peer ports, so that a member can be cut off silently, or moved far away, without
+//! root.
 //!
 //! Every member is known to the others by its proxy's port. Who connects to a proxy is told by the owner of
 //! the connecting socket (/proc), because members have one address in common on loopback; it is looked up when a
 //! member is cut off, as members connect before anybody knows their processes. Bytes of a member that is cut
 //! off wait in both directions, as if the network dropped every packet and the sender repeated them; nothing is
-//! closed and nothing is lost. Runs on one thread of its own.
+//! closed and nothing is lost. Bytes of a member that is far away arrive later, as many on their way at a time as there are.
+//! Runs on one thread of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use kontiki_harness::client::block_on;
 use kontiki_harness::server::{ServerOptions, free_port};
@@ -20,9 +23,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 /// Bytes that one direction of one connection holds.
 const BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes that one direction of one connection has on its way to a member that is far away: a window that fills 80 MB/s
+/// over 100 ms.
+const DELAYED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Connections between members at a time, over all of them; more are refused.
 const CONNECTIONS_MAX: usize = 1_024;
 /// In `/proc/net/tcp`: the column of the local and the remote address and of the socket's number.
@@ -41,13 +48,15 @@ struct Shared {
     state: Mutex<State>,
 }
 
-/// Who is cut off from what.
+/// Who is cut off from what, and how far away.
 #[derive(Debug)]
 struct State {
     /// The process of each member; none for one that does not run.
     pids: Vec<Option<u32>>,
     /// Whether each member is cut off.
     cut: Vec<bool>,
+    /// How long bytes from and to each member are on their way.
+    delays: Vec<Duration>,
     /// Connections that are open, by a number of their own; at most [`CONNECTIONS_MAX`].
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
@@ -62,8 +71,17 @@ struct Connection {
     from: Option<usize>,
     /// The member behind the proxy.
     to: usize,
-    /// Whether its bytes wait.
-    waits: watch::Sender<bool>,
+    /// What its bytes meet.
+    passage: watch::Sender<Passage>,
+}
+
+/// What the bytes of a connection meet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Passage {
+    /// They wait until this is over.
+    waits: bool,
+    /// They arrive so much later, in each direction.
+    delay: Duration,
 }
 
 impl Proxies {
@@ -84,6 +102,7 @@ impl Proxies {
             state: Mutex::new(State {
                 pids: vec![None; members.len()],
                 cut: vec![false; members.len()],
+                delays: vec![Duration::ZERO; members.len()],
                 connections: BTreeMap::new(),
                 next_connection: 0,
             }),
@@ -121,10 +140,14 @@ impl Proxies {
     /// Cuts a member off, or lets its bytes pass again.
     pub(super) fn cut(&self, member: usize, cut: bool) {
         let mut state = self.shared.state();
-        if cut {
-            state.find_owners();
-        }
         state.cut[member] = cut;
+        state.tell_connections();
+    }
+
+    /// Lets bytes from and to a member arrive so much later, each way.
+    pub(super) fn delay(&self, member: usize, delay: Duration) {
+        let mut state = self.shared.state();
+        state.delays[member] = delay;
         state.tell_connections();
     }
 }
@@ -135,24 +158,21 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a connection up, and gives its number and whether its bytes wait.
-    fn opened(&self, peer: SocketAddr, to: usize) -> (u64, watch::Receiver<bool>) {
+    /// Takes a connection up, and gives its number and what its bytes meet.
+    fn opened(&self, peer: SocketAddr, to: usize) -> (u64, watch::Receiver<Passage>) {
         let mut state = self.state();
         let number = state.next_connection;
         state.next_connection += 1;
-        let waits = watch::Sender::new(false);
-        let told = waits.subscribe();
+        let passage = watch::Sender::new(Passage::default());
+        let told = passage.subscribe();
         let connection = Connection {
             peer,
             from: None,
             to,
-            waits,
+            passage,
         };
         state.connections.insert(number, connection);
-        if state.cut.contains(&true) {
-            state.find_owners();
-            state.tell_connections();
-        }
+        state.tell_connections();
         (number, told)
     }
 
@@ -174,11 +194,17 @@ impl State {
         }
     }
 
-    fn tell_connections(&self) {
+    fn tell_connections(&mut self) {
+        if self.cut.contains(&true) || self.delays.iter().any(|delay| !delay.is_zero()) {
+            self.find_owners();
+        }
         for connection in self.connections.values() {
             let ends = connection.from.into_iter().chain([connection.to]);
-            let waits = ends.into_iter().any(|member| self.cut[member]);
-            connection.waits.send_replace(waits);
+            let passage = ends.fold(Passage::default(), |passage, member| Passage {
+                waits: passage.waits || self.cut[member],
+                delay: passage.delay.max(self.delays[member]),
+            });
+            connection.passage.send_replace(passage);
         }
     }
 }
@@ -210,8 +236,8 @@ async fn serve(listener: StdListener, address: SocketAddr, to: usize, shared: Ar
         };
         let shared = Arc::clone(&shared);
         tokio::task::spawn_local(async move {
-            let (number, waits) = shared.opened(peer, to);
-            forward(inbound, address, Gate { waits }).await;
+            let (number, passage) = shared.opened(peer, to);
+            forward(inbound, address, Gate { passage }).await;
             shared.closed(number);
             drop(permit);
         });
@@ -221,13 +247,17 @@ async fn serve(listener: StdListener, address: SocketAddr, to: usize, shared: Ar
 /// Bytes pass while neither side is cut off.
 #[derive(Clone)]
 struct Gate {
-    waits: watch::Receiver<bool>,
+    passage: watch::Receiver<Passage>,
 }
 
 impl Gate {
     async fn open(&mut self) {
         // The sender lives as long as the connection.
-        let _ = self.waits.wait_for(|waits| !waits).await;
+        let _ = self.passage.wait_for(|passage| !passage.waits).await;
+    }
+
+    fn delay(&self) -> Duration {
+        self.passage.borrow().delay
     }
 }
 
@@ -261,19 +291,57 @@ async fn forward(inbound: TcpStream, address: SocketAddr, mut gate: Gate) {
 
 async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut gate: Gate) {
     let mut buffer = vec![0; BUFFER_BYTES];
+    let mut road = Road::default();
+    let mut ended = false;
     loop {
         gate.open().await;
-        let read = from.read(&mut buffer).await;
-        // An end of the connection is a packet like any other.
-        gate.open().await;
-        match read {
-            Ok(count) if count > 0 => {
-                if to.write_all(&buffer[..count]).await.is_err() {
-                    return;
-                }
-            }
-            _ => return,
+        tokio::select! {
+            read = from.read(&mut buffer), if !ended && road.bytes < DELAYED_BYTES_MAX => match read {
+                Ok(count) if count > 0 => road.enter(&buffer[..count], gate.delay()),
+                // An end of the connection is a packet like any other.
+                _ => ended = true,
+            },
+            () = sleep_until(road.next_due()), if !road.packets.is_empty() => {}
         }
+        gate.open().await;
+        while let Some(packet) = road.arrived(Instant::now()) {
+            if to.write_all(&packet).await.is_err() {
+                return;
+            }
+        }
+        if ended && road.packets.is_empty() {
+            return;
+        }
+    }
+}
+
+/// What is on its way in one direction, and when it arrives: in the order in which it was sent.
+#[derive(Default)]
+struct Road {
+    packets: VecDeque<(Instant, Vec<u8>)>,
+    bytes: usize,
+}
+
+impl Road {
+    fn enter(&mut self, bytes: &[u8], delay: Duration) {
+        let mut due = Instant::now() + delay;
+        if let Some((last, _)) = self.packets.back() {
+            due = due.max(*last);
+        }
+        self.bytes += bytes.len();
+        self.packets.push_back((due, bytes.to_vec()));
+    }
+
+    /// When the next packet arrives; now, when there is none.
+    fn next_due(&self) -> Instant {
+        let next = self.packets.front();
+        next.map_or_else(Instant::now, |(due, _)| *due)
+    }
+
+    fn arrived(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let (_, packet) = self.packets.pop_front_if(|(due, _)| *due <= now)?;
+        self.bytes -= packet.len();
+        Some(packet)
     }
 }
 
@@ -335,7 +403,6 @@ mod tests {
     #[test]
     fn cut_and_healed() {
         use std::io::{Read, Write};
-        use std::time::Duration;
         let target = StdListener::bind("127.0.0.1:0").expect("a port");
         let home = tempfile::tempdir().expect("a directory");
         let mut options =
@@ -370,5 +437,19 @@ mod tests {
                 .expect("arrives after the heal");
             assert_eq!(&byte, b"b");
         }
+        // Far away: whole and in order, no byte earlier than it may be; and near again, none passes those on their way.
+        let delay = Duration::from_millis(80);
+        proxies.delay(1, delay);
+        let sent = Instant::now();
+        client.write_all(b"cd").expect("buffered");
+        let mut two = [0; 2];
+        server.read_exact(&mut two).expect("arrives");
+        assert_eq!(&two, b"cd");
+        assert!(sent.elapsed() >= delay, "{:?}", sent.elapsed());
+        client.write_all(b"e").expect("buffered");
+        proxies.delay(1, Duration::ZERO);
+        client.write_all(b"f").expect("buffered");
+        server.read_exact(&mut two).expect("arrives");
+        assert_eq!(&two, b"ef");
     }
 }

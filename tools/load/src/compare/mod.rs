@@ -292,7 +292,6 @@ fn run_spec(spec: &Spec, point: &Point, pairing: &Pairing, cluster: &Cluster) ->
         patience: Duration::from_secs(10),
         server_pids: cluster.pids(),
         record: None,
-        record_exclusive: false,
         progress: false,
     }
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Fault;
+use super::{Fault, History};
 use crate::result::{Machine, Target};
 
 /// The form of a file of failovers.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// All trials of a run, or all cells of a sweep.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +52,9 @@ pub struct Cell {
     pub settings: Option<Settings>,
     /// In order.
     pub trials: Vec<Trial>,
+    /// What was found in the record of the load beside them, if one was asked for.
+    #[serde(default)]
+    pub history: Option<History>,
     /// Terms that began without a fault while nothing was asked; none where that was not watched.
     pub elections_quiet: Option<u64>,
     /// The same under load.
@@ -71,7 +74,9 @@ pub struct Trial {
     /// What was done.
     pub fault: Fault,
     /// To which member, from zero.
-    pub leader: usize,
+    pub member: usize,
+    /// Whether it was the leader.
+    pub led: bool,
     /// The term before.
     pub term_before: u64,
     /// The term in which the cluster agreed afterwards.
@@ -121,11 +126,27 @@ impl Cell {
 
     /// Lost and stale results together.
     #[must_use]
-    pub fn violations(&self) -> u64 {
+    pub fn lost_or_stale(&self) -> u64 {
         self.trials
             .iter()
             .map(|trial| trial.lost + trial.stale)
             .sum()
+    }
+
+    /// These, and whatever is wrong with the recorded history.
+    #[must_use]
+    pub fn violations(&self) -> u64 {
+        let history = self.history.as_ref();
+        let history = history.map_or(0, |history| history.violations + history.wrong_answers);
+        self.lost_or_stale() + history
+    }
+}
+
+impl Trial {
+    /// What the hurt member was.
+    #[must_use]
+    pub fn role(&self) -> &'static str {
+        if self.led { "leader" } else { "follower" }
     }
 }
 
@@ -133,12 +154,14 @@ impl Outcome {
     /// Why this is no good result, in one line.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
-        let violations: u64 = self.cells.iter().map(Cell::violations).sum();
+        let violations: u64 = self.cells.iter().map(Cell::lost_or_stale).sum();
+        let history: u64 = self.cells.iter().map(Cell::violations).sum::<u64>() - violations;
         let stuck: usize = self.cells.iter().map(Cell::without_recovery).sum();
         let failed = || self.cells.iter().filter_map(|cell| cell.failed.as_ref());
         let cells = self.cells.len();
         let reasons = [
             (violations > 0).then(|| format!("{violations} lost or stale results")),
+            (history > 0).then(|| format!("{history} violations in the recorded history")),
             (stuck > 0).then(|| format!("{stuck} trials without an acknowledged put in time")),
             failed().next().map(|first| {
                 let count = failed().count();

@@ -2,7 +2,7 @@
 
 use super::outcome::{Cell, Outcome, Time, Times, Trial};
 use super::verify::EXAMPLES_MAX;
-use super::{CELLS_MAX, Fault};
+use super::{CELLS_MAX, Fault, History};
 use crate::report::chart::{Axis, HeatCell, HeatMap, Scale, Strip, StripChart};
 use crate::report::{Block, Chart, Report, Table, Unit, number};
 
@@ -66,7 +66,7 @@ pub fn report(outcome: &Outcome) -> Report {
 /// One row for each trial.
 #[must_use]
 pub fn csv(outcome: &Outcome) -> String {
-    let mut text = "heartbeat_ms,election_ms,trial,fault,leader,term_before,term_after,first_put_ns,first_read_ns,\
+    let mut text = "heartbeat_ms,election_ms,trial,fault,member,led,term_before,term_after,first_put_ns,first_read_ns,\
                     all_endpoints_ns,longest_gap_ns,heal_ns,acknowledged,unanswered,took_effect,reads,lost,stale\n"
         .to_owned();
     let optional = |value: Option<u64>| value.map_or_else(String::new, |value| value.to_string());
@@ -77,7 +77,8 @@ pub fn csv(outcome: &Outcome) -> String {
                 optional(cell.settings.map(|settings| settings.election_ms)),
                 trial.number.to_string(),
                 trial.fault.name().to_owned(),
-                trial.leader.to_string(),
+                trial.member.to_string(),
+                trial.led.to_string(),
                 trial.term_before.to_string(),
                 trial.term_after.to_string(),
                 optional(trial.first_put_ns),
@@ -111,7 +112,13 @@ fn head(outcome: &Outcome) -> Vec<Block> {
             "in {stuck} trials no put was acknowledged in time; their times count as longer than all others"
         )));
     }
-    for example in all().flat_map(|trial| &trial.examples).take(EXAMPLES_MAX) {
+    let history = outcome.cells.iter().find_map(|cell| cell.history.as_ref());
+    let of_history = history.iter().flat_map(|history| &history.examples);
+    for example in all()
+        .flat_map(|trial| &trial.examples)
+        .take(EXAMPLES_MAX)
+        .chain(of_history)
+    {
         blocks.push(Block::Warning(example.clone()));
     }
     let fact = |name: &str, value: String| (name.to_owned(), value);
@@ -143,6 +150,7 @@ fn head(outcome: &Outcome) -> Vec<Block> {
     );
     facts.extend([
         fact("trials", all().count().to_string()),
+        fact("faults", faults(all())),
         fact("acknowledged puts", sum(|trial| trial.acknowledged)),
         fact("of them lost", sum(|trial| trial.lost)),
         fact("answered reads", sum(|trial| trial.reads)),
@@ -150,6 +158,7 @@ fn head(outcome: &Outcome) -> Vec<Block> {
         fact("unanswered puts", sum(|trial| trial.unanswered)),
         fact("of them in effect", sum(|trial| trial.took_effect)),
     ]);
+    facts.extend(history.into_iter().flat_map(history_facts));
     blocks.push(Block::Facts(facts));
     blocks.push(Block::Text(
         "Every endpoint gets a put and a linearizable read at a fixed interval, whether earlier ones are answered or not, \
@@ -159,7 +168,59 @@ fn head(outcome: &Outcome) -> Vec<Block> {
          acknowledged. Stale: an answer older than what was acknowledged before it was asked for."
             .to_owned(),
     ));
+    if history.is_some() {
+        blocks.push(Block::Text(
+            "History: a mixed load beside all trials wrote down every operation, and so did the trials with their puts and what \
+             they read back; the checker judged them together as the whole history of the store. A violation is an answer that \
+             no linearizable store can have given, an acknowledged write that is gone among them."
+                .to_owned(),
+        ));
+    }
     blocks
+}
+
+/// How often each kind of fault struck a leader and a follower.
+fn faults<'a>(trials: impl Iterator<Item = &'a Trial> + Clone) -> String {
+    let count = |fault: Fault, led: bool| {
+        let alike = |trial: &&Trial| (trial.fault, trial.led) == (fault, led);
+        trials.clone().filter(alike).count()
+    };
+    let words = FAULTS.into_iter().filter_map(|fault| {
+        let name = fault.name();
+        match (count(fault, true), count(fault, false)) {
+            (0, 0) => None,
+            (leaders, 0) => Some(format!("{name} {leaders} (leaders)")),
+            (0, followers) => Some(format!("{name} {followers} (followers)")),
+            (leaders, followers) => Some(format!(
+                "{name} {} ({leaders} leaders, {followers} followers)",
+                leaders + followers
+            )),
+        }
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
+fn history_facts(history: &History) -> [(String, String); 7] {
+    let fact = |name: &str, value: u64| (name.to_owned(), number::whole(value));
+    [
+        fact("history: operations checked", history.operations),
+        fact("history: acknowledged writes", history.writes),
+        fact("history: violations", history.violations),
+        fact("history: wrong answers while it ran", history.wrong_answers),
+        (
+            "history: unanswered writes".to_owned(),
+            format!(
+                "{}, {} of them found in effect",
+                number::whole(history.unanswered),
+                number::whole(history.settled)
+            ),
+        ),
+        fact(
+            "history: revisions of one of several unanswered writes",
+            history.unsettled_revisions,
+        ),
+        fact("history: judgements left open by these", history.unjudged),
+    ]
 }
 
 fn trials(report: &mut Report, cell: &Cell, recovery_max_ns: u64) {
@@ -172,15 +233,22 @@ fn trials(report: &mut Report, cell: &Cell, recovery_max_ns: u64) {
         &["trials", "never", "min", "p50", "p90", "p99", "max"],
     );
     let mut strips = Vec::new();
-    for fault in FAULTS {
+    let kinds = FAULTS
+        .into_iter()
+        .flat_map(|fault| [(fault, true), (fault, false)]);
+    for (fault, led) in kinds {
         let of_fault = Cell {
             trials: cell
                 .trials
                 .iter()
-                .filter(|trial| trial.fault == fault)
+                .filter(|trial| (trial.fault, trial.led) == (fault, led))
                 .cloned()
                 .collect(),
             ..Cell::default()
+        };
+        let named = match led {
+            true => fault.name().to_owned(),
+            false => format!("{}, follower", fault.name()),
         };
         for Figure { name, charted, of } in FIGURES {
             let times = of_fault.times(of);
@@ -188,7 +256,7 @@ fn trials(report: &mut Report, cell: &Cell, recovery_max_ns: u64) {
                 continue;
             }
             table.push(vec![
-                fault.name().into(),
+                named.clone().into(),
                 name.into(),
                 times.count().to_string().into(),
                 times.never().to_string().into(),
@@ -204,7 +272,7 @@ fn trials(report: &mut Report, cell: &Cell, recovery_max_ns: u64) {
                     count => format!(", {count} never"),
                 };
                 strips.push(Strip {
-                    name: format!("{}: {name}{never}", fault.name()),
+                    name: format!("{named}: {name}{never}"),
                     values: times.came_ns().iter().map(|ns| *ns as f64).collect(),
                 });
             }
@@ -223,7 +291,7 @@ fn trials(report: &mut Report, cell: &Cell, recovery_max_ns: u64) {
 
 fn each_trial(cell: &Cell) -> Table {
     let mut table = Table::new(
-        &["trial", "fault", "leader", "terms"],
+        &["trial", "fault", "hurt", "terms"],
         &[
             "first put",
             "first read",
@@ -239,7 +307,7 @@ fn each_trial(cell: &Cell) -> Table {
         table.push(vec![
             trial.number.to_string().into(),
             trial.fault.name().into(),
-            format!("member {}", trial.leader + 1).into(),
+            format!("member {}, {}", trial.member + 1, trial.role()).into(),
             format!("{} -> {}", trial.term_before, trial.term_after).into(),
             time(trial.first_put_ns).into(),
             time(trial.first_read_ns).into(),
@@ -427,7 +495,8 @@ mod tests {
         Trial {
             number,
             fault: Fault::Kill,
-            leader: 1,
+            member: 1,
+            led: true,
             term_before: 2,
             term_after: 3,
             first_put_ns,
@@ -479,7 +548,41 @@ mod tests {
         assert!(shown.to_html().contains("put 7 is &lt;lost"));
         let table = csv(&outcome);
         let columns: Vec<usize> = table.lines().map(|line| line.split(',').count()).collect();
-        assert_eq!(columns, [18, 18, 18]);
+        assert_eq!(columns, [19, 19, 19]);
+    }
+
+    /// Goal: a violation in the recorded history is a failure, and shown with its words beside what was checked.
+    #[test]
+    fn history_is_shown() {
+        let of_follower = Trial {
+            led: false,
+            ..trial(2, Some(2_000_000))
+        };
+        let history = History {
+            operations: 1_234_567,
+            violations: 1,
+            examples: vec!["Phantom: nobody wrote it".to_owned()],
+            ..History::default()
+        };
+        let outcome = outcome(vec![Cell {
+            trials: vec![trial(1, Some(1_000_000)), of_follower],
+            history: Some(history),
+            ..Cell::default()
+        }]);
+        assert_eq!(
+            outcome.failure().as_deref(),
+            Some("1 violations in the recorded history")
+        );
+        let text = report(&outcome).to_text();
+        for expected in [
+            "kill 2 (1 leaders, 1 followers)",
+            "kill, follower",
+            "member 2, follower",
+            "1,234,567",
+            "!! Phantom: nobody wrote it",
+        ] {
+            assert!(text.contains(expected), "{expected} is not in\n{text}");
+        }
     }
 
     /// Goal: a sweep is a grid with a hole where servers refuse the settings.
@@ -496,6 +599,7 @@ mod tests {
                 .collect(),
             elections_quiet: first_put_ns.map(|_| 0),
             elections_loaded: first_put_ns.map(|_| 2),
+            history: None,
             refused: first_put_ns.is_none().then(|| "refused".to_owned()),
             failed: None,
         };

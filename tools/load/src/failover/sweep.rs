@@ -88,7 +88,7 @@ fn run_cell(
             phases.loaded,
         );
     }
-    run_trials(&spec, &mut cluster, stop, &mut cell.trials)
+    run_trials(&spec, &mut cluster, stop, &mut cell.trials, None)
 }
 
 /// Terms that begin within `time`, while nothing is wrong.

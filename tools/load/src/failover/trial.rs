@@ -1,17 +1,20 @@
 //! One failover after the other.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kontiki_harness::client::{CallError, Client, block_on};
-use kontiki_harness::messages::{RANGE, RangeRequest, RangeResponse};
+use kontiki_harness::messages::{KeyValue, RANGE, RangeRequest, RangeResponse};
 use thiserror::Error;
 
+use super::chronicle::{Chronicle, HistoryError, HistorySpec, LOAD_PREFIX};
 use super::outcome::{Cell, Settings, Trial};
 use super::stream::{Did, Record, Stream, StreamSpec, number_of, value};
 use super::verify::{Stored, verify};
+use super::victim::{Choice, Victim};
 use super::{Fault, TRIALS_MAX};
 use crate::cluster::{AGREE_TIME_MAX, Cluster, ClusterError, ClusterOptions, Placement, Program};
 
@@ -37,8 +40,12 @@ pub struct Spec {
     pub placement: Placement,
     /// Below which servers keep their data.
     pub data_dir: PathBuf,
-    /// What is done to the leader; several take turns.
+    /// What is done to a member; several take turns.
     pub faults: Vec<Fault>,
+    /// To which one.
+    pub victim: Victim,
+    /// A recorded load beside the trials; none for the trials alone.
+    pub history: Option<HistorySpec>,
     /// How often, at most [`TRIALS_MAX`].
     pub trials: u32,
     /// None for the server's defaults.
@@ -81,6 +88,12 @@ pub enum FailoverError {
     /// What is stored cannot be read.
     #[error("reading everything back: {0}")]
     ReadBack(CallError),
+    /// The history cannot be recorded or judged.
+    #[error("the history: {0}")]
+    History(#[from] HistoryError),
+    /// A trial took so long that not everything was kept.
+    #[error("more operations in one trial than are kept")]
+    Full,
     /// The user ended it.
     #[error("interrupted")]
     Interrupted,
@@ -94,8 +107,56 @@ pub fn failover(spec: &Spec, stop: &AtomicBool) -> (Cell, Option<FailoverError>)
     };
     let error = start(spec)
         .map_err(FailoverError::from)
-        .and_then(|mut cluster| run_trials(spec, &mut cluster, stop, &mut cell.trials));
+        .and_then(|mut cluster| match &spec.history {
+            None => run_trials(spec, &mut cluster, stop, &mut cell.trials, None),
+            Some(history) => run_recorded(spec, history, &mut cluster, stop, &mut cell),
+        });
     (cell, error.err())
+}
+
+/// Runs all trials beside a recorded load, and judges the record, also when an error ends the trials. Where something
+/// is wrong, what the members said in their logs is kept beside the record.
+fn run_recorded(
+    spec: &Spec,
+    history: &HistorySpec,
+    cluster: &mut Cluster,
+    stop: &AtomicBool,
+    cell: &mut Cell,
+) -> Result<(), FailoverError> {
+    let addresses = cluster.addresses();
+    let mut chronicle = Chronicle::start(history, &addresses, spec.patience, spec.seed)?;
+    let tried = run_trials(spec, cluster, stop, &mut cell.trials, Some(&mut chronicle));
+    let wrong_answers = chronicle.end_load()?;
+    let read = match &tried {
+        // Everything that was acknowledged is still there, by every member.
+        Ok(()) => read_load_keys(cluster, &mut chronicle),
+        Err(_) => Ok(()),
+    };
+    if spec.progress {
+        eprintln!(
+            "judging what was recorded in {}",
+            history.directory.display()
+        );
+    }
+    if let Err(FailoverError::Full) = tried {
+        // Puts of that trial are nowhere: as nobody's they would be violations.
+        return tried;
+    }
+    let mut found = chronicle.judge()?;
+    found.wrong_answers = wrong_answers;
+    cell.history = Some(found);
+    let ended = tried.and(read);
+    if ended.is_err() || cell.violations() > 0 {
+        cluster.copy_logs(&history.directory)?;
+    }
+    ended
+}
+
+fn read_load_keys(cluster: &Cluster, chronicle: &mut Chronicle) -> Result<(), FailoverError> {
+    for address in cluster.addresses() {
+        read_back(&[address], LOAD_PREFIX, Some(chronicle), |_| ())?;
+    }
+    Ok(())
 }
 
 /// A cluster as the trials need it.
@@ -127,6 +188,7 @@ pub(super) fn run_trials(
     cluster: &mut Cluster,
     stop: &AtomicBool,
     trials: &mut Vec<Trial>,
+    mut chronicle: Option<&mut Chronicle>,
 ) -> Result<(), FailoverError> {
     let mut random = fastrand::Rng::with_seed(spec.seed);
     for number in 1..=spec.trials.min(TRIALS_MAX) {
@@ -136,7 +198,13 @@ pub(super) fn run_trials(
         let fault = spec.faults[(number as usize - 1) % spec.faults.len()];
         // A random moment within heartbeats and elections.
         let before = spec.before.mul_f64(1.0 + random.f64());
-        let trial = run_trial(spec, cluster, number, fault, before)?;
+        let plan = Plan {
+            number,
+            fault,
+            before,
+            victim: spec.victim.choose(&mut random),
+        };
+        let trial = run_trial(spec, cluster, &plan, chronicle.as_deref_mut())?;
         if spec.progress {
             eprintln!("{}", progress_line(&trial, spec.trials));
         }
@@ -170,51 +238,40 @@ fn prefix(name: &str) -> String {
     format!("kontiki-load/failover/{name}/")
 }
 
+/// What one trial does.
+struct Plan {
+    number: u32,
+    fault: Fault,
+    /// Load before the fault.
+    before: Duration,
+    /// Who is hurt, counted from the leader.
+    victim: Choice,
+}
+
 fn run_trial(
     spec: &Spec,
     cluster: &mut Cluster,
-    number: u32,
-    fault: Fault,
-    before: Duration,
+    plan: &Plan,
+    mut chronicle: Option<&mut Chronicle>,
 ) -> Result<Trial, FailoverError> {
     let start = Instant::now();
-    let stream = start_stream(spec, cluster, &number.to_string())?;
-    let everywhere: Vec<usize> = (0..cluster.size()).collect();
-    wait_served(&stream, &everywhere, start, SERVE_TIME_MAX).ok_or(FailoverError::Silent {
-        when: "before the fault",
-    })?;
-    std::thread::sleep(before);
-    // An election that nobody needed may just be over.
-    let status = cluster.wait_agreed(AGREE_TIME_MAX)?;
-    let leader = status.leader().expect("members that agree have a leader");
-    let at = match fault {
-        Fault::Kill => cluster.kill(leader)?,
-        Fault::Stop => cluster.stop(leader)?,
-        Fault::Isolate => cluster.isolate(leader)?,
-        Fault::Terminate => cluster.terminate(leader)?,
-    };
-    let others: Vec<usize> = everywhere
-        .iter()
-        .copied()
-        .filter(|member| *member != leader)
-        .collect();
-    let all_served = wait_served(&stream, &others, at, spec.recovery_max);
-    if fault == Fault::Terminate {
-        // It may serve and lead for a while yet; what counts is the gap when it goes.
-        cluster.wait_ended(leader)?;
-        wait_served(&stream, &others, Instant::now(), spec.recovery_max);
-    }
-    std::thread::sleep(spec.after);
-    let healing = Instant::now();
-    cluster.heal(leader)?;
-    let healed = cluster.wait_agreed(AGREE_TIME_MAX)?;
-    let heal_ns = ns(healing.elapsed());
-    wait_served(&stream, &everywhere, healing, SERVE_TIME_MAX).ok_or(FailoverError::Silent {
-        when: "after the healing",
-    })?;
+    let name = plan.number.to_string();
+    let stream = start_stream(spec, cluster, &name)?;
+    let seen = hurt_and_heal(spec, cluster, plan, &stream, start);
+    let full = stream.is_full();
     let records = stream.finish();
-    let stored = read_back(cluster, &prefix(&number.to_string()), spec.value_bytes)?;
+    if full {
+        return Err(FailoverError::Full);
+    }
+    let prefix = prefix(&name);
+    // Also those of a trial that failed: they may be there.
+    if let Some(chronicle) = chronicle.as_deref_mut() {
+        chronicle.puts(&records, &prefix, spec.value_bytes);
+    }
+    let seen = seen?;
+    let stored = read_stored(cluster, &prefix, spec.value_bytes, chronicle)?;
     let findings = verify(&records, &stored, start);
+    let at = seen.at;
     let first = |is_wanted: fn(Did) -> bool| {
         let sent_after = records
             .iter()
@@ -224,17 +281,18 @@ fn run_trial(
             .min()
     };
     Ok(Trial {
-        number,
-        fault,
-        leader,
-        term_before: status.term(),
-        term_after: healed.term(),
+        number: plan.number,
+        fault: plan.fault,
+        member: seen.member,
+        led: seen.led,
+        term_before: seen.term_before,
+        term_after: seen.term_after,
         first_put_ns: first(|did| matches!(did, Did::Put(_)))
             .filter(|first| *first <= ns(spec.recovery_max)),
         first_read_ns: first(|did| matches!(did, Did::Read(_))),
-        all_endpoints_ns: all_served.map(|served| ns(served - at)),
-        longest_gap_ns: longest_gap_ns(&records, at, healing),
-        heal_ns,
+        all_endpoints_ns: seen.all_served.map(|served| ns(served - at)),
+        longest_gap_ns: longest_gap_ns(&records, at, seen.healing),
+        heal_ns: seen.heal_ns,
         acknowledged: findings.acknowledged,
         unanswered: findings.unanswered,
         took_effect: findings.took_effect,
@@ -242,6 +300,75 @@ fn run_trial(
         lost: findings.lost,
         stale: findings.stale,
         examples: findings.examples,
+    })
+}
+
+/// What is seen of a trial while it goes on.
+struct Seen {
+    member: usize,
+    led: bool,
+    term_before: u64,
+    term_after: u64,
+    /// Right after the fault.
+    at: Instant,
+    /// When all other endpoints had acknowledged a put that was sent after it.
+    all_served: Option<Instant>,
+    /// When the healing began.
+    healing: Instant,
+    heal_ns: u64,
+}
+
+/// The fault and its healing, under the stream's load.
+fn hurt_and_heal(
+    spec: &Spec,
+    cluster: &mut Cluster,
+    plan: &Plan,
+    stream: &Stream,
+    start: Instant,
+) -> Result<Seen, FailoverError> {
+    let everywhere: Vec<usize> = (0..cluster.size()).collect();
+    wait_served(stream, &everywhere, start, SERVE_TIME_MAX).ok_or(FailoverError::Silent {
+        when: "before the fault",
+    })?;
+    std::thread::sleep(plan.before);
+    // An election that nobody needed may just be over.
+    let status = cluster.wait_agreed(AGREE_TIME_MAX)?;
+    let leader = status.leader().expect("members that agree have a leader");
+    let member = plan.victim.member(leader, cluster.size());
+    let at = match plan.fault {
+        Fault::Kill => cluster.kill(member)?,
+        Fault::Stop => cluster.stop(member)?,
+        Fault::Isolate => cluster.isolate(member)?,
+        Fault::Terminate => cluster.terminate(member)?,
+    };
+    let others: Vec<usize> = everywhere
+        .iter()
+        .copied()
+        .filter(|other| *other != member)
+        .collect();
+    let all_served = wait_served(stream, &others, at, spec.recovery_max);
+    if plan.fault == Fault::Terminate {
+        // It may serve and lead for a while yet; what counts is the gap when it goes.
+        cluster.wait_ended(member)?;
+        wait_served(stream, &others, Instant::now(), spec.recovery_max);
+    }
+    std::thread::sleep(spec.after);
+    let healing = Instant::now();
+    cluster.heal(member)?;
+    let healed = cluster.wait_agreed(AGREE_TIME_MAX)?;
+    let heal_ns = ns(healing.elapsed());
+    wait_served(stream, &everywhere, healing, SERVE_TIME_MAX).ok_or(FailoverError::Silent {
+        when: "after the healing",
+    })?;
+    Ok(Seen {
+        member,
+        led: member == leader,
+        term_before: status.term(),
+        term_after: healed.term(),
+        at,
+        all_served,
+        healing,
+        heal_ns,
     })
 }
 
@@ -299,24 +426,51 @@ fn longest_gap_ns(records: &[Record], from: Instant, to: Instant) -> Option<u64>
     gaps.max()
 }
 
-/// Everything under the prefix, by linearizable reads of pages at one revision.
-fn read_back(
+/// The puts of a trial that are there.
+fn read_stored(
     cluster: &Cluster,
     prefix: &str,
     value_bytes: usize,
+    chronicle: Option<&mut Chronicle>,
 ) -> Result<BTreeMap<u64, Stored>, FailoverError> {
-    let addresses = cluster.addresses();
+    let mut stored = BTreeMap::new();
+    read_back(&cluster.addresses(), prefix, chronicle, |kv| {
+        if let Some(number) = number_of(prefix, &kv.key) {
+            let value_is_right = kv.value == value(number, value_bytes);
+            stored.insert(
+                number,
+                Stored {
+                    mod_revision: kv.mod_revision,
+                    version: kv.version,
+                    value_is_right,
+                },
+            );
+        }
+    })?;
+    Ok(stored)
+}
+
+/// Everything under the prefix, by linearizable reads of pages at one revision, through the first of `addresses` that
+/// answers them all.
+fn read_back(
+    addresses: &[SocketAddr],
+    prefix: &str,
+    mut chronicle: Option<&mut Chronicle>,
+    mut found: impl FnMut(&KeyValue),
+) -> Result<(), FailoverError> {
     let mut attempt = 1;
     loop {
         let address = addresses[attempt as usize % addresses.len()];
-        let read = block_on(async {
-            let client = Client::connect(address)
-                .await
-                .map_err(|error| CallError::Broken(error.to_string()))?;
-            read_pages(&client, prefix, value_bytes).await
-        });
-        match read {
-            Ok(stored) => return Ok(stored),
+        match block_on(read_pages(address, prefix)) {
+            Ok(pages) => {
+                for page in &pages {
+                    page.answer.kvs.iter().for_each(&mut found);
+                    if let Some(chronicle) = chronicle.as_deref_mut() {
+                        chronicle.range(&page.request, &page.answer, page.times);
+                    }
+                }
+                return Ok(());
+            }
             Err(error) if attempt == READ_ATTEMPTS_MAX => {
                 return Err(FailoverError::ReadBack(error));
             }
@@ -328,12 +482,19 @@ fn read_back(
     }
 }
 
-async fn read_pages(
-    client: &Client,
-    prefix: &str,
-    value_bytes: usize,
-) -> Result<BTreeMap<u64, Stored>, CallError> {
-    let mut stored = BTreeMap::new();
+/// One answer of a read of everything.
+struct Page {
+    request: RangeRequest,
+    answer: RangeResponse,
+    /// Before it was sent, and after it was answered.
+    times: (Instant, Instant),
+}
+
+async fn read_pages(address: SocketAddr, prefix: &str) -> Result<Vec<Page>, CallError> {
+    let client = Client::connect(address)
+        .await
+        .map_err(|error| CallError::Broken(error.to_string()))?;
+    let mut pages = Vec::new();
     let mut end = prefix.as_bytes().to_vec();
     // The prefix ends with a slash, so that its last byte has a successor.
     *end.last_mut().expect("a prefix is not empty") += 1;
@@ -344,30 +505,30 @@ async fn read_pages(
         revision: 0,
     };
     loop {
-        let page: RangeResponse = client.call(RANGE, &request).await?;
-        for kv in &page.kvs {
-            if let Some(number) = number_of(prefix, &kv.key) {
-                let value_is_right = kv.value == value(number, value_bytes);
-                stored.insert(
-                    number,
-                    Stored {
-                        mod_revision: kv.mod_revision,
-                        version: kv.version,
-                        value_is_right,
-                    },
-                );
-            }
-        }
-        let Some(last) = page.kvs.last().filter(|_| page.more) else {
-            return Ok(stored);
+        let invoked = Instant::now();
+        let answer: RangeResponse = client.call(RANGE, &request).await?;
+        let times = (invoked, Instant::now());
+        let mut next = request.clone();
+        let rest = answer.kvs.last().filter(|_| answer.more).map(|last| {
+            let mut after = last.key.to_vec();
+            after.push(0);
+            after
+        });
+        let revision = answer.header.map_or(0, |header| header.revision);
+        pages.push(Page {
+            request,
+            answer,
+            times,
+        });
+        let Some(rest) = rest else {
+            return Ok(pages);
         };
-        let mut next = last.key.to_vec();
-        next.push(0);
-        request.key = next.into();
-        request.revision = page
-            .header
-            .map_or(0, |header| header.revision)
-            .max(request.revision);
+        next.key = rest.into();
+        next.revision = match next.revision {
+            0 => revision,
+            at => at,
+        };
+        request = next;
     }
 }
 
@@ -383,11 +544,12 @@ fn progress_line(trial: &Trial, trials: u32) -> String {
         )
     };
     format!(
-        "trial {} of {trials}, {} member {}: put {}, read {}, all endpoints {}, longest gap {}, term {} -> {}, \
+        "trial {} of {trials}, {} member {} ({}): put {}, read {}, all endpoints {}, longest gap {}, term {} -> {}, \
          {} puts, {} unanswered, {} lost, {} stale",
         trial.number,
         trial.fault.name(),
-        trial.leader + 1,
+        trial.member + 1,
+        trial.role(),
         ms(trial.first_put_ns),
         ms(trial.first_read_ns),
         ms(trial.all_endpoints_ns),

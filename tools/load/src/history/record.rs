@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::check::Checker;
 use super::codec::{Decoder, Malformed, encode, encode_operation};
 use super::operation::{Entry, Nanos, Operation};
 
@@ -254,6 +255,20 @@ impl<R: Read> RecordReader<R> {
             }
             Err(Malformed { at, what }) => Err(self.damaged(format!("no {what} at byte {at}"))),
         }
+    }
+
+    /// Gives everything that is left to `checker`, and says how the record ended.
+    ///
+    /// # Errors
+    /// As for [`RecordReader::read`].
+    pub fn give_to(mut self, checker: &mut Checker) -> Result<Close, RecordError> {
+        let source = checker.source(&self.header);
+        while let Some(entry) = self.read()? {
+            checker.add(source, entry);
+        }
+        let close = self.over.unwrap_or(Close::Open);
+        checker.close(close);
+        Ok(close)
     }
 
     fn damaged(&self, what: String) -> RecordError {

@@ -119,7 +119,8 @@ fn name_of(pid: u32) -> String {
     name.unwrap_or_else(|| "server".into())
 }
 
-fn rss_bytes(pid: u32) -> u64 {
+/// Resident memory of a process; zero when it is gone.
+pub(crate) fn rss_bytes(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let number = line.and_then(|line| line.split_whitespace().next());

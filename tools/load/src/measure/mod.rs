@@ -8,5 +8,5 @@ mod cost;
 mod tally;
 
 pub(crate) use collect::Collector;
-pub(crate) use cost::{Watched, own_cpu, used};
+pub(crate) use cost::{Watched, own_cpu, rss_bytes, used};
 pub(crate) use tally::{Sample, Tally};

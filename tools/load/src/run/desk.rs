@@ -17,7 +17,7 @@ use super::record::{Came, Scribe};
 /// Nanoseconds of a second.
 pub(super) const SECOND_NS: u64 = 1_000_000_000;
 /// Codes of errors that are not gRPC's.
-pub(super) const WRONG_ANSWER: &str = "wrong answer";
+pub(crate) const WRONG_ANSWER: &str = "wrong answer";
 const TIMEOUT: &str = "timeout";
 const NOT_TAKEN: &str = "not taken";
 const BROKEN: &str = "connection broken";

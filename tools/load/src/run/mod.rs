@@ -11,7 +11,6 @@ mod target;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -26,15 +25,20 @@ use crate::shape::{Ramp, RampSpec, Shape};
 use crate::wire::{CallOptions, Endpoint, EndpointError, TlsError, TlsOptions, client_config};
 use crate::workload::{Kind, WorkloadSpec};
 
-use desk::{SECOND_NS, WRONG_ANSWER, Window};
+use desk::{SECOND_NS, Window};
 use echo::Echo;
 use edges::Edges;
 use lane::{Ending, Lane, LanePlan, Note, share};
 use link::Place;
 use record::Scribe;
 
+pub(crate) use desk::WRONG_ANSWER;
+pub use record::{RecordClock, RecordSpec};
+
 /// Hand-overs of all threads that may wait for the main thread.
 const NOTES_MAX: usize = 64;
+/// The parameter of a result that says how many operations succeeded in all.
+pub(crate) const SUCCEEDED_ALL: &str = "succeeded with fill and warm-up";
 /// From the moment all threads are ready to the first operation.
 const START_DELAY: Duration = Duration::from_millis(5);
 /// Between two looks for the edges of the measured part of an open loop.
@@ -80,9 +84,7 @@ pub struct RunSpec {
     /// Processes of the servers on this machine, to account for.
     pub server_pids: Vec<u32>,
     /// Where every operation is written down.
-    pub record: Option<PathBuf>,
-    /// Nobody else writes while it is recorded: everything that is seen must then be in the record.
-    pub record_exclusive: bool,
+    pub record: Option<RecordSpec>,
     /// A line each second on stderr.
     pub progress: bool,
 }
@@ -134,6 +136,19 @@ pub fn verdict(result: &RunResult) -> Verdict {
 /// # Errors
 /// When it could not begin. What happens later is in the result.
 pub fn run(spec: &RunSpec, stop: &Arc<AtomicBool>) -> Result<RunResult, RunError> {
+    run_told(spec, stop, || {})
+}
+
+/// The same. `loading` is called when every connection is up, the keys are filled and the load begins: from then on
+/// servers may go and come back, within the run's patience.
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_told(
+    spec: &RunSpec,
+    stop: &Arc<AtomicBool>,
+    loading: impl FnOnce(),
+) -> Result<RunResult, RunError> {
     let tls = match spec.endpoints.iter().any(|endpoint| endpoint.tls) {
         true => Some(client_config(&spec.tls)?),
         false => None,
@@ -166,9 +181,12 @@ pub fn run(spec: &RunSpec, stop: &Arc<AtomicBool>) -> Result<RunResult, RunError
     }
     let connections = spec.connections.max(1);
     let lanes = spec.threads.clamp(1, connections);
-    let epoch = Instant::now();
+    let epoch = match &spec.record {
+        Some(record) => record.clock.zero,
+        None => Instant::now(),
+    };
     let record = match &spec.record {
-        Some(path) => Some(record::start(path, spec, &found.up[0], tls.as_ref())?),
+        Some(record) => Some(record::start(record, spec, &found.up[0], tls.as_ref())?),
         None => None,
     };
     let crew = Crew::start(
@@ -179,6 +197,7 @@ pub fn run(spec: &RunSpec, stop: &Arc<AtomicBool>) -> Result<RunResult, RunError
         stop,
         record.as_ref(),
     )?;
+    loading();
     let outcome = crew.measure(spec, epoch, stop, &mut watched);
     if let Some(record) = record {
         record.finish()?;
@@ -209,8 +228,9 @@ pub fn run(spec: &RunSpec, stop: &Arc<AtomicBool>) -> Result<RunResult, RunError
         notes.push(format!("{wrong} answers were wrong"));
     }
     let mut workload = describe(spec, connections, lanes);
-    let all = ("succeeded with fill and warm-up", succeeded.to_string());
-    workload.parameters.insert(all.0.to_owned(), all.1);
+    workload
+        .parameters
+        .insert(SUCCEEDED_ALL.to_owned(), succeeded.to_string());
     let mut target = found.target;
     let servers = watched.costs();
     // The protocol tells a version and no name; the process has one.

@@ -5,8 +5,9 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustls::ClientConfig;
 
@@ -25,22 +26,64 @@ use super::{RunError, RunSpec};
 /// gRPC's code for a call that the server did not take: certainly without effect.
 const UNAVAILABLE: u32 = 14;
 
+/// Where a record goes.
+#[derive(Clone, Debug)]
+pub struct RecordSpec {
+    /// The file.
+    pub path: PathBuf,
+    /// Nobody writes while it is recorded but this run, and others whose records are judged with it: everything that is
+    /// seen must then be in one of them.
+    pub exclusive: bool,
+    /// What its times are of.
+    pub clock: RecordClock,
+}
+
+/// A clock of records of this process. Operations in records of one clock can be ordered against each other.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordClock {
+    /// What a record's header says of it.
+    pub id: [u8; 16],
+    /// When it showed zero.
+    pub zero: Instant,
+}
+
+impl RecordClock {
+    /// One that begins now, different from all others.
+    #[must_use]
+    pub fn start() -> RecordClock {
+        RecordClock {
+            id: fastrand::u128(..).to_le_bytes(),
+            zero: Instant::now(),
+        }
+    }
+}
+
+impl RecordSpec {
+    /// Begins the file.
+    ///
+    /// # Errors
+    /// When it cannot be written; the path is named.
+    pub fn create(&self) -> io::Result<RecordWriter<File>> {
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", self.path.display()))
+        };
+        let header = Header {
+            clock: self.clock.id,
+            exclusive: self.exclusive,
+        };
+        let file = File::create(&self.path).map_err(named)?;
+        RecordWriter::new(file, &header).map_err(named)
+    }
+}
+
 /// Starts a record with the state that is there before the load.
 pub(super) fn start(
-    path: &Path,
+    record: &RecordSpec,
     spec: &RunSpec,
     endpoint: &Endpoint,
     tls: Option<&Arc<ClientConfig>>,
 ) -> Result<RecordWriter<File>, RunError> {
-    let header = Header {
-        // Times of this run are only comparable to themselves.
-        clock: fastrand::u128(..).to_le_bytes(),
-        exclusive: spec.record_exclusive,
-    };
-    let named =
-        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    let file = File::create(path).map_err(named)?;
-    let writer = RecordWriter::new(file, &header).map_err(named)?;
+    let writer = record.create()?;
     let mut everything = Vec::new();
     messages::range(&mut everything, b"\0", b"\0", 0, false);
     let state = call(endpoint, tls, Method::Range, &everything, spec.timeout).map_err(|error| {

@@ -1,0 +1,199 @@
+//! `kontiki-load slow-follower`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::Failure;
+use super::compare::{Servers, kind};
+use super::failover::ClusterArguments;
+use super::load::{duration, stop_at_signals};
+use crate::cluster::{Kind, MEMBERS_MAX};
+use crate::result::{Machine, Target, write_whole};
+use crate::shape::RATE_MAX;
+use crate::slow::report::{csv, report};
+use crate::slow::{
+    FORMAT_VERSION, Load, Measured, Outcome, Phase, ROUNDS_MAX, Spec, slow_follower,
+};
+
+/// Command line of `kontiki-load slow-follower`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Whose cluster.
+    #[arg(long, value_parser = kind, default_value = "kontiki", help_heading = "Servers")]
+    program: Kind,
+    #[command(flatten)]
+    servers: ClusterArguments,
+    /// Further flags of the servers, separated by blanks.
+    #[arg(
+        long,
+        default_value = "",
+        allow_hyphen_values = true,
+        help_heading = "Servers"
+    )]
+    flags: String,
+    /// What is wrong with the follower, one after the other; a healthy phase goes before them in each round.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "slow-network,slow-syncs,stopped"
+    )]
+    phases: Vec<Phase>,
+    /// How often all phases take their turn.
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// The measured part of each phase.
+    #[arg(long, value_parser = duration, default_value = "10s")]
+    duration: Duration,
+    /// Load before it.
+    #[arg(long, value_parser = duration, default_value = "2s")]
+    warm_up: Duration,
+    /// Puts per second to the leader.
+    #[arg(long, default_value_t = 2_000.0)]
+    rate: f64,
+    /// Puts in flight, instead of a rate: as many puts as the leader takes.
+    #[arg(long, value_name = "COUNT", conflicts_with = "rate")]
+    in_flight: Option<usize>,
+    /// Bytes of a value.
+    #[arg(long, default_value_t = 256)]
+    value_size: usize,
+    /// Of the slow network, each way.
+    #[arg(long, value_parser = duration, default_value = "100ms")]
+    network_delay: Duration,
+    /// What a slow sync takes.
+    #[arg(long, value_parser = duration, default_value = "100ms")]
+    sync_time: Duration,
+    /// Fails when the median ratio of a phase's p99 to the healthy one is above this.
+    #[arg(long, value_name = "RATIO")]
+    ratio_max: Option<f64>,
+    /// Where the random choices begin.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Writes raw.csv, raw.json and summary.txt into this directory.
+    #[arg(long, value_name = "DIRECTORY", help_heading = "Results")]
+    out: Option<PathBuf>,
+    /// No line of progress for each phase.
+    #[arg(long, help_heading = "Results")]
+    quiet: bool,
+}
+
+/// Runs it.
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let servers = arguments.servers.servers();
+    let spec = spec(arguments, &servers)?;
+    if let Some(directory) = &arguments.out {
+        std::fs::create_dir_all(directory)
+            .map_err(|error| format!("{}: {error}", directory.display()))?;
+    }
+    let started = jiff::Timestamp::now();
+    servers.bind_generator()?;
+    let stop = stop_at_signals()?;
+    let measured = slow_follower(&spec, &stop);
+    if let (Some(error), true) = (&measured.error, measured.samples.is_empty()) {
+        return Err(error.to_string().into());
+    }
+    let Measured {
+        samples,
+        left_out,
+        sync_time,
+        error,
+    } = measured;
+    let outcome = Outcome {
+        format: FORMAT_VERSION,
+        command: std::env::args().collect(),
+        generator_version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: format!("{started:.0}"),
+        target: Target {
+            program: spec.program.kind.to_string(),
+            version: spec.program.version.clone(),
+            members: u32::try_from(spec.members).unwrap_or(u32::MAX),
+            details: BTreeMap::from([("flags".to_owned(), spec.flags.join(" "))]),
+        },
+        machine: Machine::read(),
+        parameters: parameters(&spec, sync_time),
+        samples,
+        left_out,
+        partial: error.map(|error| error.to_string()),
+    };
+    let text = report(&outcome).to_text();
+    print!("{text}");
+    if let Some(directory) = &arguments.out {
+        let json = serde_json::to_string_pretty(&outcome)?;
+        write_whole(&directory.join("raw.json"), json.as_bytes())?;
+        write_whole(&directory.join("raw.csv"), csv(&outcome).as_bytes())?;
+        write_whole(&directory.join("summary.txt"), text.as_bytes())?;
+    }
+    match outcome.failure(arguments.ratio_max) {
+        Some(failure) => Err(failure.into()),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn spec(arguments: &Arguments, servers: &Servers) -> Result<Spec, Failure> {
+    let in_flight = arguments.in_flight.unwrap_or(1);
+    for (flag, value, bounds) in [
+        (
+            "--rounds",
+            arguments.rounds as usize,
+            1..=ROUNDS_MAX as usize,
+        ),
+        ("--members", servers.members, 3..=MEMBERS_MAX),
+        ("--in-flight", in_flight, 1..=10_000),
+        ("--value-size", arguments.value_size, 16..=1 << 20),
+    ] {
+        if !bounds.contains(&value) {
+            return Err(format!("{flag} is from {} to {}", bounds.start(), bounds.end()).into());
+        }
+    }
+    if !(arguments.rate > 0.0 && arguments.rate <= RATE_MAX) {
+        return Err(format!("--rate must be above zero, and at most {RATE_MAX:.0}").into());
+    }
+    Ok(Spec {
+        program: servers.program(arguments.program)?,
+        flags: arguments
+            .flags
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect(),
+        members: servers.members,
+        placement: servers.placement,
+        data_dir: servers.data_dir(),
+        phases: arguments.phases.clone(),
+        rounds: arguments.rounds,
+        duration: arguments.duration,
+        warm_up: arguments.warm_up,
+        load: arguments
+            .in_flight
+            .map_or(Load::Rate(arguments.rate), Load::InFlight),
+        value_bytes: arguments.value_size,
+        network_delay: arguments.network_delay,
+        sync_time: arguments.sync_time,
+        seed: arguments.seed,
+        progress: !arguments.quiet,
+    })
+}
+
+/// What was asked, for the result.
+fn parameters(spec: &Spec, sync_time: Option<Duration>) -> BTreeMap<String, String> {
+    let ms = |time: Duration| format!("{:.0} ms", time.as_secs_f64() * 1e3);
+    let parameter = |name: &str, value: String| (name.to_owned(), value);
+    BTreeMap::from([
+        parameter(
+            "load, to the leader",
+            match spec.load {
+                Load::Rate(rate) => format!("{rate:.0} puts/s at equal intervals"),
+                Load::InFlight(count) => format!("{count} puts in flight"),
+            },
+        ),
+        parameter("value size", format!("{} B", spec.value_bytes)),
+        parameter("measured part of a phase", ms(spec.duration)),
+        parameter("slow network, each way", ms(spec.network_delay)),
+        parameter(
+            "a slow sync, measured alone",
+            sync_time.map_or_else(String::new, ms),
+        ),
+        parameter("seed", spec.seed.to_string()),
+    ])
+}
