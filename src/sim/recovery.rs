@@ -10,7 +10,7 @@ use super::trace::StartFailure;
 use crate::base::limits::CHECKPOINT_BLOCK_BYTES;
 use crate::base::planted::Planted;
 use crate::base::{Index, Term};
-use crate::checkpoint::{CheckpointError, Reader, Restored};
+use crate::checkpoint::{CheckpointError, Reader, Restored, Source};
 use crate::keyspace::steps::Steps;
 use crate::raft::Position;
 use crate::shard::event::KnownMembers;
