@@ -77,6 +77,10 @@ impl Raft {
 
     /// Begins a round if one is wanted and can be begun.
     pub(super) fn begin_round(&mut self, outputs: &mut Vec<Output>) {
+        // Who has not answered may have left the group, and with it the last one who could.
+        if self.role == Role::Leader && self.is_confirmed() {
+            self.end_round(outputs);
+        }
         if !self.reads.wanted || self.reads.under_way.is_some() {
             return;
         }

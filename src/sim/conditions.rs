@@ -225,7 +225,7 @@ impl Conditions {
             network_fault_max: dice.time(millis(300), millis(8_000)),
             unmet_pairs: match members {
                 0..UNMET_MEMBERS_MIN => 0,
-                _ => dice.place(3),
+                _ => [0, 1, 2, 2][dice.place(4)],
             },
             unmet_max: dice.time(millis(1_500), millis(30_000)),
             group_max: match members {

@@ -7,7 +7,7 @@
 //! ```text
 //! 0 leads, and has never heard 4        {0,1} | {2,3,4}: 2 or 3 leads and commits with 4
 //! 4 loses its directory and comes back  {0,1,4'} | {2,3}: 0 leads still, hears 4' for the first time, and has a
-//!                                       majority - if 4' is believed
+//!                                       majority, if 4' is believed; 1 and 4' do not hear each other
 //! ```
 
 use std::time::Duration;
@@ -19,7 +19,7 @@ use super::trace::What;
 use crate::raft::Role;
 
 /// How often that is tried while strangers have not met.
-const TRIES: u64 = 4;
+const TRIES: u64 = 12;
 /// An empty directory is started this soon.
 const EMPTIED_FOR: Duration = Duration::from_millis(2);
 
@@ -118,6 +118,9 @@ impl Cluster {
             self.plan_in(EMPTIED_FOR, Next::Start(stranger));
             self.meet(leader, stranger);
             self.part_from(&[leader, friend, stranger]);
+            // The friend knows better, and would say so.
+            self.network.cut(friend, stranger);
+            self.network.cut(stranger, friend);
         }
         self.plan_mending();
     }

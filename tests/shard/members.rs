@@ -403,6 +403,30 @@ fn removed_learner_asks() {
     assert_eq!(group.member(MemberId(4)).ended, Some(EndReason::Removed));
 }
 
+/// Goal: a read that waits for the word of the only other member is answered when that one is removed instead.
+#[test]
+fn who_is_asked_is_removed() {
+    let mut group = Group::start(1, 1 << 20);
+    let leader = group.leader();
+    group.change(leader, add(2, false)).expect("added");
+    group.join(2);
+    group.run(2 * SECOND);
+    assert_eq!(group.leader(), leader);
+    group.cut_off.insert(MemberId(2));
+    let read = group.ask(leader, Request::MemberList { linearizable: true });
+    group.settle();
+    assert!(group.member(leader).take(read).is_none(), "unconfirmed");
+    group
+        .change(leader, Change::Remove(MemberId(2)))
+        .expect("removed");
+    group.settle();
+    let answer = group.member(leader).take(read);
+    assert!(
+        matches!(answer, Some((_, Ok(Response::MemberList(_))))),
+        "{answer:?}"
+    );
+}
+
 /// Goal: a change that waits while a write is folded in slices does not come between that and its answer.
 #[test]
 fn change_beside_a_long_write() {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kontiki::sim::conditions::FaultKind;
 use kontiki::sim::report::{Report, Statistics};
 use kontiki::sim::trace::Keep;
 use kontiki::sim::{Options, run};
@@ -48,7 +49,8 @@ fn one_member() {
     let all = counted(1, 1..9);
     assert!(all.crashes > 50 && all.leader_changes > 50, "{all:?}");
     assert!(all.torn_tails > 0 && all.damage_found > 0, "{all:?}");
-    assert!(all.checkpoints > 10, "{all:?}");
+    assert!(all.checkpoints > 10 && all.bad_checkpoints > 0, "{all:?}");
+    assert!(all.grown > 2 && all.shrunk > 2, "{all:?}");
 }
 
 /// Goal: three members keep every promise, and their leaders, logs and links are disturbed.
@@ -69,13 +71,17 @@ fn three_members() {
     assert!(all.membership_changes > 40, "{all:?}");
     assert!(all.removals > 10 && all.transfers > 20, "{all:?}");
     assert!(all.foreign_directories > 5, "{all:?}");
+    assert!(all.hung_leaders_left > 5 && all.calm_hangs > 1, "{all:?}");
+    assert!(all.bad_checkpoints > 5, "{all:?}");
 }
 
-/// Goal: so do five.
+/// Goal: so do five, also where some have not met and an empty directory is first met by a leader of the past.
 #[test]
 fn five_members() {
-    let all = counted(5, 1..4);
+    let all = counted(5, 1..7);
     assert!(all.leader_changes > 20 && all.truncations > 5, "{all:?}");
+    let estranged = all.faults.get(&FaultKind::Estrange).copied();
+    assert!(all.meetings > 2 && estranged > Some(0), "{all:?}");
 }
 
 /// Goal: a run is a function of its seed: every line of the trace is the same, and another seed has others.

@@ -68,7 +68,7 @@ type Count = fn(&Statistics) -> u64;
 
 /// So much must happen in a hundred seeds of at least three members and ten minutes each: fewer, and the seeds are not worth
 /// what they seem to be.
-const MINIMUMS_PER_100_SEEDS: [(&str, u64, Count); 7] = [
+const MINIMUMS_PER_100_SEEDS: [(&str, u64, Count); 10] = [
     ("crashes", 10_000, |all| all.crashes),
     ("leader changes", 8_000, |all| all.leader_changes),
     ("truncations", 3_000, |all| all.truncations),
@@ -76,6 +76,13 @@ const MINIMUMS_PER_100_SEEDS: [(&str, u64, Count); 7] = [
     ("rebuilt members", 400, |all| all.rebuilt),
     ("membership changes", 2_000, |all| all.membership_changes),
     ("compactions", 20_000, |all| all.compactions),
+    ("leaders deposed by hanging disks", 300, |all| {
+        all.hung_leaders_left
+    }),
+    ("disks hung in the calm", 20, |all| all.calm_hangs),
+    ("damaged checkpoints noticed", 200, |all| {
+        all.bad_checkpoints
+    }),
 ];
 
 fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
@@ -380,7 +387,7 @@ impl Findings {
             statistics.foreign_directories,
         );
         println!(
-            "world: {} leaders with hanging disks left, {} disks hung in the calm, {} damaged checkpoints noticed, {} pairs met \
+            "world: {} leaders with hanging disks lead no more, {} disks hung in the calm, {} damaged checkpoints noticed, {} pairs met \
              late, {} new directories adopted, {} lone members got a second voter, {} were left alone again",
             statistics.hung_leaders_left,
             statistics.calm_hangs,
