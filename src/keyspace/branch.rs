@@ -82,7 +82,9 @@ impl<P: Part> Branch<P> {
         if self.parts.len() <= PARTS_MAX {
             return None;
         }
-        let keep = split_at(self.parts.len(), at);
+        let len = self.parts.len();
+        // Keys that arrive in order leave full branches behind.
+        let keep = if at + 2 == len { len - 1 } else { len / 2 };
         let right = Branch {
             bounds: self.bounds.split_off(keep),
             parts: keys::split_off(&mut self.parts, keep),
@@ -131,10 +133,4 @@ impl<P: Part> Part for Branch<P> {
         self.bounds.append(right.bounds);
         keys::append(&mut self.parts, right.parts);
     }
-}
-
-/// How many of `len` elements stay on the left when a list that grew behind `at` is split.
-pub(super) fn split_at(len: usize, at: usize) -> usize {
-    // Keys that arrive in order leave full lists behind.
-    if at + 2 == len { len - 1 } else { len / 2 }
 }

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::ops::{Bound, ControlFlow, Range};
 
-use super::branch::{Branch, PARTS_MAX, Part, split_at};
+use super::branch::{Branch, PARTS_MAX, Part};
 use super::keys::{self, Keys};
 use super::record::{Key, Record};
 use super::revision::Revision;
@@ -154,20 +154,31 @@ impl Leaf {
             .zip(versions.unwrap_or_default())
     }
 
-    /// Inserts a key; a leaf that becomes too large is split and its right part returned with its bound.
+    /// Inserts a key; a full leaf is split and its right part returned with its bound.
     fn insert(&mut self, at: usize, key: Key, versions: Versions) -> Option<(Key, Leaf)> {
-        self.keys.insert(at, key);
-        keys::grow(&mut self.versions);
-        self.versions.insert(at, versions);
-        if self.keys.len() <= PARTS_MAX {
+        let len = self.keys.len();
+        if len < PARTS_MAX {
+            self.put(at, key, versions);
             return None;
         }
-        let keep = split_at(self.keys.len(), at + 1);
-        let right = Leaf {
+        // Keys that arrive in order leave full leaves behind.
+        let keep = if at == len { len } else { len / 2 };
+        let mut right = Leaf {
             keys: self.keys.split_off(keep),
             versions: keys::split_off(&mut self.versions, keep),
         };
+        if at > keep || right.is_vacant() {
+            right.put(at - keep, key, versions);
+        } else {
+            self.put(at, key, versions);
+        }
         Some((right.keys.as_slice()[0].clone(), right))
+    }
+
+    fn put(&mut self, at: usize, key: Key, versions: Versions) {
+        self.keys.insert(at, key);
+        keys::grow(&mut self.versions);
+        self.versions.insert(at, versions);
     }
 
     /// Removes a key that has one version left.
