@@ -96,6 +96,11 @@ struct Stranger {
     heard: Instant,
 }
 
+/// Whether only a leader says such a thing.
+fn is_of_leader(message: &Message) -> bool {
+    matches!(message.body, Body::Append(_) | Body::Heartbeat(_))
+}
+
 /// How far the others have confirmed this member's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confirmation {
@@ -185,6 +190,9 @@ impl Raft {
                 true
             }
             Some(_) if self.planted.has(Defect::WipedDirectoryVotes) => true,
+            // Whoever leads was elected by a majority that knows its directory. What is stored here may be one that
+            // was lost before the group had agreed on any, and the entry that says so comes from that leader.
+            Some(_) if is_of_leader(message) && self.agreed_incarnation(from).is_none() => true,
             Some(known) => {
                 let why = PeerRefusal::OtherIncarnation { known };
                 self.refuse_peer(from, incarnation, why, outputs);
@@ -370,7 +378,9 @@ impl Raft {
         incarnation: Incarnation,
         outputs: &mut Vec<Output>,
     ) {
-        if incarnation == self.incarnation {
+        // Who refuses may not have the entry yet that says that it is this one.
+        let agreed = self.agreed_incarnation(self.id) == Some(self.incarnation);
+        if incarnation == self.incarnation && !agreed {
             self.silence(Output::OwnIdentityRefused, outputs);
         }
     }

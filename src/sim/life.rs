@@ -146,7 +146,10 @@ impl Cluster {
     pub(super) fn ended(&mut self, number: usize, reason: EndReason) -> Verdict {
         let (words, expected) = match reason {
             EndReason::Removed => ("removed", self.group.is_removed(member_id(number))),
-            EndReason::OtherDirectory => ("other directory", self.members[number].is_wiped()),
+            EndReason::OtherDirectory => {
+                let member = &self.members[number];
+                ("other directory", member.is_wiped() || member.adopted)
+            }
             EndReason::Diverged(_) => ("diverged", false),
         };
         self.line(number, What::Ended(words));
@@ -162,7 +165,8 @@ impl Cluster {
         } else {
             self.unwipe(number);
             // Which of its directories the group knows is not settled yet.
-            if self.members[number].is_displaced() {
+            let adopted = self.members[number].adopted;
+            if adopted || self.members[number].is_displaced() {
                 self.crash(number, None);
             }
         }

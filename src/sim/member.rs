@@ -43,6 +43,8 @@ pub(super) struct Member {
     pub(super) known: KnownMembers,
     /// Its own directory, while another one lies in its place.
     aside: Option<Aside>,
+    /// Whether its directory took the place of a lost one: who has not heard yet that the group agreed on it refuses it.
+    pub(super) adopted: bool,
     /// It was removed, or never joined, and is not started any more.
     pub(super) retired: bool,
     /// It dies after so many further effects.
@@ -170,6 +172,7 @@ impl Member {
             incarnation: Incarnation(number as u128 + 1),
             known: KnownMembers::default(),
             aside: None,
+            adopted: false,
             retired: false,
             disk: Disk::new(Geometry::new(conditions.segment_size_bytes)),
             clock,
@@ -237,6 +240,7 @@ impl Member {
     /// The directory that took the place of the lost one is the member's own from now on.
     pub(super) fn adopt(&mut self) {
         self.aside = None;
+        self.adopted = true;
     }
 
     /// Whether it runs, or will run, on a directory that is not its own.
