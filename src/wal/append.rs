@@ -19,16 +19,19 @@
 //! | with one of the two header pages torn | the other one counts, the segment is empty |
 //! | after the header's sync | the segment is empty; commits go on in it |
 
+mod steps;
+mod view;
+
 use std::ops::Range;
 
+pub use self::steps::{Commit, CommitStep, Durable, PreparedSegment, SegmentOpening};
 use crate::base::limits::PAGE_SIZE_BYTES;
 use crate::base::planted::{Defect, Planted};
 use crate::base::{HardState, Index, MemberId, Term};
 use crate::frame::{Body, PageBuffer, Record, RecordKind};
 use crate::wal::record::{COMMIT_HEADER_BYTES, CommitHeader, CommitSequence, commit_size_bytes};
 use crate::wal::recover::Recovered;
-use crate::wal::retain::{Catalog, Location, SegmentSummary};
-use crate::wal::scrub::SealedSegment;
+use crate::wal::retain::{Catalog, Location};
 use crate::wal::segment::{Geometry, LogIdentity, SegmentHeader, SegmentSequence};
 use crate::wal::stage::{StageError, Staging};
 
@@ -86,80 +89,6 @@ enum Flight {
         size_bytes: u64,
     },
     Segment(SegmentHeader),
-}
-
-/// What the caller has to do to get on.
-#[derive(Debug)]
-pub enum CommitStep {
-    /// Nothing is staged.
-    Nothing,
-    /// The active segment has no room for the next commit, or there is none: prepare this segment, then
-    /// call [`Appender::open_segment`]. Nothing was taken; ask again afterwards.
-    OpenSegment(SegmentSequence),
-    /// Write this, sync, then call [`Appender::durable`].
-    Commit(Commit),
-}
-
-/// A batch on its way to the disk.
-#[derive(Debug)]
-pub struct Commit {
-    /// Its number.
-    pub sequence: CommitSequence,
-    /// The segment it belongs in.
-    pub segment: SegmentSequence,
-    /// Where in the segment, at a page boundary.
-    pub offset: u64,
-    /// Last index of the log after this commit.
-    pub last_index: Index,
-    /// How many records it holds; none when it only carries a term or a vote.
-    pub record_count: u32,
-    bytes: PageBuffer,
-}
-
-impl Commit {
-    /// The bytes: whole pages, page-aligned in memory, final.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-/// A segment file that exists in full, holds nothing of this log's present, and may be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PreparedSegment {
-    /// What [`CommitStep::OpenSegment`] asked for; also in the file's name.
-    pub sequence: SegmentSequence,
-    /// A random number that no client can know, never zero, new for every life of a file.
-    pub salt: u64,
-}
-
-/// The header of a segment on its way to the disk.
-#[derive(Debug)]
-pub struct SegmentOpening {
-    /// The segment.
-    pub sequence: SegmentSequence,
-    /// Where the page belongs: at both places.
-    pub offsets: [u64; 2],
-    page: PageBuffer,
-}
-
-impl SegmentOpening {
-    /// The header page, page-aligned in memory.
-    #[must_use]
-    pub fn page(&self) -> &[u8] {
-        &self.page
-    }
-}
-
-/// What a completed sync has made durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Durable {
-    /// Every commit up to this one.
-    pub commit: CommitSequence,
-    /// Every entry up to this index; entries that were voided meanwhile do not count.
-    pub index: Index,
-    /// Whether the present term and vote are in two durable commits and may be used.
-    pub hard_state: bool,
 }
 
 impl Appender {
@@ -579,143 +508,6 @@ impl Appender {
             offset: self.geometry.commits_begin(),
         });
         self.next_segment = header.sequence.next();
-    }
-
-    /// Whether a commit or a segment header is on its way to the disk.
-    #[must_use]
-    pub fn in_flight(&self) -> bool {
-        !matches!(self.flight, Flight::Nothing)
-    }
-
-    /// Whether [`Self::commit`] has something to hand out: staged records, or a term or vote that is not
-    /// yet in two commits.
-    #[must_use]
-    pub fn has_work(&self) -> bool {
-        !self.staging.is_empty() || self.hard_state_placed < HARD_STATE_COPIES
-    }
-
-    /// Last index of the log, staged records included.
-    #[must_use]
-    pub fn last_index(&self) -> Index {
-        self.last_index
-    }
-
-    /// Every entry up to here is durable and not voided.
-    #[must_use]
-    pub fn durable_index(&self) -> Index {
-        self.durable_index
-    }
-
-    /// Every commit up to here is durable.
-    #[must_use]
-    pub fn durable_commit(&self) -> CommitSequence {
-        self.durable_commit
-    }
-
-    /// What the next commit carries.
-    #[must_use]
-    pub fn hard_state(&self) -> HardState {
-        self.hard_state
-    }
-
-    /// Whether the present term and vote are in two durable commits and may be used.
-    #[must_use]
-    pub fn hard_state_durable(&self) -> bool {
-        self.hard_state_durable == HARD_STATE_COPIES
-    }
-
-    /// Bytes of all entries that were staged, and of those recovered after the checkpoint: what a restart
-    /// would replay, if it only ever grew.
-    #[must_use]
-    pub fn entry_bytes(&self) -> u64 {
-        self.entry_bytes
-    }
-
-    /// Bytes staged or in flight, at most about [`crate::base::limits::SHARD_STAGED_BYTES_MAX`].
-    #[must_use]
-    pub fn staged_bytes(&self) -> u64 {
-        self.staging.size_bytes()
-    }
-
-    /// The segment that will be asked for next: what a spare file is named.
-    #[must_use]
-    pub fn next_segment(&self) -> SegmentSequence {
-        self.next_segment
-    }
-
-    /// The record's bytes, header to padding, as long as it is staged and not handed out.
-    #[must_use]
-    pub fn staged_record(&self, staged: &Staged) -> Option<&[u8]> {
-        let at = staged.commit.0.checked_sub(self.next_commit.0)?;
-        self.staging.bytes(usize::try_from(at).ok()?, &staged.range)
-    }
-
-    /// The archive of an entry, as long as it is staged and not handed out.
-    #[must_use]
-    pub fn staged_body(&self, staged: &Staged) -> Option<&[u8]> {
-        let record = self.staged_record(staged)?;
-        let (record, _) = Record::parse(record).expect("what is staged holds");
-        Some(record.body)
-    }
-
-    /// Bytes that still fit into the active segment behind what is staged, about.
-    #[must_use]
-    pub fn room_bytes(&self) -> u64 {
-        let free = |active: &Active| self.geometry.commits_end() - active.offset;
-        self.active
-            .as_ref()
-            .map_or(0, free)
-            .saturating_sub(self.staging.size_bytes())
-    }
-
-    /// Whether a segment's header is on its way to the disk.
-    #[must_use]
-    pub fn is_opening(&self) -> bool {
-        matches!(self.flight, Flight::Segment(_))
-    }
-
-    /// Where to begin reading for the present entry at `index`: walk the commits from there on; the last
-    /// record with that index before the end of the log is the one. `None` when it was never in a commit
-    /// of this log or its segment was recycled.
-    #[must_use]
-    pub fn locate(&self, index: Index) -> Option<Location> {
-        if index > self.placed_index {
-            None
-        } else {
-            self.catalog.locate(index)
-        }
-    }
-
-    /// The segments that hold commits, oldest first; the last one is active.
-    pub fn segments(&self) -> impl Iterator<Item = &SegmentSummary> {
-        self.catalog.segments()
-    }
-
-    /// The segments behind the active one, oldest first: what a scrub reads.
-    #[must_use]
-    pub fn sealed_segments(&self) -> Vec<SealedSegment> {
-        let next = self.catalog.segments().skip(1);
-        let sealed = self.catalog.segments().zip(next);
-        let sealed = sealed.map(|(segment, next)| SealedSegment {
-            summary: *segment,
-            next_commit: next.first_commit,
-        });
-        sealed.collect()
-    }
-
-    /// Bytes of those segments on disk, spares excluded.
-    #[must_use]
-    pub fn log_size_bytes(&self) -> u64 {
-        self.catalog.log_size_bytes()
-    }
-
-    /// The segments, oldest first, that nothing needs once the state up to `checkpoint` is in a durable
-    /// checkpoint. The entry at that index stays, for recovery to tell whether what follows belongs to the
-    /// checkpoint or was cut off later. Two durable commits always stay behind them, for the term and the vote they carry.
-    /// The caller calls [`Self::recycled`] for each one it takes.
-    #[must_use]
-    pub fn recyclable(&self, checkpoint: Index) -> Vec<SegmentSequence> {
-        self.catalog.recyclable(checkpoint, self.durable_commit)
     }
 
     /// The oldest segment is about to become a spare.

@@ -6,22 +6,24 @@
 //! failure here loses nothing, because the log still has everything; it is reported, and tried again. Also read
 //! here: the parts of a checkpoint that a follower is sent.
 
+mod load;
+
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use rustix::fs::{Advice, fadvise};
 
-use super::directory::{DirectoryError, files_in, sync_directory};
-use crate::base::limits::{
-    CHECKPOINT_BLOCK_BYTES, CHECKPOINT_BLOCKS_WAITING_MAX, CHECKPOINT_SYNC_BYTES,
-};
-use crate::base::{ClusterId, Index, ShardId};
-use crate::checkpoint::{Block, CheckpointError, CheckpointId, Reader, Restored, Source};
+use self::load::checkpoints_in;
+pub use self::load::{FileError, Loaded, Unusable, load_newest};
+use super::directory::{DirectoryError, sync_directory};
+use crate::base::Index;
+use crate::base::limits::{CHECKPOINT_BLOCKS_WAITING_MAX, CHECKPOINT_SYNC_BYTES};
+use crate::checkpoint::{Block, CheckpointId, Source};
 use crate::keyspace::Keyspace;
 use crate::runtime::beside::spawn_beside;
 use crate::runtime::mailbox;
@@ -31,9 +33,6 @@ use crate::shard::event::CheckpointRead;
 const UNFINISHED: &str = "unfinished.tmp";
 /// Requests that wait for the thread: the blocks, and what stands around them.
 const REQUESTS_MAX: usize = 2 * CHECKPOINT_BLOCKS_WAITING_MAX;
-/// Blocks of one read.
-const READ_BLOCKS: usize = 16;
-
 /// What the thread answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckpointAnswer {
@@ -374,139 +373,18 @@ impl Unfinished {
     }
 }
 
-/// The checkpoints of a directory by index, the newest first. Of two at one index that which promises less comes first.
-fn checkpoints_in(directory: &Path) -> Result<Vec<(Index, Source, PathBuf)>, DirectoryError> {
-    let named = |path: PathBuf| {
-        let name = path.file_name()?.to_str()?;
-        let (index, source) = CheckpointId::from_file_name(name)?;
-        Some((index, source, path))
-    };
-    let mut found: Vec<_> = files_in(directory)?.into_iter().filter_map(named).collect();
-    found.sort_by_key(|&(index, source, _)| std::cmp::Reverse((index, source)));
-    Ok(found)
-}
-
-/// Why a file is not a checkpoint that can be used.
-#[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    /// It cannot be read.
-    #[error("cannot read the checkpoint: {0}")]
-    Io(#[from] io::Error),
-    /// What is in it does not hold.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// It holds another index than its name says.
-    #[error("it is the checkpoint of index {found}, under another's name")]
-    Renamed {
-        /// What is in it.
-        found: Index,
-    },
-}
-
-/// A checkpoint that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {source}", path.display())]
-pub struct Unusable {
-    /// The file.
-    pub path: PathBuf,
-    /// The index that its name says.
-    pub index: Index,
-    /// Why.
-    pub source: FileError,
-}
-
-/// What was found in a directory of checkpoints.
-#[derive(Debug, Default)]
-pub struct Loaded {
-    /// The newest that holds.
-    pub restored: Option<Restored>,
-    /// Where that one comes from.
-    pub source: Source,
-    /// Newer ones that do not, the newest first.
-    pub unusable: Vec<Unusable>,
-}
-
-/// Reads the newest checkpoint that holds. Takes as long as reading the files takes: for a thread.
-///
-/// # Errors
-/// The directory cannot be listed.
-pub fn load_newest(
-    directory: &Path,
-    cluster: ClusterId,
-    shard: ShardId,
-) -> Result<Loaded, DirectoryError> {
-    let mut loaded = Loaded::default();
-    for (index, source, path) in checkpoints_in(directory)? {
-        match load(&path, index, cluster, shard) {
-            Ok(restored) => {
-                loaded.restored = Some(restored);
-                loaded.source = source;
-                break;
-            }
-            Err(source) => loaded.unusable.push(Unusable {
-                path,
-                index,
-                source,
-            }),
-        }
-    }
-    Ok(loaded)
-}
-
-fn load(
-    path: &Path,
-    index: Index,
-    cluster: ClusterId,
-    shard: ShardId,
-) -> Result<Restored, FileError> {
-    let mut file = File::open(path)?;
-    // What the disk holds counts, not what the cache of an earlier life says.
-    fadvise(&file, 0, None, Advice::DontNeed).map_err(io::Error::from)?;
-    fadvise(&file, 0, None, Advice::Sequential).map_err(io::Error::from)?;
-    let mut reader = Reader::new(cluster, shard);
-    let mut buffer = vec![0; READ_BLOCKS * CHECKPOINT_BLOCK_BYTES];
-    loop {
-        let length = fill(&mut file, &mut buffer)?;
-        for block in buffer[..length].chunks(CHECKPOINT_BLOCK_BYTES) {
-            reader.push(block)?;
-        }
-        if length < buffer.len() {
-            break;
-        }
-    }
-    // It stays in memory in another form.
-    let _ = fadvise(&file, 0, None, Advice::DontNeed);
-    let restored = reader.finish()?;
-    let found = restored.origin.mark.index;
-    if found != index {
-        return Err(FileError::Renamed { found });
-    }
-    Ok(restored)
-}
-
-/// Reads until the buffer is full or the file ends.
-fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut length = 0;
-    while length < buffer.len() {
-        match file.read(&mut buffer[length..]) {
-            Ok(0) => break,
-            Ok(count) => length += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(length)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{MemberId, Term};
+    use std::path::Path;
+
+    use crate::base::{ClusterId, MemberId, ShardId, Term};
     use crate::checkpoint::{Origin, Writer};
     use crate::keyspace::Keyspace;
     use crate::keyspace::fold::FoldJob;
     use crate::keyspace::state::StateWalk;
     use crate::keyspace::steps::Steps;
+    use crate::runtime::disk::directory::files_in;
     use crate::runtime::executor;
 
     const CLUSTER: ClusterId = ClusterId(3);
