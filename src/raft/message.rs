@@ -47,7 +47,7 @@ impl Message {
             }
             Body::ReadResponse { index, last, .. } => (Term(0), *index.max(last)),
             Body::IdentityConfirmed { voters, .. } => (Term(0), voters.changed_at),
-            Body::ReadRequest(_)
+            Body::ReadRequest { .. }
             | Body::TimeoutNow
             | Body::NewerTerm
             | Body::IdentityQuestion
@@ -73,8 +73,14 @@ pub enum Body {
     Heartbeat(Heartbeat),
     /// Answers that.
     HeartbeatResponse(HeartbeatResponse),
-    /// A follower asks up to where it must have committed for a linearizable read.
-    ReadRequest(ReadContext),
+    /// A follower asks up to where it must have committed for a linearizable read. That it asks says that it still
+    /// followed in this term when the reads had come.
+    ReadRequest {
+        /// Of its round.
+        context: ReadContext,
+        /// Whether its word may be counted.
+        standing: Standing,
+    },
     /// Answers that.
     ReadResponse {
         /// From the request.

@@ -365,7 +365,9 @@ impl Raft {
             Body::HeartbeatResponse(response) => {
                 self.on_heartbeat_response(from, response, outputs);
             }
-            Body::ReadRequest(context) => self.on_read_request(from, context),
+            Body::ReadRequest { context, standing } => {
+                self.on_read_request(from, context, standing, outputs);
+            }
             Body::ReadResponse {
                 context,
                 index,

@@ -10,13 +10,17 @@
 //! rounds    | 1 begins ........ 1 ends | 2 begins ... 2 ends |
 //!              answered by 1: r1 r2       answered by 2: r3 r4 r5
 //! ```
+//!
+//! A follower's round is one question to the leader. Of three members those two are a majority already: the
+//! question is its sender's confirmation, and the leader answers at once. Of more it has a round of its own
+//! for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Raft;
 use super::membership::ReadMode;
-use super::message::{Body, ReadContext};
+use super::message::{Body, ReadContext, Standing};
 use super::quorum::majority_value;
 use super::types::{Output, Role, Round};
 use crate::base::planted::Defect;
@@ -91,9 +95,17 @@ impl Raft {
             }
         } else if let Some(leader) = self.leader {
             let context = self.open_round(BTreeSet::new());
-            self.reads.ask_due = self.now + self.heartbeat_interval;
-            self.send(leader, Body::ReadRequest(context), outputs);
+            self.ask(leader, context, outputs);
         }
+    }
+
+    fn ask(&mut self, leader: MemberId, context: ReadContext, outputs: &mut Vec<Output>) {
+        self.reads.ask_due = self.now + self.heartbeat_interval;
+        let question = Body::ReadRequest {
+            context,
+            standing: self.standing(),
+        };
+        self.send(leader, question, outputs);
     }
 
     fn open_round(&mut self, confirmed: BTreeSet<MemberId>) -> ReadContext {
@@ -191,27 +203,53 @@ impl Raft {
             .collect();
         for (member, context) in answered {
             self.reads.asked.remove(&member);
-            let last = self.terms.last_index();
-            let response = Body::ReadResponse {
-                context,
-                index,
-                last,
-            };
-            self.send(member, response, outputs);
+            self.answer(member, context, index, outputs);
         }
     }
 
+    fn answer(&self, to: MemberId, context: ReadContext, index: Index, outputs: &mut Vec<Output>) {
+        let last = self.terms.last_index();
+        let response = Body::ReadResponse {
+            context,
+            index,
+            last,
+        };
+        self.send(to, response, outputs);
+    }
+
     /// A follower asks for the sake of its clients.
-    pub(super) fn on_read_request(&mut self, from: MemberId, context: ReadContext) {
+    pub(super) fn on_read_request(
+        &mut self,
+        from: MemberId,
+        context: ReadContext,
+        standing: Standing,
+        outputs: &mut Vec<Output>,
+    ) {
+        if self.role != Role::Leader || !self.leading.progress.contains_key(&from) {
+            return;
+        }
+        if self.is_confirmed_by(from, standing) {
+            self.reads.asked.remove(&from);
+            return self.answer(from, context, self.hard_state.commit, outputs);
+        }
         // Asked again: the round that was promised first answers it. A later one each time would never come.
         let known = self.reads.asked.get(&from);
         if known.is_some_and(|&(asked, _)| asked == context) {
             return;
         }
-        if self.role == Role::Leader && self.leading.progress.contains_key(&from) {
-            let round = self.reads.next();
-            self.reads.asked.insert(from, (context, round));
-        }
+        let round = self.reads.next();
+        self.reads.asked.insert(from, (context, round));
+    }
+
+    /// Whether the question itself is all that a round could bring. It left, after the reads had come, a member that
+    /// had voted for nobody in a later term, and has found here another one: where the two are a majority, no
+    /// later leader can have committed anything before. It says so about the reads of its sender only; others may
+    /// have come after it left.
+    fn is_confirmed_by(&self, from: MemberId, standing: Standing) -> bool {
+        let both = BTreeSet::from([self.id, from]);
+        standing == Standing::Whole
+            && self.has_committed_in_term()
+            && self.membership().is_majority(&both)
     }
 
     /// The leader has answered this member's question.
@@ -243,8 +281,7 @@ impl Raft {
             && let Some(context) = self.reads.context()
             && self.reads.ask_due <= self.now
         {
-            self.reads.ask_due = self.now + self.heartbeat_interval;
-            self.send(leader, Body::ReadRequest(context), outputs);
+            self.ask(leader, context, outputs);
         }
     }
 }

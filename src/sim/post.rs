@@ -84,7 +84,7 @@ fn kind_of_message(message: &PeerMessage) -> (&'static str, u64) {
         Body::AppendResponse(_) => "append response",
         Body::Heartbeat(_) => "heartbeat",
         Body::HeartbeatResponse(_) => "heartbeat response",
-        Body::ReadRequest(_) => "read request",
+        Body::ReadRequest { .. } => "read request",
         Body::ReadResponse { .. } => "read response",
         Body::TimeoutNow => "timeout now",
         Body::NewerTerm => "newer term",

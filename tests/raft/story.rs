@@ -350,7 +350,7 @@ fn body(message: &Message) -> String {
                 rebuilding(response.standing)
             )
         }
-        Body::ReadRequest(_) => "read where?".into(),
+        Body::ReadRequest { standing, .. } => format!("read where?{}", rebuilding(*standing)),
         Body::ReadResponse { index, last, .. } => {
             format!("read at {index}, my log ends at {last}")
         }

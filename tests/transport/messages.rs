@@ -218,7 +218,20 @@ fn bodies() -> Vec<(&'static str, Body)> {
                 standing: Standing::Whole,
             }),
         ),
-        ("read request", Body::ReadRequest(context)),
+        (
+            "read request",
+            Body::ReadRequest {
+                context,
+                standing: Standing::Whole,
+            },
+        ),
+        (
+            "read request while rebuilding",
+            Body::ReadRequest {
+                context,
+                standing: Standing::Rebuilding,
+            },
+        ),
         (
             "read response",
             Body::ReadResponse {

@@ -67,6 +67,7 @@ enum Body {
     },
     ReadRequest {
         context: [u8; 16],
+        rebuilding: bool,
     },
     ReadResponse {
         context: [u8; 16],
@@ -173,8 +174,9 @@ impl From<&Said> for Body {
                 reached: (&response.matched).into(),
                 rebuilding: is_rebuilding(response.standing),
             },
-            Said::ReadRequest(context) => Body::ReadRequest {
+            Said::ReadRequest { context, standing } => Body::ReadRequest {
                 context: context_bytes(context),
+                rebuilding: is_rebuilding(*standing),
             },
             Said::ReadResponse {
                 context,
@@ -298,7 +300,13 @@ impl TryFrom<&ArchivedBody> for Said {
                 matched: reached.try_into()?,
                 standing: standing(*rebuilding),
             }),
-            ArchivedBody::ReadRequest { context } => Said::ReadRequest(read_context(context)),
+            ArchivedBody::ReadRequest {
+                context,
+                rebuilding,
+            } => Said::ReadRequest {
+                context: read_context(context),
+                standing: standing(*rebuilding),
+            },
             ArchivedBody::ReadResponse {
                 context,
                 index,
