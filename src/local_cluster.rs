@@ -4,9 +4,11 @@
 //! reaches them only through here, waits until they serve, says which one ends, and hands signals on. It never
 //! starts a member again, and it touches no process that it did not start. Blocks; runs on plain threads.
 
+mod look;
+
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use self::look::Looker;
 use crate::base::Instant;
 use crate::config::{ConfigError, LocalCluster, LocalMember, LocalShape};
 use crate::runtime::clock::Clock;
@@ -27,12 +30,8 @@ use crate::runtime::placement::{self, CoreRequest, PlacementError};
 const SHAPE_FILE: &str = "cluster.json";
 /// Between two questions whether the members serve.
 const LOOK: Duration = Duration::from_millis(100);
-/// Questions until somebody is told that it takes long: a minute.
-const LOOKS_MAX: u32 = 600;
-/// For one connection, and for its answer.
-const PROBE_TIME_MAX: Duration = Duration::from_secs(1);
-/// More of an answer is not looked at.
-const PROBE_BYTES_MAX: u64 = 4_096;
+/// After this somebody is told that it takes long.
+const PATIENCE: Duration = Duration::from_mins(1);
 /// A signal that follows another so soon is the same wish: `timeout` and terminals signal process and group.
 const ONE_WISH: Duration = Duration::from_millis(500);
 /// Lines of its log shown of a member that ended.
@@ -75,6 +74,8 @@ pub enum LocalClusterError {
 
 /// What can happen.
 enum Happening {
+    /// The members that were asked whether they serve do so, all of them, or not.
+    Looked(bool),
     /// Somebody wants the cluster to end.
     Asked(Signal),
     /// The member with this number is gone.
@@ -101,6 +102,7 @@ pub fn run(mut cluster: LocalCluster) -> Result<(), LocalClusterError> {
     let program = std::env::current_exe().map_err(system("find this program"))?;
     let cpus = placement::choose(&CoreRequest::All)?;
     let (sender, happenings) = channel();
+    let looker = Looker::start(sender.clone()).map_err(system("start a thread"))?;
     // Before the first member: nothing that was started may be left alone.
     watch_signals(sender.clone())?;
     let mut starter = Starter {
@@ -114,14 +116,7 @@ pub fn run(mut cluster: LocalCluster) -> Result<(), LocalClusterError> {
             return Err(error);
         }
     }
-    let ended = Attendance {
-        members: starter.members,
-        program: starter.program,
-        clock: Clock::new(),
-        asked: None,
-        ended_alone: 0,
-    };
-    ended.attend(&happenings)
+    Attendance::begin(starter, looker).attend(&happenings)
 }
 
 /// A cluster that is found here goes on with its members and ports; a new one leaves a note of them.
@@ -222,34 +217,75 @@ struct Attendance {
     members: Vec<Running>,
     program: PathBuf,
     clock: Clock,
+    looker: Looker,
+    /// Until all serve, or somebody asks for the end.
+    wait: Option<Wait>,
     /// When somebody last asked for the end.
     asked: Option<Instant>,
     /// Members that ended although nobody had asked.
     ended_alone: usize,
 }
 
+/// For the members to serve.
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    since: Instant,
+    /// When to look again; none while a look is under way.
+    look_at: Option<Instant>,
+    /// Whether it was said that it takes long.
+    said: bool,
+}
+
+impl Wait {
+    /// When there is something to do although nothing has happened.
+    fn due(&self) -> Option<Instant> {
+        let patience = (!self.said).then(|| self.since + PATIENCE);
+        self.look_at.into_iter().chain(patience).min()
+    }
+
+    /// Whether it is to be said, this once, that it takes long.
+    fn is_long(&mut self, now: Instant) -> bool {
+        let long = !self.said && now.since(self.since) >= PATIENCE;
+        self.said |= long;
+        long
+    }
+}
+
 impl Attendance {
+    fn begin(starter: Starter, looker: Looker) -> Attendance {
+        let clock = Clock::new();
+        let now = clock.now();
+        Attendance {
+            members: starter.members,
+            program: starter.program,
+            clock,
+            looker,
+            wait: Some(Wait {
+                since: now,
+                look_at: Some(now + LOOK),
+                said: false,
+            }),
+            asked: None,
+            ended_alone: 0,
+        }
+    }
+
     fn attend(mut self, happenings: &Receiver<Happening>) -> Result<(), LocalClusterError> {
-        let mut looks = 0;
-        let mut waiting = true;
         while self.members.iter().any(|member| member.alive) {
-            let happening = if waiting {
-                happenings.recv_timeout(LOOK)
-            } else {
-                happenings
+            let happening = match self.wait.and_then(|wait| wait.due()) {
+                Some(due) => happenings.recv_timeout(due.since(self.clock.now())),
+                None => happenings
                     .recv()
-                    .map_err(|_| RecvTimeoutError::Disconnected)
+                    .map_err(|_| RecvTimeoutError::Disconnected),
             };
             match happening {
                 Ok(Happening::Asked(signal)) => {
-                    waiting = false;
+                    self.wait = None;
                     self.hand_on(signal);
                 }
                 Ok(Happening::Ended(index, status)) => self.ended(index, status),
-                Err(RecvTimeoutError::Timeout) => {
-                    looks += 1;
-                    waiting = !self.say_served(looks);
-                }
+                Ok(Happening::Looked(all_serve)) => self.looked(all_serve),
+                Err(RecvTimeoutError::Timeout) => self.time_passed(),
                 Err(RecvTimeoutError::Disconnected) => {
                     unreachable!("the signals' thread never ends")
                 }
@@ -264,6 +300,37 @@ impl Attendance {
         })
     }
 
+    fn time_passed(&mut self) {
+        let now = self.clock.now();
+        let addresses: Vec<SocketAddr> = self.alive().map(Running::address).collect();
+        let Some(wait) = &mut self.wait else {
+            return;
+        };
+        if wait.look_at.is_some_and(|at| at <= now) {
+            wait.look_at = None;
+            self.looker.look(addresses);
+        }
+        if wait.is_long(now) {
+            say("the cluster does not serve yet; the members' logs say what they wait for");
+        }
+    }
+
+    fn looked(&mut self, all_serve: bool) {
+        let now = self.clock.now();
+        let Some(wait) = &mut self.wait else {
+            return;
+        };
+        wait.look_at = Some(now + LOOK);
+        if all_serve {
+            self.wait = None;
+            self.say_served();
+        }
+    }
+
+    fn alive(&self) -> impl Iterator<Item = &Running> {
+        self.members.iter().filter(|member| member.alive)
+    }
+
     /// A second wish, too, reaches the members: they stop at once then.
     fn hand_on(&mut self, signal: Signal) {
         let now = self.clock.now();
@@ -276,34 +343,26 @@ impl Attendance {
         }
     }
 
-    /// Says how to use the cluster once all members that run serve; whether it did.
-    fn say_served(&self, looks: u32) -> bool {
-        let alive = || self.members.iter().filter(|member| member.alive);
-        if alive().all(|member| serves(member.address())) {
-            for member in alive() {
-                say(&format!(
-                    "{} (pid {}) serves at {}; log: {}",
-                    member.plan.name,
-                    member.pid,
-                    member.address(),
-                    member.plan.log.display()
-                ));
-            }
-            let endpoints: Vec<String> = self
-                .members
-                .iter()
-                .map(|member| member.address().to_string())
-                .collect();
+    /// Says how to use the cluster.
+    fn say_served(&self) {
+        for member in self.alive() {
             say(&format!(
-                "etcdctl --endpoints {} endpoint status -w table",
-                endpoints.join(",")
+                "{} (pid {}) serves at {}; log: {}",
+                member.plan.name,
+                member.pid,
+                member.address(),
+                member.plan.log.display()
             ));
-            return true;
         }
-        if looks == LOOKS_MAX {
-            say("the cluster does not serve yet; the members' logs say what they wait for");
-        }
-        false
+        let endpoints: Vec<String> = self
+            .members
+            .iter()
+            .map(|member| member.address().to_string())
+            .collect();
+        say(&format!(
+            "etcdctl --endpoints {} endpoint status -w table",
+            endpoints.join(",")
+        ));
     }
 
     fn ended(&mut self, index: usize, status: io::Result<ExitStatus>) {
@@ -365,22 +424,6 @@ fn ignores_hangups() -> bool {
     mask.is_some_and(|mask| mask >> (SIGHUP - 1) & 1 == 1)
 }
 
-/// Whether a member answers that it is healthy: it knows a leader and can read.
-fn serves(address: SocketAddr) -> bool {
-    let ask = || -> io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&address, PROBE_TIME_MAX)?;
-        stream.set_read_timeout(Some(PROBE_TIME_MAX))?;
-        stream.set_write_timeout(Some(PROBE_TIME_MAX))?;
-        let request =
-            format!("GET /health HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes())?;
-        let mut answer = String::new();
-        stream.take(PROBE_BYTES_MAX).read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
-}
-
 /// The end of a member's log.
 fn last_lines(log: &Path) -> Vec<String> {
     /// Enough for a few lines, and a backtrace.
@@ -417,4 +460,78 @@ fn say(line: &str) {
 fn system(action: impl Into<String>) -> impl FnOnce(io::Error) -> LocalClusterError {
     let action = action.into();
     |source| LocalClusterError::System { action, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// Goal: that it takes long is said after a minute of the clock, however long a look lasts, and once.
+    #[test]
+    fn patience() {
+        let since = Instant::default() + Duration::from_secs(5);
+        let mut wait = Wait {
+            since,
+            look_at: None,
+            said: false,
+        };
+        assert_eq!(wait.due(), Some(since + PATIENCE), "during a look as well");
+        assert!(!wait.is_long(since + (PATIENCE - LOOK)));
+        assert!(wait.is_long(since + PATIENCE));
+        assert!(!wait.is_long(since + 2 * PATIENCE));
+        assert_eq!(wait.due(), None);
+        wait.look_at = Some(since);
+        assert_eq!(wait.due(), Some(since));
+    }
+
+    /// Goal: a wish for the end reaches the members while a look is under way that does not end: of a member that takes
+    /// a connection and answers a byte at a time.
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a port of a test that only has to take a connection"
+    )]
+    fn end_during_a_look() {
+        let home = tempfile::tempdir().expect("a directory");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let (sender, happenings) = channel();
+        let mut starter = Starter {
+            program: "sleep".into(),
+            sender: sender.clone(),
+            members: Vec::new(),
+        };
+        let plan = LocalMember {
+            name: "m1".into(),
+            client_port: listener.local_addr().expect("bound").port(),
+            words: vec!["600".into()],
+            log: home.path().join("m1.log"),
+        };
+        starter.start(plan).expect("it starts");
+        let ended = Arc::new(AtomicBool::new(false));
+        let member = {
+            let ended = Arc::clone(&ended);
+            std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().expect("a look");
+                sender
+                    .send(Happening::Asked(Signal::TERM))
+                    .expect("it is heard");
+                let pause = Duration::from_millis(100);
+                let pauses = (0..600).take_while(|_| {
+                    std::thread::park_timeout(pause);
+                    !ended.load(Ordering::Acquire) && stream.write_all(b"H").is_ok()
+                });
+                // It would have gone on for a minute.
+                pauses.count() < 600
+            })
+        };
+        let looker = Looker::start(starter.sender.clone()).expect("a thread");
+        let attended = Attendance::begin(starter, looker).attend(&happenings);
+        ended.store(true, Ordering::Release);
+        assert!(attended.is_ok(), "{attended:?}");
+        assert!(member.join().expect("no panic"), "it waited for the look");
+    }
 }
