@@ -22,18 +22,19 @@ use super::disk::identity::random_u64;
 use super::disk::log::{LogDone, LogJob, LogWriter};
 use super::disk::segments::{DiskAnswer, DiskThread, PreparedSegment};
 use super::executor::sleep;
-use super::fatal::fatal;
+use super::fatal::{EXIT_CODE_REMOVED, fatal, fatal_with};
 use super::group::{Group, Peers};
 use super::mailbox::{Receiver, SendError, Sender};
 use super::router::{Doorbell, Outbound, Router};
 use super::scrub::Scrubbed;
+use super::signals::Signal;
 use super::stats::CoreStats;
 use crate::base::limits::{SEAL_IDLE_MICROS, SLICE_STEPS_MAX, STOP_SECONDS_MAX, TICK_MILLIS};
 use crate::base::{CoreId, Instant};
 use crate::keyspace::steps::Steps;
 use crate::shard::Shard;
 use crate::shard::event::{
-    Answer, CheckpointEffect, ClientRequest, Effects, Event, LogEffect, Notice,
+    Answer, CheckpointEffect, ClientRequest, Effects, EndReason, Event, LogEffect, Notice,
 };
 use crate::wal::{self, Commit, SegmentOpening, SegmentSequence};
 
@@ -84,6 +85,8 @@ pub struct ShardCore {
     pub cores: Vec<Option<Sender<Mail>>>,
     /// How far the end of the member has come; the doorbell is rung when it changes.
     pub ending: Rc<Ending>,
+    /// Where every core, this one too, hears that it is to stop.
+    pub stop: Vec<Sender<Signal>>,
     /// What the scrub reads, and what it found.
     pub scrubbed: Rc<Scrubbed>,
     /// Memory the process has allocated, in bytes.
@@ -156,6 +159,10 @@ pub struct Turns {
     /// As of the last tick, in bytes.
     memory_used_bytes: u64,
     leave_seen: bool,
+    /// Whether clients may be connected.
+    serving: bool,
+    /// Whether all cores were told that this member was removed.
+    removal_told: bool,
     /// When the shard was told to stop.
     stopped_at: Option<Instant>,
     damage_seen: bool,
@@ -187,6 +194,8 @@ impl Turns {
             outgoing,
             memory_used_bytes: 0,
             leave_seen: false,
+            serving: false,
+            removal_told: false,
             stopped_at: None,
             damage_seen: false,
             group,
@@ -210,11 +219,30 @@ impl Turns {
     }
 
     /// Turns until the member stops and everything that was taken is answered, durable and sealed. What waits for
-    /// other members is waited for a limited time: they may be gone.
+    /// other members is waited for a limited time: they may be gone. A member that was removed ends the process then.
     pub async fn run(mut self) {
+        self.serving = true;
         while !self.is_done() {
             poll_fn(|cx| self.poll_gather(cx)).await;
             self.turn();
+        }
+        if self.group.is_removed() {
+            end_removed();
+        }
+    }
+
+    /// The group has removed this member. Those who wait here hear how their calls end, and new ones go elsewhere, as
+    /// when it is told to stop.
+    fn leave_group(&mut self) {
+        if !self.serving {
+            end_removed();
+        }
+        if !std::mem::replace(&mut self.removal_told, true) {
+            tracing::error!("{}: stopping", EndReason::Removed);
+            for core in &self.core.stop {
+                // A full mailbox: it has been told to stop already.
+                let _told = core.send(Signal::Removed);
+            }
         }
     }
 
@@ -361,6 +389,9 @@ impl Turns {
         self.give_up_segments();
         self.mail_answers();
         self.group.end_turn(&self.core.shard, now);
+        if self.group.is_removed() {
+            self.leave_group();
+        }
         if self.leave_seen {
             let handing_over = self.core.shard.is_handing_over();
             self.core.ending.handing_over.set(handing_over);
@@ -539,6 +570,11 @@ impl Turns {
             }
         }
     }
+}
+
+/// No restart helps a member that was removed, and the exit code says so.
+fn end_removed() -> ! {
+    fatal_with(EXIT_CODE_REMOVED, EndReason::Removed)
 }
 
 /// Whether a timer has fired; it is gone then.
