@@ -17,7 +17,7 @@ use crate::keyspace::request::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
     Refusal as KeyspaceRefusal, TxnRequest, TxnResponse,
 };
-use crate::raft::{self, PeerRefusal, Position, Rebuild, StepDown};
+use crate::raft::{self, PeerRefusal, Position, ReadMode, Rebuild, StepDown};
 use crate::wal::{Commit, Location, PreparedSegment, Recovered, SegmentOpening, SegmentSequence};
 
 /// Something that happened.
@@ -470,9 +470,11 @@ pub enum Request {
     Membership(MembershipRequest),
     /// Maintenance.MoveLeader to this member; of the leader only, and never forwarded.
     MoveLeader(MemberId),
+    /// On what linearizable reads rest: this member's own view.
+    ReadMode,
 }
 
-/// A change of who belongs to the group.
+/// A change of who belongs to the group, or of what its members promise each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MembershipRequest {
     /// A member joins. It is started with an empty directory and without initial members.
@@ -495,6 +497,8 @@ pub enum MembershipRequest {
         /// In place of all it had.
         peer_urls: Vec<String>,
     },
+    /// On what linearizable reads rest from now on, of the whole group.
+    ReadMode(ReadMode),
 }
 
 /// What to do with alarms.
@@ -578,6 +582,8 @@ pub enum Response {
     MembersChanged(Vec<Member>),
     /// To a request to move the leader: it leads.
     LeaderMoved,
+    /// To a question on what linearizable reads rest, or to a change of that.
+    ReadMode(ReadMode),
 }
 
 /// A member's own view of itself and the cluster.

@@ -506,6 +506,10 @@ impl Shard {
                 linearizable: false,
             } => self.answer_member_list(asker),
             Request::MoveLeader(to) => self.take_move(asker, ask.deadline, to),
+            Request::ReadMode => {
+                let mode = Response::ReadMode(self.cluster.read_mode());
+                self.answer(asker, Ok(mode));
+            }
             _ if is_read(&ask.request) => self.take_read(ask),
             _ if self.writes.len() >= SHARD_QUEUE_REQUESTS_MAX => {
                 self.refuse(asker, Refusal::TooManyRequests);

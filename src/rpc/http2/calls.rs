@@ -25,7 +25,7 @@ use crate::rpc::method::Method;
 use crate::rpc::pb::etcdserverpb::CompactionResponse;
 use crate::rpc::range_stream::{Pager, Step};
 use crate::rpc::status::{self, Status};
-use crate::rpc::{cluster, convert, health, kv, maintenance};
+use crate::rpc::{admin, cluster, convert, health, kv, maintenance};
 use crate::shard::event::{Answer, ClientRequest, Header, Request, Response};
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
@@ -90,6 +90,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
             Method::Status => maintenance::parse_status(message),
             Method::Alarm => maintenance::parse_alarm(message),
             Method::MemberList => cluster::parse_member_list(message),
+            Method::ReadMode => admin::parse_read_mode(message),
+            Method::SetReadMode => admin::parse_set_read_mode(message),
             Method::RangeStream => {
                 let asked = kv::parse_stream(message).map(Asked::Pages);
                 return self.begin_asking(&head, asked, size, respond, deadline);
@@ -637,6 +639,7 @@ fn encode(edge: &Edge, header: &Header, response: Response) -> Result<Bytes, Sta
             convert::frame(&cluster::member_list_response(header, members))
         }
         Response::Alarm(alarms) => convert::frame(&maintenance::alarm_response(header, &alarms)),
+        Response::ReadMode(mode) => convert::frame(&admin::read_mode_response(header, mode)),
         // No method asks for these yet.
         Response::MemberAdded { .. } | Response::MembersChanged(_) | Response::LeaderMoved => {
             Err(status::WRONG_ANSWER)
