@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::active::LogBytes;
 use super::clock::Clock;
 use super::disk::checkpoint::{CheckpointAnswer, CheckpointThread};
 use super::disk::identity::random_u64;
@@ -36,7 +37,7 @@ use crate::shard::Shard;
 use crate::shard::event::{
     Answer, CheckpointEffect, ClientRequest, Effects, EndReason, Event, LogEffect, Notice,
 };
-use crate::wal::{self, Commit, SegmentOpening, SegmentSequence};
+use crate::wal::{self, SegmentSequence};
 
 /// What a shard with work left waits for its next turn, at least.
 const SLICE_PAUSE: Duration = Duration::from_micros(1);
@@ -103,24 +104,6 @@ pub struct Ending {
     pub handing_over: Cell<bool>,
     /// It stops: nothing new is taken.
     pub stopping: Cell<bool>,
-}
-
-/// Bytes on their way to the log's file.
-#[derive(Debug)]
-pub enum LogBytes {
-    /// A batch of records.
-    Commit(Commit),
-    /// A segment's header.
-    Opening(SegmentOpening),
-}
-
-impl AsRef<[u8]> for LogBytes {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            LogBytes::Commit(commit) => commit.bytes(),
-            LogBytes::Opening(opening) => opening.page(),
-        }
-    }
 }
 
 pub(super) type Timer = Pin<Box<dyn Future<Output = ()>>>;
@@ -586,28 +569,4 @@ fn poll_timer(timer: &mut Option<Timer>, cx: &mut Context<'_>) -> bool {
         *timer = None;
     }
     fired
-}
-
-/// Opens the segment that takes commits after a restart. It exists in full; only its mapping is made.
-pub async fn open_active(
-    writer: &LogWriter<LogBytes>,
-    disk: &DiskThread,
-    answers: &mut Receiver<DiskAnswer>,
-    path: PathBuf,
-    sequence: SegmentSequence,
-) -> Result<(), String> {
-    disk.prepare(sequence.0, path)
-        .map_err(|error| error.to_string())?;
-    match answers.receive().await {
-        Some(DiskAnswer::Ready(segment)) => {
-            if writer.submit(LogJob::Open(segment)).is_err() {
-                return Err("the log's writer takes no jobs".to_owned());
-            }
-            writer.done().await;
-            Ok(())
-        }
-        Some(DiskAnswer::OutOfSpace { .. }) => Err("the file system is full".to_owned()),
-        Some(DiskAnswer::Failed { error, .. }) => Err(error.to_string()),
-        None => Err("the disk thread has ended".to_owned()),
-    }
 }

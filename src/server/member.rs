@@ -11,8 +11,9 @@ use crate::base::limits::{
     LEADER_WAIT_SECONDS_MAX, SEGMENT_SIZE_BYTES,
 };
 use crate::rpc::{self, CoreClock, Edge, EdgeConfig, EdgeReading};
+use crate::runtime::active::open_active;
 use crate::runtime::clock::Clock;
-use crate::runtime::core::{Ending, Mail, ShardCore, Turns, open_active};
+use crate::runtime::core::{Ending, Mail, ShardCore, Turns};
 use crate::runtime::disk::checkpoint::CheckpointThread;
 use crate::runtime::disk::log::{LogWriter, WriteMode};
 use crate::runtime::disk::segments::{DiskSettings, DiskThread};
