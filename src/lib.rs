@@ -3,6 +3,7 @@
 //! ```text
 //! main -> server                        wires everything; start and stop in order
 //!         local_cluster                 several servers as child processes           threads
+//!         read_mode                     asks members, for `kontiki read-mode`
 //! logging                               log lines as etcd writes them                 a thread
 //! config      rpc         transport     flags | clients (HTTP/2, gRPC, HTTP/1.1) | peers   async
 //!             runtime                   pinned cores, mailboxes, mapped files, clock      async
@@ -21,6 +22,7 @@
 pub mod server;
 
 pub mod local_cluster;
+pub mod read_mode;
 
 pub mod logging;
 

@@ -491,6 +491,10 @@ mod tests {
     /// Goal: a wish for the end reaches the members while a look is under way that does not end: of a member that takes
     /// a connection and answers a byte at a time.
     #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a port of a test that only has to take a connection"
+    )]
     fn end_during_a_look() {
         let home = tempfile::tempdir().expect("a directory");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

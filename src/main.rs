@@ -1,4 +1,4 @@
-//! Reads the flags and runs the server, or its one command for operators; nothing else.
+//! Reads the flags and runs the server, or a command for operators; nothing else.
 
 #[cfg(feature = "planted")]
 compile_error!(
@@ -13,9 +13,9 @@ use std::process::ExitCode;
 use kontiki::base::limits::CONFIG_FILE_SIZE_BYTES_MAX;
 use kontiki::config::{
     self, Config, ConfigError, ConfigFile, EXIT_SETTINGS, Invocation, LOCAL_CLUSTER,
-    LocalClusterInvocation,
+    LocalClusterInvocation, READ_MODE, ReadModeInvocation,
 };
-use kontiki::{local_cluster, logging, server};
+use kontiki::{local_cluster, logging, read_mode, server};
 
 /// Without this word nothing is given up.
 const ACCEPT_CUT: &str = "--accept-cut";
@@ -32,6 +32,11 @@ fn main() -> ExitCode {
         && word == LOCAL_CLUSTER
     {
         return run_local_cluster(words);
+    }
+    if let Some((word, words)) = words.split_first()
+        && word == READ_MODE
+    {
+        return run_read_mode(words);
     }
     let recover = words.first().is_some_and(|word| word == "recover");
     if recover {
@@ -118,6 +123,24 @@ fn run_local_cluster(words: &[String]) -> ExitCode {
         Err(error) => return refuse(&error),
     };
     match local_cluster::run(cluster) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kontiki: {error}");
+            ExitCode::from(EXIT_SETTINGS)
+        }
+    }
+}
+
+fn run_read_mode(words: &[String]) -> ExitCode {
+    let command = match config::parse_read_mode(words) {
+        Ok(ReadModeInvocation::Run(command)) => command,
+        Ok(ReadModeInvocation::Print(text)) => {
+            let _ = io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return refuse(&error),
+    };
+    match read_mode::run(&command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kontiki: {error}");

@@ -77,6 +77,27 @@ fn local_cluster() {
     );
 }
 
+/// Goal: the command about reads explains itself, refuses what is no wish, and says which member it cannot reach.
+#[test]
+fn read_mode() {
+    let output = kontiki(&["read-mode", "--help"]);
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stdout).contains("CLOCK_BOOTTIME"));
+    check_refused(
+        &["read-mode", "quorum"],
+        2,
+        "\"quorum\" is not a valid flag",
+    );
+    // A port that nobody listens on.
+    let endpoint = "--endpoints=127.0.0.1:1";
+    check_refused(&["read-mode", endpoint], 1, "http://127.0.0.1:1: ");
+    check_refused(
+        &["read-mode", "lease", "--endpoints=127.0.0.1:1,127.0.0.1:1"],
+        1,
+        "2 of 2 members did not answer",
+    );
+}
+
 /// Goal: a file is read, bounded in size, and its faults name it.
 #[test]
 fn configuration_files() {

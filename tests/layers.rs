@@ -81,6 +81,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("logging", &["config", "base"]),
+    ("read_mode", &["config", "rpc", "raft", "base"]),
     (
         "local_cluster",
         &[

@@ -6,10 +6,11 @@
 use std::path::Path;
 
 /// The protobuf package and the file its types live in.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("authpb", "authpb.rs"),
     ("etcdserverpb", "etcdserverpb.rs"),
     ("grpc.health.v1", "health.rs"),
+    ("kontiki", "kontiki.rs"),
     ("mvccpb", "mvccpb.rs"),
 ];
 
@@ -17,8 +18,11 @@ const FILES: [(&str, &str); 4] = [
 #[test]
 fn generated_code_is_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let set = protox::compile(["rpc.proto", "health.proto"], [root.join("proto")])
-        .expect("proto/ compiles");
+    let set = protox::compile(
+        ["rpc.proto", "health.proto", "kontiki.proto"],
+        [root.join("proto")],
+    )
+    .expect("proto/ compiles");
     let modules = set.file.into_iter().map(|file| {
         let module = prost_build::Module::from_protobuf_package_name(file.package());
         (module, file)

@@ -26,6 +26,7 @@ pub fn usage() -> String {
     let mut text = String::from(
         "Usage:\n  kontiki [flags]\n    Run a member.\n\n  \
          kontiki local-cluster [flags]\n    Run a cluster on this machine; `kontiki local-cluster --help` says more.\n\n  \
+         kontiki read-mode [index|lease]\n    On what linearizable reads rest; `kontiki read-mode --help` says more.\n\n  \
          kontiki recover --accept-cut [flags]\n    Give up what a damaged log has lost, when nobody can restore \
          it, so that the member\n    starts again. It says what is lost.\n\n\
          Every flag has an environment variable: ETCD_ (KONTIKI_ for our own) and its name in capitals,\n\

@@ -15,6 +15,7 @@ mod help;
 mod identity;
 mod local_cluster;
 mod memory;
+mod read_mode;
 mod settle;
 mod sources;
 mod value;
@@ -31,6 +32,7 @@ pub use local_cluster::{
     LocalShape, parse_local_cluster,
 };
 pub use memory::default_budget;
+pub use read_mode::{READ_MODE, ReadModeCommand, ReadModeInvocation, parse_read_mode};
 pub use value::{Kind, Value, ValueError};
 
 pub use crate::base::url::{ListenUrl, Url, UrlFault};

@@ -34,6 +34,15 @@ pub enum ReadMode {
     Lease,
 }
 
+impl std::fmt::Display for ReadMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            ReadMode::Quorum => "index",
+            ReadMode::Lease => "lease",
+        })
+    }
+}
+
 /// One change of a membership: one member at a time, so that the majorities before and after have a
 /// voter in common (dissertation, section 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

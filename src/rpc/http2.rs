@@ -9,6 +9,7 @@
 //! it: answer a ping late, or put text into a GOAWAY (the one for pings is therefore written here).
 
 mod calls;
+mod messages;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -32,6 +32,10 @@ pub enum Method {
     MoveLeader,
     /// `etcdserverpb.Cluster/MemberList`.
     MemberList,
+    /// `kontiki.Admin/ReadMode`.
+    ReadMode,
+    /// `kontiki.Admin/SetReadMode`.
+    SetReadMode,
     /// `grpc.health.v1.Health/Check`.
     HealthCheck,
     /// `grpc.health.v1.Health/List`.
@@ -41,7 +45,7 @@ pub enum Method {
 }
 
 /// Services that exist, whichever of their methods do.
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 10] = [
     "etcdserverpb.KV",
     "etcdserverpb.Watch",
     "etcdserverpb.Lease",
@@ -51,6 +55,7 @@ const SERVICES: [&str; 9] = [
     "v3lockpb.Lock",
     "v3electionpb.Election",
     "grpc.health.v1.Health",
+    "kontiki.Admin",
 ];
 
 impl Method {
@@ -70,6 +75,8 @@ impl Method {
             "/etcdserverpb.Maintenance/Alarm" => Method::Alarm,
             "/etcdserverpb.Maintenance/MoveLeader" => Method::MoveLeader,
             "/etcdserverpb.Cluster/MemberList" => Method::MemberList,
+            "/kontiki.Admin/ReadMode" => Method::ReadMode,
+            "/kontiki.Admin/SetReadMode" => Method::SetReadMode,
             "/grpc.health.v1.Health/Check" => Method::HealthCheck,
             "/grpc.health.v1.Health/List" => Method::HealthList,
             "/grpc.health.v1.Health/Watch" => Method::HealthWatch,
@@ -91,6 +98,8 @@ impl Method {
             Method::Alarm => "/etcdserverpb.Maintenance/Alarm",
             Method::MoveLeader => "/etcdserverpb.Maintenance/MoveLeader",
             Method::MemberList => "/etcdserverpb.Cluster/MemberList",
+            Method::ReadMode => "/kontiki.Admin/ReadMode",
+            Method::SetReadMode => "/kontiki.Admin/SetReadMode",
             Method::HealthCheck => "/grpc.health.v1.Health/Check",
             Method::HealthList => "/grpc.health.v1.Health/List",
             Method::HealthWatch => "/grpc.health.v1.Health/Watch",
@@ -142,7 +151,11 @@ mod tests {
             "/etcdserverpb.KV/",
             "unknown method  for service etcdserverpb.KV",
         );
-        for path in ["/etcdserverpb.KV/Txn", "/grpc.health.v1.Health/Watch"] {
+        for path in [
+            "/etcdserverpb.KV/Txn",
+            "/grpc.health.v1.Health/Watch",
+            "/kontiki.Admin/SetReadMode",
+        ] {
             assert_eq!(Method::find(path).map(Method::path), Ok(path));
         }
         check("/no.Such/Thing", "unknown service no.Such");

@@ -8,9 +8,10 @@
 //! serve  -> wire     the socket behind buffers; one send per turn
 //!        -> http2    calls: accept all, hand on, answer all   -> call, large, grpc, frames, wakes
 //!        -> http1    /health, /livez, /readyz, /version       -> http
-//! method, form, convert, kv, range_stream, maintenance, cluster, health     messages and their rules
+//! method, form, convert, kv, range_stream, maintenance, cluster, health, admin   messages and their rules
 //! status             every error a client can see
 //! edge               what the connections of a core share
+//! client             the other side of one call, for commands of operators
 //! ```
 
 mod call;
@@ -25,6 +26,8 @@ mod serve;
 mod wakes;
 mod wire;
 
+pub mod admin;
+pub mod client;
 pub mod cluster;
 pub mod convert;
 pub mod form;

@@ -105,6 +105,8 @@ statuses! {
     STREAM_SORT = Unimplemented, "RangeStream does not support custom sort orders";
     /// RangeStream with a revision bound.
     STREAM_FILTER = Unimplemented, "RangeStream does not support revision filters";
+    /// A wish for reads to rest on something that there is not.
+    UNKNOWN_READ_MODE = InvalidArgument, "kontiki: the mode is neither INDEX nor LEASE";
     /// The lease does not exist.
     LEASE_NOT_FOUND = NotFound, "etcdserver: requested lease not found";
     /// Below the compacted revision.

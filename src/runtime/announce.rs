@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::base::{Instant, MemberId, Term};
+use crate::raft::ReadMode;
 use crate::shard::Shard;
 
 /// Between two lines about the same wait.
@@ -20,6 +21,8 @@ pub(super) struct Announcer {
     waiting: Option<(Instant, usize)>,
     /// When the rebuilding of a damaged log was spoken of.
     rebuilding: Option<Instant>,
+    /// On what reads rest.
+    read_mode: ReadMode,
 }
 
 impl Announcer {
@@ -27,6 +30,7 @@ impl Announcer {
         self.observe_confirmation(shard, now);
         self.observe_rebuild(shard, now);
         self.observe_leader(shard);
+        self.observe_read_mode(shard);
     }
 
     /// A new group of three does nothing while one is up alone: that must not look like a hang.
@@ -82,6 +86,15 @@ impl Announcer {
              a leader with a majority of whole members has sent everything; if no such majority is left, see \
              kontiki recover --accept-cut"
         );
+    }
+
+    /// Under leases clocks matter, and a leader that is lost is replaced later: whoever looks for the reason of either
+    /// finds it here, after each start as well.
+    fn observe_read_mode(&mut self, shard: &Shard) {
+        let mode = shard.cluster().read_mode();
+        if std::mem::replace(&mut self.read_mode, mode) != mode {
+            tracing::info!(%mode, "what linearizable reads rest on, in the whole cluster, is another one");
+        }
     }
 
     fn observe_leader(&mut self, shard: &Shard) {

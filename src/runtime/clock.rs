@@ -2,32 +2,38 @@
 //!
 //! Owns the only reads of monotonic and wall time. The monotonic clock is read once per turn of a core's
 //! loop and handed down as a value; wall time is for log lines and random identities only, never for order.
+//!
+//! Monotonic is CLOCK_BOOTTIME: it goes on while the machine sleeps. On one that stands still then, a leader
+//! that wakes up would take a lease for valid that the others have long forgotten.
 
 use std::sync::OnceLock;
 use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::base::Instant;
 
 /// The process's monotonic clock. Cheap to copy; every copy counts from the same origin.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    origin: std::time::Instant,
+    /// A reading of the kernel's clock.
+    origin: Duration,
 }
 
 impl Clock {
     /// The clock, started by its first user.
     #[must_use]
     pub fn new() -> Clock {
-        static ORIGIN: OnceLock<std::time::Instant> = OnceLock::new();
+        static ORIGIN: OnceLock<Duration> = OnceLock::new();
         Clock {
-            origin: *ORIGIN.get_or_init(monotonic),
+            origin: *ORIGIN.get_or_init(since_boot),
         }
     }
 
     /// Now, as time since the origin plus one second, so that no reading equals `Instant::default()`.
     #[must_use]
     pub fn now(&self) -> Instant {
-        Instant::default() + Duration::from_secs(1) + (monotonic() - self.origin)
+        Instant::default() + Duration::from_secs(1) + (since_boot() - self.origin)
     }
 }
 
@@ -37,12 +43,15 @@ impl Default for Clock {
     }
 }
 
+/// Time since the machine started, sleep included.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place that reads the clock"
 )]
-fn monotonic() -> std::time::Instant {
-    std::time::Instant::now()
+fn since_boot() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    time.try_into()
+        .expect("the kernel counts from its start, forwards")
 }
 
 /// Wall time since the Unix epoch, for log lines and file stamps. Zero on a clock set before 1970.

@@ -16,26 +16,28 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::active::LogBytes;
 use super::clock::Clock;
 use super::disk::checkpoint::{CheckpointAnswer, CheckpointThread};
 use super::disk::identity::random_u64;
 use super::disk::log::{LogDone, LogJob, LogWriter};
 use super::disk::segments::{DiskAnswer, DiskThread, PreparedSegment};
 use super::executor::sleep;
-use super::fatal::fatal;
+use super::fatal::{EXIT_CODE_REMOVED, fatal, fatal_with};
 use super::group::{Group, Peers};
 use super::mailbox::{Receiver, SendError, Sender};
 use super::router::{Doorbell, Outbound, Router};
 use super::scrub::Scrubbed;
+use super::signals::Signal;
 use super::stats::CoreStats;
 use crate::base::limits::{SEAL_IDLE_MICROS, SLICE_STEPS_MAX, STOP_SECONDS_MAX, TICK_MILLIS};
 use crate::base::{CoreId, Instant};
 use crate::keyspace::steps::Steps;
 use crate::shard::Shard;
 use crate::shard::event::{
-    Answer, CheckpointEffect, ClientRequest, Effects, Event, LogEffect, Notice,
+    Answer, CheckpointEffect, ClientRequest, Effects, EndReason, Event, LogEffect, Notice,
 };
-use crate::wal::{self, Commit, SegmentOpening, SegmentSequence};
+use crate::wal::{self, SegmentSequence};
 
 /// What a shard with work left waits for its next turn, at least.
 const SLICE_PAUSE: Duration = Duration::from_micros(1);
@@ -84,6 +86,8 @@ pub struct ShardCore {
     pub cores: Vec<Option<Sender<Mail>>>,
     /// How far the end of the member has come; the doorbell is rung when it changes.
     pub ending: Rc<Ending>,
+    /// Where every core, this one too, hears that it is to stop.
+    pub stop: Vec<Sender<Signal>>,
     /// What the scrub reads, and what it found.
     pub scrubbed: Rc<Scrubbed>,
     /// Memory the process has allocated, in bytes.
@@ -100,24 +104,6 @@ pub struct Ending {
     pub handing_over: Cell<bool>,
     /// It stops: nothing new is taken.
     pub stopping: Cell<bool>,
-}
-
-/// Bytes on their way to the log's file.
-#[derive(Debug)]
-pub enum LogBytes {
-    /// A batch of records.
-    Commit(Commit),
-    /// A segment's header.
-    Opening(SegmentOpening),
-}
-
-impl AsRef<[u8]> for LogBytes {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            LogBytes::Commit(commit) => commit.bytes(),
-            LogBytes::Opening(opening) => opening.page(),
-        }
-    }
 }
 
 pub(super) type Timer = Pin<Box<dyn Future<Output = ()>>>;
@@ -156,6 +142,10 @@ pub struct Turns {
     /// As of the last tick, in bytes.
     memory_used_bytes: u64,
     leave_seen: bool,
+    /// Whether clients may be connected.
+    serving: bool,
+    /// Whether all cores were told that this member was removed.
+    removal_told: bool,
     /// When the shard was told to stop.
     stopped_at: Option<Instant>,
     damage_seen: bool,
@@ -187,6 +177,8 @@ impl Turns {
             outgoing,
             memory_used_bytes: 0,
             leave_seen: false,
+            serving: false,
+            removal_told: false,
             stopped_at: None,
             damage_seen: false,
             group,
@@ -210,11 +202,30 @@ impl Turns {
     }
 
     /// Turns until the member stops and everything that was taken is answered, durable and sealed. What waits for
-    /// other members is waited for a limited time: they may be gone.
+    /// other members is waited for a limited time: they may be gone. A member that was removed ends the process then.
     pub async fn run(mut self) {
+        self.serving = true;
         while !self.is_done() {
             poll_fn(|cx| self.poll_gather(cx)).await;
             self.turn();
+        }
+        if self.group.is_removed() {
+            end_removed();
+        }
+    }
+
+    /// The group has removed this member. Those who wait here hear how their calls end, and new ones go elsewhere, as
+    /// when it is told to stop.
+    fn leave_group(&mut self) {
+        if !self.serving {
+            end_removed();
+        }
+        if !std::mem::replace(&mut self.removal_told, true) {
+            tracing::error!("{}: stopping", EndReason::Removed);
+            for core in &self.core.stop {
+                // A full mailbox: it has been told to stop already.
+                let _told = core.send(Signal::Removed);
+            }
         }
     }
 
@@ -361,6 +372,9 @@ impl Turns {
         self.give_up_segments();
         self.mail_answers();
         self.group.end_turn(&self.core.shard, now);
+        if self.group.is_removed() {
+            self.leave_group();
+        }
         if self.leave_seen {
             let handing_over = self.core.shard.is_handing_over();
             self.core.ending.handing_over.set(handing_over);
@@ -542,6 +556,11 @@ impl Turns {
     }
 }
 
+/// No restart helps a member that was removed, and the exit code says so.
+fn end_removed() -> ! {
+    fatal_with(EXIT_CODE_REMOVED, EndReason::Removed)
+}
+
 /// Whether a timer has fired; it is gone then.
 fn poll_timer(timer: &mut Option<Timer>, cx: &mut Context<'_>) -> bool {
     let fired = timer
@@ -551,28 +570,4 @@ fn poll_timer(timer: &mut Option<Timer>, cx: &mut Context<'_>) -> bool {
         *timer = None;
     }
     fired
-}
-
-/// Opens the segment that takes commits after a restart. It exists in full; only its mapping is made.
-pub async fn open_active(
-    writer: &LogWriter<LogBytes>,
-    disk: &DiskThread,
-    answers: &mut Receiver<DiskAnswer>,
-    path: PathBuf,
-    sequence: SegmentSequence,
-) -> Result<(), String> {
-    disk.prepare(sequence.0, path)
-        .map_err(|error| error.to_string())?;
-    match answers.receive().await {
-        Some(DiskAnswer::Ready(segment)) => {
-            if writer.submit(LogJob::Open(segment)).is_err() {
-                return Err("the log's writer takes no jobs".to_owned());
-            }
-            writer.done().await;
-            Ok(())
-        }
-        Some(DiskAnswer::OutOfSpace { .. }) => Err("the file system is full".to_owned()),
-        Some(DiskAnswer::Failed { error, .. }) => Err(error.to_string()),
-        None => Err("the disk thread has ended".to_owned()),
-    }
 }

@@ -18,7 +18,7 @@ use super::core::Timer;
 use super::disk::known;
 use super::disk::read::read_part;
 use super::executor::{Queue, sleep, spawn_local};
-use super::fatal::{EXIT_CODE_FATAL, EXIT_CODE_REMOVED, fatal, fatal_with};
+use super::fatal::fatal;
 use super::mailbox::{Receiver, Sender, mailbox};
 use super::router::Doorbell;
 use crate::base::limits::PEER_EVENTS_PER_TURN_MAX;
@@ -88,6 +88,8 @@ pub(super) struct Group {
     /// Armed for a moment not later than the shard's next deadline.
     deadline: Option<(Instant, Timer)>,
     announcer: Announcer,
+    /// Whether this member was removed.
+    removed: bool,
 }
 
 impl Group {
@@ -114,6 +116,7 @@ impl Group {
             unreadable: Rc::default(),
             deadline: None,
             announcer: Announcer::default(),
+            removed: false,
         }
     }
 
@@ -173,13 +176,17 @@ impl Group {
         if let Some(known) = effects.known_members.take() {
             self.store(known);
         }
-        if let Some(reason) = effects.end {
-            let code = match reason {
-                EndReason::Removed => EXIT_CODE_REMOVED,
-                EndReason::OtherDirectory | EndReason::Diverged(_) => EXIT_CODE_FATAL,
-            };
-            fatal_with(code, reason);
+        match effects.end {
+            None => {}
+            // The others and its clients have yet to hear what it said about that.
+            Some(EndReason::Removed) => self.removed = true,
+            Some(reason @ (EndReason::OtherDirectory | EndReason::Diverged(_))) => fatal(reason),
         }
+    }
+
+    /// Whether the group has removed this member: it must end, in order.
+    pub(super) fn is_removed(&self) -> bool {
+        self.removed
     }
 
     /// The end of a turn: messages leave, the timer follows the shard, and what changed is said.

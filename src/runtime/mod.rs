@@ -7,6 +7,7 @@
 //! Start-up order: [`preflight`] (can this machine run us), [`disk`] (whose directory is it),
 //! [`placement`] (one executor per core), [`net`] (sockets), and [`signals`] to end it.
 
+pub mod active;
 mod announce;
 pub mod beside;
 pub mod clock;

@@ -13,13 +13,15 @@ use super::mailbox::Sender;
 /// The exit code after a second signal; nothing acknowledged is lost by it.
 const EXIT_CODE_IMPATIENT: i32 = 130;
 
-/// Which signal asked for the stop.
+/// What asked for the stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// A supervisor's request.
     Terminate,
     /// An operator's control-C.
     Interrupt,
+    /// No signal: the member was removed from its cluster.
+    Removed,
 }
 
 /// Mails each receiver the first SIGTERM or SIGINT, from a thread that lives as long as the process.

@@ -11,8 +11,9 @@ use crate::base::limits::{
     LEADER_WAIT_SECONDS_MAX, SEGMENT_SIZE_BYTES,
 };
 use crate::rpc::{self, CoreClock, Edge, EdgeConfig, EdgeReading};
+use crate::runtime::active::open_active;
 use crate::runtime::clock::Clock;
-use crate::runtime::core::{Ending, Mail, ShardCore, Turns, open_active};
+use crate::runtime::core::{Ending, Mail, ShardCore, Turns};
 use crate::runtime::disk::checkpoint::CheckpointThread;
 use crate::runtime::disk::log::{LogWriter, WriteMode};
 use crate::runtime::disk::segments::{DiskSettings, DiskThread};
@@ -62,6 +63,8 @@ pub(super) enum Role {
         requests: Receiver<Vec<ClientRequest>>,
         cores: Vec<Option<Sender<Mail>>>,
         peer_listeners: Vec<Listener>,
+        /// Where every core hears that it is to stop.
+        stop: Vec<Sender<Signal>>,
     },
     /// Owns connections only.
     Connections {
@@ -97,6 +100,7 @@ pub(super) async fn core_main(core: Core, part: Part, ready: Ready) {
             requests,
             cores,
             peer_listeners,
+            stop,
         } => {
             let ending = Rc::new(Ending::default());
             let others = ShardMail {
@@ -104,6 +108,7 @@ pub(super) async fn core_main(core: Core, part: Part, ready: Ready) {
                 cores: cores.clone(),
                 doorbell: Rc::clone(&doorbell),
                 peer_listeners,
+                stop,
             };
             let local = (outbound, Rc::clone(&router), Rc::clone(&ending));
             let turns = start_shard(&core, &shared, others, local);
@@ -162,6 +167,7 @@ struct ShardMail {
     cores: Vec<Option<Sender<Mail>>>,
     doorbell: Rc<Doorbell>,
     peer_listeners: Vec<Listener>,
+    stop: Vec<Sender<Signal>>,
 }
 
 /// Turns until the shard serves. A member of a group does not wait for ever: one that has lost the others must say
@@ -287,6 +293,7 @@ async fn start_shard(
         router,
         cores: mail.cores,
         ending,
+        stop: mail.stop,
         scrubbed,
         memory_used_bytes: allocated_bytes,
     };

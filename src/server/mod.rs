@@ -210,6 +210,7 @@ pub fn run(config: Config) -> Result<(), ServerError> {
                     requests,
                     cores: others.collect(),
                     peer_listeners: std::mem::take(&mut peer_listeners),
+                    stop: stop.clone(),
                 }
             }
             None => Role::Connections {

@@ -331,6 +331,12 @@ impl ClusterState {
         })
     }
 
+    /// On what linearizable reads rest, as far as that is committed.
+    #[must_use]
+    pub fn read_mode(&self) -> ReadMode {
+        self.committed.read_mode
+    }
+
     /// The committed cluster version, when it is decided.
     #[must_use]
     pub fn version(&self) -> Option<(u32, u32)> {

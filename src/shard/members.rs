@@ -1,4 +1,4 @@
-//! Who belongs to the group, and who leads it, changed on request.
+//! Who belongs to the group, what its members promise each other, and who leads it, changed on request.
 //!
 //! A change is checked against the head and is one entry; its answer waits for the commit. One is under way at
 //! a time (Raft dissertation, section 4.1): those that come meanwhile wait here, in order, and go to the next
@@ -84,6 +84,12 @@ impl Shard {
                 deadline: ask.deadline,
                 reclaim_through: None,
             };
+            if let MembershipRequest::ReadMode(mode) = request
+                && mode == self.raft.membership().read_mode
+            {
+                self.wait_at_head(origin, Ok(Response::ReadMode(mode)));
+                continue;
+            }
             let changed = self
                 .check_change(&request)
                 .map_err(Refusal::from)
@@ -108,8 +114,12 @@ impl Shard {
 
     fn changed(&self, request: &MembershipRequest) -> Response {
         let members: Vec<Member> = self.cluster.members_at_head().cloned().collect();
-        let MembershipRequest::Add { id, .. } = request else {
-            return Response::MembersChanged(members);
+        let id = match request {
+            MembershipRequest::Add { id, .. } => id,
+            MembershipRequest::ReadMode(mode) => return Response::ReadMode(*mode),
+            MembershipRequest::Remove(_)
+            | MembershipRequest::Promote(_)
+            | MembershipRequest::Update { .. } => return Response::MembersChanged(members),
         };
         let added = members.iter().find(|member| member.id == *id);
         let member = added.cloned().expect("the change was folded just now");
@@ -148,6 +158,7 @@ impl Shard {
                     peer_urls: peer_urls.clone(),
                 }
             }
+            MembershipRequest::ReadMode(mode) => ClusterChange::ReadMode(*mode),
         };
         if let Some(raft_change) = change.raft_change() {
             self.raft.check_change(&raft_change).map_err(refusal)?;

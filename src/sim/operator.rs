@@ -128,6 +128,7 @@ impl Cluster {
             | MembershipRequest::Remove(id)
             | MembershipRequest::Promote(id)
             | MembershipRequest::Update { id, .. } => member_number(*id),
+            MembershipRequest::ReadMode(_) => at,
         };
         if let Kind::Add(number) = kind {
             let member = Member::new(number, 0, &self.conditions, &mut self.dice, self.now);

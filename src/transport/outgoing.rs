@@ -131,8 +131,11 @@ fn weight(message: &PeerMessage) -> usize {
                     | MembershipRequest::Update { peer_urls, .. },
                 ) => peer_urls.iter().map(String::len).sum(),
                 Request::Membership(
-                    MembershipRequest::Remove(_) | MembershipRequest::Promote(_),
+                    MembershipRequest::Remove(_)
+                    | MembershipRequest::Promote(_)
+                    | MembershipRequest::ReadMode(_),
                 )
+                | Request::ReadMode
                 | Request::MoveLeader(_)
                 | Request::Compact { .. }
                 | Request::Status

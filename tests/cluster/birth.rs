@@ -2,9 +2,16 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use kontiki::base::checksum::crc32c;
-use kontiki_harness::client::{CallError, block_on};
+use kontiki::base::{Incarnation, ShardId, Term};
+use kontiki::frame::{FrameEncoder, PageBuffer};
+use kontiki::raft::{Body, Message};
+use kontiki::shard::event::PeerMessage;
+use kontiki::transport::wire;
+use kontiki_harness::client::{CallError, block_on, framed};
+use kontiki_harness::messages::{PUT, PutRequest};
 use kontiki_harness::server::Server;
 
 use crate::group::{Group, TIME_MAX, ask, put, wait_for_text};
@@ -86,16 +93,83 @@ fn directories_at_the_door() {
         const ACCEPTED: u8 = 0;
         const OTHER_INCARNATION: u8 = 5;
         for (member, expected) in [(other, OTHER_INCARNATION), (77, ACCEPTED)] {
-            let hello = greeting(cluster, member, wanted);
             let port = group.options[0].peer_port;
-            let mut socket = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
-            socket.set_read_timeout(Some(TIME_MAX)).expect("a socket");
-            socket.write_all(&hello).expect("it fits");
-            let mut reply = [0; 80];
-            socket.read_exact(&mut reply).expect("an answer");
-            assert_eq!(&reply[..8], b"KTKREPLY");
-            assert_eq!(reply[11], expected, "member {member}");
+            let (_socket, refused) = greet(port, &greeting(cluster, member, wanted));
+            assert_eq!(refused, expected, "member {member}");
         }
+    });
+}
+
+/// Greets a member at its peer port. The connection, and for what reason it was refused: zero for none.
+fn greet(port: u16, hello: &[u8]) -> (TcpStream, u8) {
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    socket.set_read_timeout(Some(TIME_MAX)).expect("a socket");
+    socket.write_all(hello).expect("it fits");
+    let mut reply = [0; 80];
+    socket.read_exact(&mut reply).expect("an answer");
+    assert_eq!(&reply[..8], b"KTKREPLY");
+    (socket, reply[11])
+}
+
+/// The frame in which a member says that the receiver was removed.
+fn removal() -> Vec<u8> {
+    let message = PeerMessage::Raft {
+        message: Message {
+            term: Term(1),
+            incarnation: Incarnation(u128::from_le_bytes([7; 16])),
+            body: Body::Removed,
+        },
+        records: Vec::new(),
+    };
+    let mut frame = PageBuffer::new();
+    let mut encoder = FrameEncoder::new();
+    wire::encode(&mut encoder, 1, ShardId(0), &message, &mut frame).expect("it is small");
+    frame.to_vec()
+}
+
+/// Goal: a member that learns that it was removed ends with an exit code of its own, and not before a client that waits
+/// has heard how its call ended.
+#[test]
+fn removed_while_a_client_waits() {
+    let mut group = Group::prepare(
+        "removed",
+        3,
+        &["--heartbeat-interval=20", "--election-timeout=200"],
+    );
+    // The others are played here. Nothing is decided without them.
+    let member = Server::start(&group.options[0]).expect("ready without a leader");
+    group.servers[0] = Some(member);
+    block_on(async {
+        let status = ask(&group.options[0]).await.expect("an answer");
+        let header = status.header.expect("every answer has a header");
+        let client = group.client(0).await;
+        let mut head = client.prepare(PUT);
+        let patience = "2S".parse().expect("a header");
+        head.headers_mut().insert("grpc-timeout", patience);
+        let request = PutRequest {
+            key: "key".into(),
+            value: "v".into(),
+        };
+        let waits = client.send(head, framed(&request));
+        let port = group.options[0].peer_port;
+        let hello = greeting(header.cluster_id, 77, header.member_id);
+        let (mut socket, refused) = greet(port, &hello);
+        assert_eq!(refused, 0);
+        let told = tokio::task::spawn_local(async move {
+            // The first one only makes this directory known, and must have arrived before.
+            while socket.write_all(&removal()).is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        match waits.await {
+            Err(CallError::Refused { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        told.await.expect("it closes the connection");
+        let server = group.servers[0].take().expect("it runs");
+        let status = server.wait(TIME_MAX).expect("an end by itself");
+        assert_eq!(status.code(), Some(4), "{status}");
+        wait_for_text(&group.options[0].log, "this member was removed");
     });
 }
 

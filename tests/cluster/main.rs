@@ -11,3 +11,4 @@ mod birth;
 mod group;
 mod leaders;
 mod local;
+mod read_mode;

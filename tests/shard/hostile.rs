@@ -60,7 +60,10 @@ fn more_than_there_is_room_for() {
     };
     let records: Vec<_> = overheard.records.range(had.next()..).collect();
     assert_eq!(records.first().map(|record| *record.0), Some(had.next()));
-    let records: Vec<Bytes> = records.into_iter().map(|(_, record)| record.clone()).collect();
+    let records: Vec<Bytes> = records
+        .into_iter()
+        .map(|(_, record)| record.clone())
+        .collect();
     append.prev.index = had;
     append.entries.runs[0].count = records.len() as u64;
     append.entries.size_bytes = records.iter().map(|record| record.len() as u64).sum();

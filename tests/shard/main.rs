@@ -7,6 +7,7 @@ mod group;
 mod hostile;
 mod install;
 mod members;
+mod read_mode;
 mod stall;
 
 use bytes::Bytes;

@@ -15,7 +15,8 @@ use kontiki::keyspace::request::{
 };
 use kontiki::raft::{
     Append, AppendResponse, AppendResult, Body, Entries, Heartbeat, HeartbeatResponse, Matched,
-    Message, Position, ReadContext, Standing, StateDigest, VoteRequest, VoteResponse, Voters,
+    Message, Position, ReadContext, ReadMode, Standing, StateDigest, VoteRequest, VoteResponse,
+    Voters,
 };
 use kontiki::shard::event::{
     Alarm, AlarmKind, AlarmRequest, CheckpointPosition, Header, Member, MembershipRefusal,
@@ -411,6 +412,11 @@ fn requests() -> Vec<(&'static str, Request)> {
                 peer_urls: vec!["http://there:2380".into(), "http://here:2380".into()],
             }),
         ),
+        ("read mode", Request::ReadMode),
+        (
+            "read mode lease",
+            Request::Membership(MembershipRequest::ReadMode(ReadMode::Lease)),
+        ),
     ]
 }
 
@@ -498,6 +504,7 @@ fn results() -> Vec<(String, Result<Response, Refusal>)> {
             "members changed".into(),
             Ok(Response::MembersChanged(vec![member()])),
         ),
+        ("read mode".into(), Ok(Response::ReadMode(ReadMode::Quorum))),
     ];
     for refusal in [
         Refusal::Keyspace(keyspace::Refusal::KeyNotFound),

@@ -3,7 +3,7 @@
 //! A call moves through the states of `call::State`, and its bytes are counted in the budgets at every
 //! step. Nothing here waits: what cannot go on is parked with a waker of its own.
 
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use futures_lite::{AsyncRead, AsyncWrite};
@@ -12,6 +12,7 @@ use h2::{Reason, RecvStream};
 use http::Request as HttpRequest;
 
 use super::Shared;
+use super::messages::{Received, encode, receive};
 use crate::base::limits::{EDGE_CALL_BYTES, EDGE_CONNECTION_HELD_BYTES_MAX};
 use crate::base::{Instant, MemberId};
 use crate::keyspace::request::RangeRequest;
@@ -22,11 +23,10 @@ use crate::rpc::edge::{Edge, count};
 use crate::rpc::grpc::{self, Assembler, Head};
 use crate::rpc::large::Large;
 use crate::rpc::method::Method;
-use crate::rpc::pb::etcdserverpb::{CompactionResponse, MoveLeaderResponse};
 use crate::rpc::range_stream::{Pager, Step};
 use crate::rpc::status::{self, Status};
-use crate::rpc::{cluster, convert, health, kv, maintenance};
-use crate::shard::event::{Answer, ClientRequest, Header, Request, Response};
+use crate::rpc::{admin, cluster, convert, health, kv, maintenance};
+use crate::shard::event::{Answer, ClientRequest, Request, Response};
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
     /// Takes a new call.
@@ -91,6 +91,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
             Method::Alarm => maintenance::parse_alarm(message),
             Method::MoveLeader => maintenance::parse_move_leader(message),
             Method::MemberList => cluster::parse_member_list(message),
+            Method::ReadMode => admin::parse_read_mode(message),
+            Method::SetReadMode => admin::parse_set_read_mode(message),
             Method::RangeStream => {
                 let asked = kv::parse_stream(message).map(Asked::Pages);
                 return self.begin_asking(&head, asked, size, respond, deadline);
@@ -584,64 +586,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
         self.edge
             .held_bytes
             .set(self.edge.held_bytes.get() - before + bytes);
-    }
-}
-
-/// What a stream has given so far.
-enum Received {
-    /// The message.
-    Whole(Bytes),
-    /// Part of it.
-    Incomplete,
-    /// What is no message.
-    Refused(Status),
-    /// The client has reset the stream.
-    Gone,
-}
-
-fn receive(
-    body: &mut RecvStream,
-    message: &mut Assembler,
-    size_bytes_max: u64,
-    cx: &mut Context<'_>,
-) -> Received {
-    loop {
-        let chunk = match body.poll_data(cx) {
-            Poll::Pending => return Received::Incomplete,
-            Poll::Ready(None) => return Received::Refused(message.end()),
-            Poll::Ready(Some(Err(_))) => return Received::Gone,
-            Poll::Ready(Some(Ok(chunk))) => chunk,
-        };
-        // Taken is taken: the budgets count it from here on. Fails only when the stream is gone.
-        let _ = body.flow_control().release_capacity(chunk.len());
-        match message.push(chunk, size_bytes_max) {
-            Ok(Some(message)) => return Received::Whole(message),
-            Ok(None) => {}
-            Err(status) => return Received::Refused(status),
-        }
-    }
-}
-
-/// A shard's answer to a unary call as a gRPC message.
-fn encode(edge: &Edge, header: &Header, response: Response) -> Result<Bytes, Status> {
-    let header = convert::header(&edge.identity, header);
-    match response {
-        Response::Range(response) => convert::frame(&convert::range_response(header, response)),
-        Response::Put(response) => convert::frame(&convert::put_response(header, response)),
-        Response::DeleteRange(response) => {
-            convert::frame(&convert::delete_range_response(header, response))
-        }
-        Response::Txn(response) => convert::frame(&convert::transaction_response(header, response)),
-        Response::Compact => convert::frame(&CompactionResponse { header }),
-        Response::Status(status) => convert::frame(&maintenance::status_response(header, &status)),
-        Response::MemberList(members) => {
-            convert::frame(&cluster::member_list_response(header, members))
-        }
-        Response::Alarm(alarms) => convert::frame(&maintenance::alarm_response(header, &alarms)),
-        // Without a header, as etcd's.
-        Response::LeaderMoved => convert::frame(&MoveLeaderResponse { header: None }),
-        // No method asks for these yet.
-        Response::MemberAdded { .. } | Response::MembersChanged(_) => Err(status::WRONG_ANSWER),
     }
 }
 

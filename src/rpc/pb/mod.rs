@@ -1,4 +1,4 @@
-//! Protobuf messages of etcd's API, generated from `proto/` and checked in.
+//! Protobuf messages of etcd's API and of our own calls, generated from `proto/` and checked in.
 //!
 //! Never edited by hand: `REWRITE=1 cargo test --test rpc_pb` writes them, and a plain run of that test
 //! compares. Only `rpc` may name these types; below it requests are `keyspace::request` and
@@ -14,5 +14,7 @@ pub mod authpb;
 pub mod etcdserverpb;
 #[rustfmt::skip]
 pub mod health;
+#[rustfmt::skip]
+pub mod kontiki;
 #[rustfmt::skip]
 pub mod mvccpb;

@@ -423,7 +423,8 @@ fn wrote(response: &Response) -> Option<bool> {
         | Response::Alarm(_)
         | Response::MemberAdded { .. }
         | Response::MembersChanged(_)
-        | Response::LeaderMoved => None,
+        | Response::LeaderMoved
+        | Response::ReadMode(_) => None,
     }
 }
 

@@ -7,6 +7,7 @@ use super::WireError;
 use super::response::{AlarmKind, bytes_to_texts, texts_to_bytes};
 use crate::base::{LeaseId, MemberId};
 use crate::keyspace::request as keyspace;
+use crate::raft;
 use crate::shard::event;
 
 /// Declares the archived mirror of an enum without fields, and the way there and back.
@@ -45,6 +46,10 @@ mirror!(
     /// The relation of a compare.
     CompareResult, ArchivedCompareResult,
     keyspace::CompareResult { Equal, Greater, Less, NotEqual, Unknown }
+);
+mirror!(
+    /// On what linearizable reads rest.
+    ReadMode, ArchivedReadMode, raft::ReadMode { Quorum, Lease }
 );
 
 /// An [`event::Request`].
@@ -88,6 +93,10 @@ pub(super) enum Request {
     MemberUpdate {
         member: u64,
         peer_urls: Vec<Vec<u8>>,
+    },
+    ReadMode,
+    ChangeReadMode {
+        mode: ReadMode,
     },
 }
 
@@ -228,6 +237,10 @@ impl From<&event::Request> for Request {
                     peer_urls: texts_to_bytes(peer_urls),
                 }
             }
+            Asked::Membership(MembershipRequest::ReadMode(mode)) => Request::ChangeReadMode {
+                mode: (*mode).into(),
+            },
+            Asked::ReadMode => Request::ReadMode,
             Asked::MoveLeader(_) => unreachable!("only the leader itself is asked to hand over"),
         }
     }
@@ -281,6 +294,10 @@ impl TryFrom<&ArchivedRequest> for event::Request {
                     id: MemberId(member.to_native()),
                     peer_urls: bytes_to_texts(peer_urls)?,
                 })
+            }
+            ArchivedRequest::ReadMode => Asked::ReadMode,
+            ArchivedRequest::ChangeReadMode { mode } => {
+                Asked::Membership(MembershipRequest::ReadMode(mode.into()))
             }
         })
     }

@@ -6,7 +6,7 @@ use rkyv::vec::ArchivedVec;
 use rkyv::{Archive, Serialize};
 
 use super::WireError;
-use super::request::mirror;
+use super::request::{ReadMode, mirror};
 use crate::base::{LeaseId, MemberId, Term};
 use crate::keyspace::request as keyspace;
 use crate::shard::event;
@@ -40,6 +40,7 @@ pub(super) enum Answer {
     },
     MembersChanged(Vec<Member>),
     Refused(Refusal),
+    ReadMode(ReadMode),
 }
 
 /// An [`event::Refusal`].
@@ -215,6 +216,7 @@ impl From<&Result<event::Response, event::Refusal>> for Answer {
             Ok(Given::MembersChanged(members)) => {
                 Answer::MembersChanged(members.iter().map(Member::from).collect())
             }
+            Ok(Given::ReadMode(mode)) => Answer::ReadMode((*mode).into()),
             Ok(Given::LeaderMoved) => unreachable!("no other member was asked to hand over"),
             Err(refusal) => Answer::Refused((*refusal).into()),
         }
@@ -242,6 +244,7 @@ impl TryFrom<&ArchivedAnswer> for Result<event::Response, event::Refusal> {
                 Given::MembersChanged(members_from(members)?)
             }
             ArchivedAnswer::Alarm(alarms) => Given::Alarm(alarms.iter().map(Into::into).collect()),
+            ArchivedAnswer::ReadMode(mode) => Given::ReadMode(mode.into()),
             ArchivedAnswer::Refused(refusal) => return Ok(Err(refusal.into())),
         }))
     }
