@@ -177,7 +177,7 @@ impl Damaged {
     fn question(&self) -> ReadContext {
         let question = |output: &Output| match output {
             Output::Send { message, .. } => match message.body {
-                Body::ReadRequest(context) => Some(context),
+                Body::ReadRequest { context, .. } => Some(context),
                 _ => None,
             },
             _ => None,
