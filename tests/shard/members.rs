@@ -408,9 +408,12 @@ fn removed_learner_asks() {
 fn who_is_asked_is_removed() {
     let mut group = Group::start(1, 1 << 20);
     let leader = group.leader();
-    group.change(leader, add(2, false)).expect("added");
+    // Both are the majority, so it is answered when the second one is there.
+    let added = group.ask(leader, Request::Membership(add(2, false)));
     group.join(2);
     group.run(2 * SECOND);
+    let answer = group.member(leader).take(added);
+    assert!(answer.is_some_and(|(_, answer)| answer.is_ok()), "added");
     assert_eq!(group.leader(), leader);
     group.cut_off.insert(MemberId(2));
     let read = group.ask(leader, Request::MemberList { linearizable: true });
