@@ -14,7 +14,8 @@
 //!
 //! Who is no member by this log is a *stranger*: perhaps a member that the log does not know yet, and even the
 //! leader. It is heard, because the entries that would make it known may come from nobody else, and its word counts
-//! for nothing here before they do. So which directory it has is not stored, and it is confirmed to nobody.
+//! for nothing here before they do. So which directory it has is not stored, and it is confirmed to nobody; but a
+//! member that has lost entries does both, because it may be one of those that they added.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -147,7 +148,7 @@ impl Raft {
     pub fn directory_of(&self, member: MemberId) -> Option<Incarnation> {
         self.settled_directory(member).or_else(|| {
             let stranger = self.identity.strangers.get(&member);
-            let stranger = stranger.filter(|_| !self.membership().contains(member));
+            let stranger = stranger.filter(|_| !self.has_place(member));
             stranger.map(|stranger| stranger.incarnation)
         })
     }
@@ -201,7 +202,7 @@ impl Raft {
                 }
                 false
             }
-            None if self.membership().contains(from) => {
+            None if self.has_place(from) => {
                 self.learn(from, incarnation, outputs);
                 false
             }
@@ -210,6 +211,15 @@ impl Raft {
                 true
             }
         }
+    }
+
+    /// Whether it is stored which directory this one has. Of members by this log, always. A member that rebuilds has
+    /// lost the end of its log, and perhaps the entry that adds one whom only its word still keeps from voting: it
+    /// stores others too, up to a bound.
+    fn has_place(&self, member: MemberId) -> bool {
+        let stored = self.identity.known.len() + self.identity.storing.len();
+        self.membership().contains(member)
+            || self.is_rebuilding() && stored < RAFT_MEMBERS_MAX + RAFT_STRANGERS_MAX
     }
 
     /// Whether the entry that removes this member is committed.
@@ -232,8 +242,7 @@ impl Raft {
         });
     }
 
-    /// No member is heard before it is stored durably who it is; the first directory that is stored stays. There is
-    /// always a place: members are few.
+    /// Nobody with a place is heard before it is stored durably who it is; the first directory that is stored stays.
     fn learn(&mut self, member: MemberId, incarnation: Incarnation, outputs: &mut Vec<Output>) {
         let identity = &mut self.identity;
         if identity.storing.contains_key(&member) {
@@ -339,7 +348,7 @@ impl Raft {
         match known.or_else(|| self.identity.known(from)) {
             Some(known) if known == incarnation => {}
             // It asks again.
-            None if self.membership().contains(from) => {
+            None if self.has_place(from) => {
                 return self.learn(from, incarnation, outputs);
             }
             Some(_) | None => return,
