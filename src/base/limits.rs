@@ -371,7 +371,8 @@ pub const SHARD_REFUSED_PEERS_MAX: usize = 64;
 
 // Who is no member.
 
-/// Directories of strangers that are remembered. Who was not heard for longest makes way.
+/// Directories of those that are stored, and of as many more that are remembered: of the latter, who was not heard for
+/// longest makes way.
 pub const RAFT_STRANGERS_MAX: usize = 64;
 
 // What one member may make another one hold.

@@ -12,10 +12,10 @@
 //! that says which directory it is takes the place of those answers when it is committed: an entry that is only
 //! appended may come from a leader of the past that never met the directory before.
 //!
-//! Who is no member by this log is a *stranger*: perhaps a member that the log does not know yet, and even the
-//! leader. It is heard, because the entries that would make it known may come from nobody else, and its word counts
-//! for nothing here before they do. So which directory it has is not stored, and it is confirmed to nobody; but a
-//! member that has lost entries does both, because it may be one of those that they added.
+//! Who is no member by this log may be one that the log does not know yet, or knows no more, and even the leader. Its
+//! directory is stored and confirmed like that of a member: where the vote of a new member is needed to elect
+//! anybody, the entry that adds it comes too late. But invented ids must fill neither disk nor memory: above a bound
+//! somebody new is a *stranger*, heard, because entries may come from nobody else, and confirmed to nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -34,13 +34,12 @@ pub(super) struct Identity {
     /// Whether this member's own directory may vote.
     confirmed: bool,
     confirmed_by: BTreeSet<MemberId>,
-    /// Stored durably here, of members. It goes when the removal of the member is committed, and not before: an entry
-    /// that added it and was cut off may have been in force elsewhere.
+    /// Stored durably here. It goes when the removal of the member is committed, and not before: an entry that added it
+    /// and was cut off may have been in force elsewhere.
     known: BTreeMap<MemberId, Incarnation>,
     /// Being stored.
     storing: BTreeMap<MemberId, Incarnation>,
-    /// Of those who are no members here. Invented ids must fill neither disk nor memory: who was not heard for
-    /// longest makes way.
+    /// Of those who have no place there. Who was not heard for longest makes way.
     strangers: BTreeMap<MemberId, Stranger>,
     /// The newest membership that somebody has told, with this member among its voters.
     told: Voters,
@@ -89,7 +88,7 @@ impl Identity {
     }
 }
 
-/// Somebody who is no member.
+/// Somebody whose directory is not stored.
 #[derive(Clone, Copy, Debug)]
 struct Stranger {
     incarnation: Incarnation,
@@ -213,13 +212,14 @@ impl Raft {
         }
     }
 
-    /// Whether it is stored which directory this one has. Of members by this log, always. A member that rebuilds has
-    /// lost the end of its log, and perhaps the entry that adds one whom only its word still keeps from voting: it
-    /// stores others too, up to a bound.
-    fn has_place(&self, member: MemberId) -> bool {
-        let stored = self.identity.known.len() + self.identity.storing.len();
-        self.membership().contains(member)
-            || self.is_rebuilding() && stored < RAFT_MEMBERS_MAX + RAFT_STRANGERS_MAX
+    /// Whether it is stored which directory this one has: of a member by this log always, of others up to a bound. What
+    /// is stored of them cannot make way for more: it was confirmed.
+    fn has_place(&self, id: MemberId) -> bool {
+        let members = self.membership();
+        let identity = &self.identity;
+        let stored = identity.known.keys().chain(identity.storing.keys());
+        members.contains(id)
+            || stored.filter(|id| !members.contains(**id)).count() < RAFT_STRANGERS_MAX
     }
 
     /// Whether the entry that removes this member is committed.

@@ -403,37 +403,60 @@ fn impossible_numbers_are_not_heard() {
     assert!(writes(&mut cluster, 7));
 }
 
-/// Goal: strangers without end are heard and take no place on disk; whoever becomes a member always has one, and gives
-/// it back when it is removed.
+/// Goal: whoever is no member by the log is stored and confirmed, up to a bound; above it strangers without end are heard,
+/// and take no place on disk. Whoever becomes a member always has one, and gives it back when it is removed.
 #[test]
 fn members_always_have_a_place() {
     let mut cluster = Cluster::of_voters(3, 9);
     cluster.run(Duration::from_secs(5));
     let leader = cluster.leader().expect("one");
     let term = cluster.members[&leader].raft.term();
-    let known = |cluster: &Cluster| cluster.members[&leader].disk.incarnations.clone();
-    let before = known(&cluster);
-    for id in 100..300_u64 {
-        let message = Message {
-            term,
-            incarnation: Incarnation(id.into()),
-            body: Body::IdentityQuestion,
-        };
+    let question = |id: u64| Message {
+        term,
+        incarnation: Incarnation(id.into()),
+        body: Body::IdentityQuestion,
+    };
+    for id in (100..300).flat_map(|id| [id, id]) {
         for member in 1..=3 {
             cluster.with(MemberId(member), |raft, outputs, now| {
-                raft.step(MemberId(id), message.clone(), now, outputs);
-                assert!(outputs.is_empty(), "{outputs:?}");
-                assert!(raft.directory_of(MemberId(id)).is_some());
+                raft.step(MemberId(id), question(id), now, outputs);
             });
         }
+        cluster.settle();
     }
-    cluster.settle();
+    let known = |cluster: &Cluster| cluster.members[&leader].disk.incarnations.clone();
+    let stored = |id: &u64| known(&cluster).contains_key(&MemberId(*id));
     let remembered = |id: &u64| {
         let raft = &cluster.members[&leader].raft;
         raft.directory_of(MemberId(*id)).is_some()
     };
-    assert_eq!((100..300).filter(remembered).count(), RAFT_STRANGERS_MAX);
-    assert_eq!(known(&cluster), before);
+    assert_eq!((100..300).filter(stored).count(), RAFT_STRANGERS_MAX);
+    assert_eq!(
+        (100..300).filter(remembered).count(),
+        2 * RAFT_STRANGERS_MAX
+    );
+    for (id, is_confirmed) in [(100, true), (299, false)] {
+        cluster.with(leader, |raft, outputs, now| {
+            assert!(raft.directory_of(MemberId(id)).is_some());
+            raft.step(MemberId(id), question(id), now, outputs);
+            let confirms = |output: &Output| {
+                matches!(output, Output::Send { message, .. }
+                    if matches!(message.body, Body::IdentityConfirmed { .. }))
+            };
+            assert_eq!(outputs.iter().any(confirms), is_confirmed, "{outputs:?}");
+            outputs.clear();
+        });
+    }
+    let other = Message {
+        incarnation: Incarnation(78),
+        ..question(299)
+    };
+    cluster.with(leader, |raft, outputs, now| {
+        raft.step(MemberId(299), other, now, outputs);
+        let refused = |output: &Output| matches!(output, Output::RefusedPeer { .. });
+        assert!(outputs.iter().any(refused), "{outputs:?}");
+        outputs.clear();
+    });
     let newest = MemberId(299);
     let founders = Membership::of_voters([1, 2, 3].map(MemberId));
     cluster.start(newest, Disk::new(299, founders));
@@ -449,34 +472,6 @@ fn members_always_have_a_place() {
         assert!(!member.disk.incarnations.contains_key(&newest));
         assert_eq!(member.raft.directory_of(newest), None);
     }
-}
-
-/// Goal: a stranger is confirmed to nobody, not even itself: it would be forgotten.
-#[test]
-fn strangers_are_not_confirmed() {
-    let mut cluster = Cluster::of_voters(3, 9);
-    cluster.run(Duration::from_secs(5));
-    let question = Message {
-        term: Term(1),
-        incarnation: Incarnation(77),
-        body: Body::IdentityQuestion,
-    };
-    for _ in 0..2 {
-        cluster.with(MemberId(1), |raft, outputs, now| {
-            raft.step(MemberId(7), question.clone(), now, outputs);
-            assert!(outputs.is_empty(), "{outputs:?}");
-        });
-    }
-    let other = Message {
-        incarnation: Incarnation(78),
-        ..question
-    };
-    cluster.with(MemberId(1), |raft, outputs, now| {
-        raft.step(MemberId(7), other, now, outputs);
-        let refused = |output: &Output| matches!(output, Output::RefusedPeer { .. });
-        assert!(outputs.iter().any(refused), "{outputs:?}");
-        outputs.clear();
-    });
 }
 
 /// Goal: a member that lost its whole log hears every voter although only the leader speaks to it unasked.
