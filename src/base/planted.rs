@@ -53,6 +53,8 @@ pub enum Defect {
     StaleReadContext,
     /// A leader reads without asking whether it still leads.
     ReadUnconfirmed,
+    /// A lease lasts longer than the promises it rests on.
+    LeaseTooLong,
     /// A failed compare is answered when its head is committed, without asking whether this member still leads.
     FailedCompareUnconfirmed,
     /// A follower reads before it has committed what the leader had.
@@ -97,6 +99,7 @@ impl Defect {
         Defect::TruncationNotRecorded,
         Defect::StaleReadContext,
         Defect::ReadUnconfirmed,
+        Defect::LeaseTooLong,
         Defect::FailedCompareUnconfirmed,
         Defect::ReadBeforeCaughtUp,
         Defect::ForwardedTwice,

@@ -151,6 +151,9 @@ impl Raft {
     }
 
     fn lease_duration(&self) -> Duration {
+        if self.planted.has(Defect::LeaseTooLong) {
+            return 4 * self.election_timeout;
+        }
         self.election_timeout - self.election_timeout / LEASE_MARGIN_DIVISOR
     }
 

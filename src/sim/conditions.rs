@@ -163,6 +163,8 @@ pub struct Conditions {
     pub membership: MembershipRules,
     /// Whether the operator waits until a change is answered before it asks for the next one.
     pub operator_waits: bool,
+    /// Whether the operator switches between leases and rounds for reads.
+    pub read_modes: bool,
     /// Whether elections begin with a question.
     pub pre_vote: bool,
     /// What the links are like in a storm.
@@ -245,6 +247,7 @@ impl Conditions {
                 learners_max: dice.place(3) + 1,
             },
             operator_waits: dice.below(4) != 0,
+            read_modes: dice.below(2) == 0,
             pre_vote: dice.below(4) != 0,
             storm: Weather {
                 lost_per_million: dice.below(200_000),

@@ -1,4 +1,5 @@
-//! The operator: brings members in, promotes and removes them, and moves the leader, amid all faults.
+//! The operator: brings members in, promotes and removes them, moves the leader, and switches lease reads on and off,
+//! amid all faults.
 //!
 //! It mostly makes one change at a time, and knows who belongs to the cluster from what is committed. What it asks for
 //! may be refused, or its fate may stay unknown: a member that is to join is started all the same, and one
@@ -13,7 +14,7 @@ use super::cluster::{Cluster, Next};
 use super::member::{Member, introduction, member_id, member_number};
 use super::trace::What;
 use crate::base::limits::SIM_MEMBERS_MAX;
-use crate::raft::Role;
+use crate::raft::{ReadMode, Role};
 use crate::shard::event::{
     Answer, ClientRequest, Member as Listed, MembershipRequest, Refusal, Request, Response, Ticket,
 };
@@ -47,6 +48,7 @@ enum Kind {
     Add(usize),
     Remove,
     Change,
+    ReadMode,
     Transfer,
 }
 
@@ -58,6 +60,7 @@ enum Step {
     Promote,
     Remove,
     Update,
+    ReadMode,
 }
 
 impl Cluster {
@@ -122,6 +125,14 @@ impl Cluster {
                 };
                 ("update", request, Kind::Change)
             }
+            Step::ReadMode => {
+                let (what, mode) = if self.dice.below(2) == 0 {
+                    ("index reads", ReadMode::Quorum)
+                } else {
+                    ("lease reads", ReadMode::Lease)
+                };
+                (what, MembershipRequest::ReadMode(mode), Kind::ReadMode)
+            }
         };
         let about = match &request {
             MembershipRequest::Add { id, .. }
@@ -157,6 +168,7 @@ impl Cluster {
             (weight(learners > 0, 6), Step::Promote),
             (weight(voters > smallest + leaving, 5), Step::Remove),
             (weight(!group.is_empty(), 1), Step::Update),
+            (weight(self.conditions.read_modes, 4), Step::ReadMode),
         ])
     }
 
@@ -262,12 +274,20 @@ impl Cluster {
                 self.statistics.membership_changes += 1;
                 self.operator.changes_until = self.now;
             }
+            (Ok(Response::ReadMode(mode)), Kind::ReadMode) => {
+                if *mode == ReadMode::Lease {
+                    self.statistics.lease_switches += 1;
+                }
+                self.operator.changes_until = self.now;
+            }
             (Err(Refusal::TimedOut | Refusal::NoLeader), _) | (Err(_), Kind::Transfer) => {}
             (Err(_), Kind::Add(joining)) => {
                 self.retire(joining);
                 self.operator.changes_until = self.now;
             }
-            (Err(_), Kind::Change | Kind::Remove) => self.operator.changes_until = self.now,
+            (Err(_), Kind::Change | Kind::Remove | Kind::ReadMode) => {
+                self.operator.changes_until = self.now
+            }
             (Ok(response), kind) => {
                 return Err(broken(
                     Promise::OnceAndWhole,

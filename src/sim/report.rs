@@ -64,6 +64,8 @@ pub struct Statistics {
     pub compactions: u64,
     /// Changes of the membership that were acknowledged.
     pub membership_changes: u64,
+    /// Times that lease reads were switched on, or were found to be.
+    pub lease_switches: u64,
     /// Members that were removed and ended.
     pub removals: u64,
     /// Transfers of leadership that were acknowledged.
@@ -117,6 +119,7 @@ impl AddAssign<&Statistics> for Statistics {
             transfers_abandoned,
             compactions,
             membership_changes,
+            lease_switches,
             removals,
             transfers,
             foreign_directories,
@@ -150,6 +153,7 @@ impl AddAssign<&Statistics> for Statistics {
         self.transfers_abandoned += transfers_abandoned;
         self.compactions += compactions;
         self.membership_changes += membership_changes;
+        self.lease_switches += lease_switches;
         self.removals += removals;
         self.transfers += transfers;
         self.foreign_directories += foreign_directories;

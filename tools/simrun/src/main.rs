@@ -68,7 +68,7 @@ type Count = fn(&Statistics) -> u64;
 
 /// So much must happen in a hundred seeds of at least three members and ten minutes each: fewer, and the seeds are not worth
 /// what they seem to be.
-const MINIMUMS_PER_100_SEEDS: [(&str, u64, Count); 10] = [
+const MINIMUMS_PER_100_SEEDS: [(&str, u64, Count); 11] = [
     ("crashes", 10_000, |all| all.crashes),
     ("leader changes", 8_000, |all| all.leader_changes),
     ("truncations", 3_000, |all| all.truncations),
@@ -76,6 +76,7 @@ const MINIMUMS_PER_100_SEEDS: [(&str, u64, Count); 10] = [
     ("rebuilt members", 400, |all| all.rebuilt),
     ("membership changes", 2_000, |all| all.membership_changes),
     ("compactions", 20_000, |all| all.compactions),
+    ("switches to lease reads", 500, |all| all.lease_switches),
     ("leaders deposed by hanging disks", 300, |all| {
         all.hung_leaders_left
     }),
@@ -379,9 +380,10 @@ impl Findings {
             statistics.rebuilt,
         );
         println!(
-            "group: {} membership changes, {} removed members ended, {} leadership transfers, {} foreign \
-             directories refused",
+            "group: {} membership changes, {} switches to lease reads, {} removed members ended, {} leadership \
+             transfers, {} foreign directories refused",
             statistics.membership_changes,
+            statistics.lease_switches,
             statistics.removals,
             statistics.transfers,
             statistics.foreign_directories,
