@@ -81,10 +81,22 @@ impl Raft {
     }
 
     fn start_election(&mut self, outputs: &mut Vec<Output>) {
+        self.ask_learners(outputs);
         if self.pre_vote {
             self.pre_campaign(outputs);
         } else {
             self.campaign(false, outputs);
+        }
+    }
+
+    /// A campaign has come to nothing: perhaps this member was removed, and so were the voters that it knows. Who was a
+    /// learner then may be the only one left that can tell.
+    fn ask_learners(&mut self, outputs: &mut Vec<Output>) {
+        if !matches!(self.role, Role::PreCandidate | Role::Candidate) {
+            return;
+        }
+        for &to in &self.membership().learners {
+            self.send(to, Body::IdentityQuestion, outputs);
         }
     }
 

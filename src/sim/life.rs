@@ -96,6 +96,8 @@ impl Cluster {
 
     fn started(&mut self, number: usize) -> Verdict {
         self.statistics.starts += 1;
+        // What is still wrong with its disk keeps the new process, as it kept the old one, from sealing its log.
+        self.disturb(number);
         let member = &self.members[number];
         let life = member.life;
         let shard = &member.process.as_ref().expect("just started").shard;
@@ -192,5 +194,23 @@ impl Cluster {
     pub(super) fn present(&self) -> Vec<usize> {
         let there = |&number: &usize| !self.members[number].retired;
         (0..self.members.len()).filter(there).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Options;
+    use super::*;
+
+    /// Goal: who starts on a slow disk is disturbed until that ends: nothing vouches yet for what it wrote last.
+    #[test]
+    fn a_start_ends_no_disturbance() {
+        let mut cluster = Cluster::new(Options::of_seed(1));
+        let slow_until = cluster.now.after(Duration::from_secs(4));
+        cluster.members[0].faults.slow_until = slow_until;
+        cluster.start(0).expect("an empty disk");
+        let member = &cluster.members[0];
+        assert!(member.process.is_some());
+        assert_eq!(member.undisturbed_since, member.clock.read(slow_until));
     }
 }

@@ -406,7 +406,6 @@ impl Member {
             agreed: Index(0),
             leads: false,
         };
-        self.undisturbed_since = now;
         self.process = Some(Process {
             shard,
             job: None,

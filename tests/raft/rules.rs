@@ -474,6 +474,38 @@ fn members_always_have_a_place() {
     }
 }
 
+/// Goal: a member that was removed while it heard nobody learns that from one it knows as a learner, when every voter
+/// that it knows is gone as well.
+#[test]
+fn a_former_learner_tells_who_was_removed() {
+    let mut cluster = Cluster::of_voters(2, 9);
+    cluster.run(Duration::from_secs(5));
+    let leader = cluster.leader().expect("one");
+    let removed = MemberId(3 - leader.0);
+    let learner = MemberId(3);
+    let founders = Membership::of_voters([1, 2].map(MemberId));
+    cluster.start(learner, Disk::new(3, founders));
+    cluster.propose(leader, Payload::Change(Change::AddLearner(learner)));
+    cluster.run(Duration::from_secs(2));
+    cluster.split(&[&[removed.0], &[leader.0, learner.0]]);
+    for change in [
+        Change::Remove(removed),
+        Change::Promote(learner),
+        Change::Remove(leader),
+    ] {
+        cluster.propose(leader, Payload::Change(change));
+        cluster.run(Duration::from_millis(500));
+    }
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(cluster.leader(), Some(learner), "alone");
+    let role = |cluster: &Cluster| cluster.members[&removed].raft.role();
+    assert_eq!(role(&cluster), Role::PreCandidate, "nobody has told it");
+    cluster.crash(leader, true);
+    cluster.split(&[&[1, 2, 3]]);
+    cluster.run(Duration::from_secs(8));
+    assert_eq!(role(&cluster), Role::Follower, "it campaigns no more");
+}
+
 /// Goal: a member that lost its whole log hears every voter although only the leader speaks to it unasked.
 #[test]
 fn every_voter_is_asked() {
