@@ -76,7 +76,7 @@ const MINIMUMS_PER_100_SEEDS: [(&str, u64, Count); 11] = [
     ("rebuilt members", 400, |all| all.rebuilt),
     ("membership changes", 2_000, |all| all.membership_changes),
     ("compactions", 20_000, |all| all.compactions),
-    ("switches to lease reads", 500, |all| all.lease_switches),
+    ("switches to lease reads", 200, |all| all.lease_switches),
     ("leaders deposed by hanging disks", 300, |all| {
         all.hung_leaders_left
     }),
