@@ -268,9 +268,10 @@ impl Raft {
         }
     }
 
-    /// An empty directory asks all voters, until enough have answered. One that joins a group knows none at first:
-    /// it asks whoever speaks to it, and then whom those name. So it has a vote before it has an entry, and a
-    /// group that has lost its leader since the member was added is not stuck for want of that vote.
+    /// An empty directory asks all voters and whoever else speaks to it, until enough have answered. One that joins a
+    /// group knows no voter at first, or, by a checkpoint or entries from before it was added, voters of the past: who
+    /// speaks to it names the others. So it has a vote before it has the entry that adds it, and a group that has lost
+    /// its leader since then is not stuck for want of that vote.
     pub(super) fn ask_for_confirmation(&mut self, outputs: &mut Vec<Output>) {
         if self.identity.confirmed {
             return self.ask_for_signs_of_life(outputs);
@@ -283,11 +284,11 @@ impl Raft {
             return;
         }
         self.identity.ask_due = self.now + self.heartbeat_interval;
-        let mut asked = self.other_voters();
-        if self.voters_known().is_empty() {
-            let identity = &self.identity;
-            asked.extend(identity.known.keys().chain(identity.strangers.keys()));
-        }
+        let identity = &self.identity;
+        let heard = identity.known.keys().chain(identity.strangers.keys());
+        // By now the voters that it knows may all have been removed, and somebody who speaks to it lacks its vote.
+        let voters = self.other_voters();
+        let asked: BTreeSet<MemberId> = voters.into_iter().chain(heard.copied()).collect();
         for to in asked {
             self.send(to, Body::IdentityQuestion, outputs);
         }

@@ -44,10 +44,13 @@ impl Raft {
             return;
         }
         if self.is_only_voter() {
-            if self.role == Role::Follower {
+            let promised_until = self.promised_until();
+            if self.role == Role::Follower && promised_until.is_none_or(|until| until <= self.now) {
                 self.campaign(false, outputs);
+                self.election.deadline = None;
+            } else {
+                self.election.deadline = promised_until.filter(|_| self.role == Role::Follower);
             }
-            self.election.deadline = None;
             return;
         }
         match self.election.deadline {
@@ -55,6 +58,14 @@ impl Raft {
             Some(deadline) if deadline <= self.now => self.start_election(outputs),
             Some(_) => {}
         }
+    }
+
+    /// Until when this member has promised to elect nobody, not even itself, if it is the only voter left: a leader
+    /// that removes itself reads under the lease that the last one's answers give it until that removal is committed.
+    fn promised_until(&self) -> Option<Instant> {
+        let lease = self.membership().read_mode == ReadMode::Lease && !self.is_alone();
+        let heard = self.election.heard.filter(|_| lease)?;
+        Some(heard + self.election_timeout)
     }
 
     /// Waits between one and two election timeouts from now.
@@ -114,6 +125,12 @@ impl Raft {
         voters.len() == 1 && voters.contains(&self.id)
     }
 
+    /// Whether it is that by what is committed, so that nobody else leads.
+    fn is_alone(&self) -> bool {
+        let committed = self.memberships.committed(self.hard_state.commit);
+        self.is_only_voter() && committed.voters.len() == 1 && committed.voters.contains(&self.id)
+    }
+
     /// Whether this member's vote is worth anything: it must remember every vote and every
     /// acknowledgement it ever gave.
     pub(super) fn may_vote(&self) -> bool {
@@ -124,7 +141,7 @@ impl Raft {
     fn waits_after_restart(&self) -> bool {
         let since_start = self.started.map_or(Duration::ZERO, |at| self.now.since(at));
         self.membership().read_mode == ReadMode::Lease
-            && !self.is_only_voter()
+            && !self.is_alone()
             && since_start < self.election_timeout
     }
 

@@ -12,7 +12,7 @@ use crate::raft::{Raft, Role};
 use crate::wal::Appender;
 
 impl Shard {
-    /// Whether [`Event::Continue`] would get something done.
+    /// Whether [`Event::Continue`](super::event::Event::Continue) would get something done.
     #[must_use]
     pub fn has_work(&self) -> bool {
         self.job.is_some()
@@ -67,7 +67,7 @@ impl Shard {
         }
     }
 
-    /// When [`Event::Tick`] must come at the latest; `None` for whenever it comes.
+    /// When [`Event::Tick`](super::event::Event::Tick) must come at the latest; `None` for whenever it comes.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         self.raft.next_deadline()

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::checker::history::Outcome;
 use super::checker::{Promise, Verdict, broken};
 use super::cluster::{Cluster, Next, Phase};
+use super::hung::CALM_HANG_BEGINS;
 use super::operator::OPERATOR_CORE;
 use super::trace::What;
 use crate::shard::event::{Answer, ClientRequest, Event, Refusal, Request, Response, Ticket};
@@ -26,8 +27,13 @@ impl Cluster {
         }
         let after = self.dice.around(self.conditions.burst_interval);
         self.plan_in(after, Next::Burst);
+        // A disk that hangs in the calm may cost the leader, and so an election, like what happened before.
+        let grace = match self.hung_in_calm {
+            Some(_) => CALM_GRACE + CALM_HANG_BEGINS,
+            None => CALM_GRACE,
+        };
         let must_succeed =
-            matches!(self.phase, Phase::Calm { since } if self.now.since(since) > CALM_GRACE);
+            matches!(self.phase, Phase::Calm { since } if self.now.since(since) > grace);
         // In the calm only who belongs to the cluster must serve.
         let members = match self.phase {
             Phase::Faults => self.present(),

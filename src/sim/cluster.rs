@@ -341,7 +341,8 @@ impl Cluster {
                 Ok(())
             }
             Next::Crash(member, life, power) => {
-                if self.process(member, life).is_some() {
+                // What was to strike during a write that took so long strikes no more when the faults have ended.
+                if self.phase == Phase::Faults && self.process(member, life).is_some() {
                     self.crash(member, power);
                 }
                 Ok(())

@@ -13,7 +13,7 @@ use super::trace::What;
 use crate::raft::Role;
 
 /// The calm has begun this long ago when a disk hangs in it, and when that ends.
-const CALM_HANG_BEGINS: Duration = Duration::from_secs(4);
+pub(super) const CALM_HANG_BEGINS: Duration = Duration::from_secs(4);
 const CALM_HANG_ENDS: Duration = Duration::from_secs(20);
 /// A calm of less is too short to hang in, and to catch up afterwards.
 const CALM_MIN: Duration = Duration::from_secs(28);

@@ -7,7 +7,7 @@ use kontiki::base::limits::RAFT_STRANGERS_MAX;
 use kontiki::base::{HardState, Incarnation, Index, Instant, MemberId, Term};
 use kontiki::raft::{
     AppendResponse, AppendResult, Body, Change, Config, LogTerms, Matched, Membership, Message,
-    Output, Position, Raft, Rebuild, Role, Standing, VoteRequest, Windows,
+    Output, Position, Raft, ReadMode, Rebuild, Role, Standing, VoteRequest, Windows,
 };
 
 use crate::cluster::{Cluster, known_disk};
@@ -504,6 +504,57 @@ fn a_former_learner_tells_who_was_removed() {
     cluster.split(&[&[1, 2, 3]]);
     cluster.run(Duration::from_secs(8));
     assert_eq!(role(&cluster), Role::Follower, "it campaigns no more");
+}
+
+/// Goal: a member whose log ends before it was added, and names only a voter that has left since, votes all the same for
+/// one that needs its vote.
+#[test]
+fn voters_of_the_past_are_not_the_only_ones_asked() {
+    let [gone, added, needs_it] = [1, 2, 3].map(MemberId);
+    let founders = Membership::of_voters([gone]);
+    let mut cluster = Cluster::empty(Options::default(), 9);
+    let mut disk = known_disk(needs_it, founders.clone(), &[gone, added, needs_it]);
+    let changes = [
+        Change::AddVoter(needs_it),
+        Change::Remove(gone),
+        Change::AddVoter(added),
+    ];
+    let entry = |change| Entry {
+        term: Term(1),
+        payload: Payload::Change(change),
+    };
+    disk.log.entries = changes.map(entry).to_vec();
+    disk.hard_state.term = Term(1);
+    disk.hard_state.commit = Index(2);
+    cluster.start(needs_it, disk);
+    cluster.start(added, Disk::new(2, founders));
+    cluster.run(Duration::from_secs(10));
+    assert_eq!(cluster.leader(), Some(needs_it));
+    assert_eq!(cluster.commit(added.0), cluster.commit(needs_it.0));
+}
+
+/// Goal: under leases the last voter does not even elect itself before its promise to a leader has run out that has removed
+/// itself: that one still reads.
+#[test]
+fn the_last_voter_keeps_its_promise() {
+    let mut cluster = Cluster::of_voters(2, 9);
+    cluster.run(Duration::from_secs(5));
+    let leader = cluster.leader().expect("one");
+    let last = MemberId(3 - leader.0);
+    cluster.propose(leader, Payload::Change(Change::ReadMode(ReadMode::Lease)));
+    cluster.run(Duration::from_secs(2));
+    cluster.cuts.insert((last, leader));
+    cluster.propose(leader, Payload::Change(Change::Remove(leader)));
+    cluster.run(Duration::from_millis(200));
+    let role = |cluster: &Cluster| cluster.members[&last].raft.role();
+    let voters = &cluster.members[&last].raft.membership().voters;
+    assert_eq!(voters.len(), 1, "it has the entry");
+    assert_eq!(role(&cluster), Role::Follower);
+    assert_eq!(cluster.members[&leader].raft.role(), Role::Leader);
+    cluster.read(leader);
+    cluster.cuts.insert((leader, last));
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(role(&cluster), Role::Leader);
 }
 
 /// Goal: a member that lost its whole log hears every voter although only the leader speaks to it unasked.

@@ -16,6 +16,8 @@ const KEPT: &[(usize, u64, u64)] = &[
     (3, 38, 10),
     (3, 81, 10),
     (5, 50, 10),
+    // One that joined asked only voters of the past.
+    (1, 55, 10),
 ];
 
 fn passes(report: &Report) {
@@ -70,7 +72,7 @@ fn three_members() {
     );
     assert!(all.damage_found > 20 && all.rebuilt > 20, "{all:?}");
     assert!(all.membership_changes > 40, "{all:?}");
-    assert!(all.lease_switches > 10, "{all:?}");
+    assert!(all.lease_switches > 3, "{all:?}");
     assert!(all.removals > 10 && all.transfers > 20, "{all:?}");
     assert!(all.foreign_directories > 5, "{all:?}");
     assert!(all.hung_leaders_left > 5 && all.calm_hangs > 1, "{all:?}");
