@@ -186,7 +186,6 @@ func memberSteps() []step {
 		{id: "member/status-after-put", method: status_, request: &pb.StatusRequest{}},
 		step{id: "member/move-leader-unknown", method: moveLeader, request: &pb.MoveLeaderRequest{TargetID: 77}}.
 			refused("FailedPrecondition: etcdserver: bad leader transferee"),
-		raw("member/move-leader-malformed", moveLeader, 0x08),
 		check("member/health", ""),
 		check("member/health-unknown", "nothing").refused("NotFound: unknown service"),
 		check("member/health-kv", "etcdserverpb.KV").refused("NotFound: unknown service"),
