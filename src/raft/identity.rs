@@ -69,7 +69,7 @@ impl Identity {
         self.known.get(&id).copied()
     }
 
-    /// A stranger said something; whether it is heard. Its first directory stays, as long as it is remembered.
+    /// A stranger said something. Its first directory stays, as long as it is remembered.
     fn hear_stranger(&mut self, member: MemberId, incarnation: Incarnation, now: Instant) {
         if self.strangers.len() >= RAFT_STRANGERS_MAX && !self.strangers.contains_key(&member) {
             let silent = self

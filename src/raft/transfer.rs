@@ -2,7 +2,8 @@
 //! that does not complete its syncs.
 //!
 //! The leader takes no more entries, brings the target up to date and asks it to campaign at once. If that does not
-//! happen within an election timeout, it goes on leading.
+//! happen within an election timeout, it goes on leading, unless its disk is the reason: then it steps down, and the others
+//! elect whom they can.
 
 use super::Raft;
 use super::message::Body;

@@ -36,7 +36,7 @@ pub(super) struct Election {
 
 impl Raft {
     /// A voter that hears no leader for long enough campaigns. One that is a majority by itself does not
-    /// wait, because nobody else can lead.
+    /// wait, because nobody else can be elected, unless it has promised a leader to wait.
     pub(super) fn tick_election(&mut self, outputs: &mut Vec<Output>) {
         if !self.may_campaign() {
             // A deadline that means nothing would have the caller come at once, again and again.

@@ -2,7 +2,7 @@
 //!
 //! The others commit without this member, hear its heartbeats and follow it: nothing but this would tell anybody.
 //! As a leader it would take writes until no more fit in memory, and then none, for as long as the disk hangs. So
-//! it hands over, if anybody is there to take over, and says why.
+//! it hands over, if anybody is there to take over, and says why; when that comes to nothing, it steps down.
 
 use super::Shard;
 use super::event::Notice;
