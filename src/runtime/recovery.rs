@@ -317,7 +317,7 @@ async fn attempt(
     if let Some(checkpoint) = checkpoint {
         recovery.after_checkpoint(checkpoint);
     }
-    let was_cut = beside.known.has_lost();
+    let was_cut = beside.known.just_cut;
     if was_cut {
         recovery.was_cut();
     }

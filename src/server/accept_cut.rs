@@ -145,7 +145,7 @@ impl Member {
                 index: id.index,
             }
         });
-        let was_cut = self.known.has_lost();
+        let was_cut = self.known.just_cut;
         let Survey {
             mut found,
             begins_late,

@@ -225,6 +225,10 @@ pub struct KnownMembers {
     /// A damaged log is being rebuilt. It was stored before anything was cut from the log, and goes when
     /// consensus says that the log is whole again.
     pub rebuild: Option<Rebuild>,
+    /// Part of the log is being cut away, or was, and nothing that followed is durable: that little or nothing is left
+    /// of the log is the cut, and no further damage. It goes with the first commit that is durable; what is missing
+    /// after that was lost again.
+    pub just_cut: bool,
 }
 
 impl KnownMembers {
@@ -239,12 +243,7 @@ impl KnownMembers {
             every_voter: found.term_lost,
         };
         self.rebuild = Some(self.rebuild.map_or(rebuild, |before| before.and(rebuild)));
-    }
-
-    /// Whether part of the log was ever cut away for damage.
-    #[must_use]
-    pub fn has_lost(&self) -> bool {
-        self.vote_floor > Term(0)
+        self.just_cut = true;
     }
 }
 

@@ -309,6 +309,10 @@ impl Shard {
                         .hard_state_durable(self.raft.hard_state(), &mut self.outputs);
                 }
                 self.raft.log_durable(durable.index, &mut self.outputs);
+                // What the log begins anew with is in its first commit.
+                if std::mem::take(&mut self.known.just_cut) {
+                    self.store_known_members = true;
+                }
             }
             Event::SegmentOpened(opening) => {
                 self.sync.end();

@@ -68,7 +68,7 @@ pub(super) fn recover(
     let mut beginning = Beginning {
         base: Position::default(),
         checkpoint: None,
-        was_cut: known.has_lost(),
+        was_cut: known.just_cut,
         was_received: false,
     };
     let mut unusable = Vec::new();

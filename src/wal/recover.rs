@@ -265,8 +265,8 @@ impl Recovery {
         self.checkpoint = Some(checkpoint);
     }
 
-    /// Part of the log was cut away for damage, and what it said of term and vote is stored elsewhere: that
-    /// nothing is left of it, or less than the checkpoint holds, is no further damage.
+    /// Part of the log was cut away for damage, what it said of term and vote is stored elsewhere, and no commit has
+    /// followed: that nothing is left of it, or less than the checkpoint holds, is no further damage.
     pub fn was_cut(&mut self) {
         self.was_cut = true;
     }

@@ -176,6 +176,10 @@ fn no_file_of_the_log_is_left() {
     server.kill().expect("it lived");
     let server = Server::start(&options).expect("a start on what was begun anew");
     server.terminate(END_TIME_MAX).expect("an end");
+    // The loss that was accepted is over: another one is not taken for it.
+    remove_segments(&options);
+    let (status, log) = options.run_to_end(END_TIME_MAX).expect("an end by itself");
+    assert_eq!(status.code(), Some(1), "{log}");
 }
 
 /// Goal: a first start that is killed before or right after the first file of the log has its name is no loss: the next

@@ -37,7 +37,7 @@ pub(crate) struct Disk {
     /// Whether there was a segment once.
     has_begun: bool,
     /// What is stored beside the log about directories.
-    known: KnownMembers,
+    pub(crate) known: KnownMembers,
     /// Blocks of the checkpoints that have their name.
     pub(crate) checkpoints: BTreeMap<Index, Vec<Block>>,
     /// Which of them are said to come from other members.
@@ -182,7 +182,7 @@ impl Driver {
         if let Some(checkpoint) = checkpoint {
             recovery.after_checkpoint(checkpoint);
         }
-        if disk.known.has_lost() {
+        if disk.known.just_cut {
             recovery.was_cut();
         }
         if disk.has_begun {

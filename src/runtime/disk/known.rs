@@ -10,7 +10,7 @@
 //! numbers do not hold 64 bits everywhere.
 //!
 //! ```text
-//! {"format":1,"confirmed":true,"incarnations":{"b7":"000102...0f"},"vote_floor":"0","rebuild":null}
+//! {"format":1,"confirmed":true,"incarnations":{"b7":"000102...0f"},"vote_floor":"0","rebuild":null,"just_cut":false}
 //! 6c1de5a2
 //! ```
 
@@ -77,6 +77,9 @@ struct Line {
     incarnations: BTreeMap<String, String>,
     vote_floor: String,
     rebuild: Option<RebuildLine>,
+    /// Earlier builds did not write it.
+    #[serde(default)]
+    just_cut: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -112,6 +115,7 @@ fn render(known: &KnownMembers) -> Vec<u8> {
         incarnations,
         vote_floor,
         rebuild,
+        just_cut,
     } = known;
     let incarnation =
         |(id, incarnation): (&MemberId, &Incarnation)| (id.to_string(), incarnation.to_string());
@@ -124,6 +128,7 @@ fn render(known: &KnownMembers) -> Vec<u8> {
             through: format!("{:x}", rebuild.through.0),
             every_voter: rebuild.every_voter,
         }),
+        just_cut: *just_cut,
     })
 }
 
@@ -160,6 +165,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<KnownMembers, KnownError> {
         incarnations,
         vote_floor: Term(number(&line.vote_floor)?),
         rebuild,
+        just_cut: line.just_cut,
     })
 }
 
@@ -179,6 +185,7 @@ mod tests {
                 through: Index(0x1_0000_0000),
                 every_voter: true,
             }),
+            just_cut: true,
         }
     }
 
@@ -223,7 +230,17 @@ mod tests {
         );
     }
 
-    /// Goal: the bytes of the format do not change by accident.
+    /// What builds wrote that did not know of a cut.
+    #[derive(Serialize)]
+    struct Before {
+        format: u32,
+        confirmed: bool,
+        incarnations: BTreeMap<String, String>,
+        vote_floor: String,
+        rebuild: Option<RebuildLine>,
+    }
+
+    /// Goal: the bytes of the format do not change by accident, and those of earlier builds are read.
     #[test]
     fn golden() {
         let known = KnownMembers {
@@ -234,11 +251,21 @@ mod tests {
                 through: Index(0x2a),
                 every_voter: false,
             }),
+            just_cut: true,
         };
         let expected = "{\"format\":1,\"confirmed\":true,\
              \"incarnations\":{\"b7\":\"0000000000000000000000000000000f\"},\
-             \"vote_floor\":\"1f\",\"rebuild\":{\"through\":\"2a\",\"every_voter\":false}}";
+             \"vote_floor\":\"1f\",\"rebuild\":{\"through\":\"2a\",\"every_voter\":false},\"just_cut\":true}";
         let text = String::from_utf8(render(&known)).expect("text");
         assert_eq!(text.lines().next(), Some(expected));
+        let before = Before {
+            format: 1,
+            confirmed: true,
+            incarnations: BTreeMap::new(),
+            vote_floor: "1f".to_owned(),
+            rebuild: None,
+        };
+        let read = parse(Path::new("members"), &checked::render(&before)).expect("readable");
+        assert_eq!((read.vote_floor, read.just_cut), (Term(0x1f), false));
     }
 }
