@@ -2,14 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use kontiki::base::{ClusterId, Incarnation, Index, MemberId, ShardId, Term};
+use kontiki::base::{ClusterId, HardState, Incarnation, Index, MemberId, ShardId, Term};
+use kontiki::checkpoint::{CheckpointId, Source};
 use kontiki::frame;
+use kontiki::raft::Position;
+use kontiki::runtime::clock::Clock;
 use kontiki::runtime::disk::directory::files_in;
 use kontiki::runtime::disk::log::{LogDone, LogJob, LogWriter, WriteMode};
 use kontiki::runtime::disk::read::{read_file, sync_files};
 use kontiki::runtime::disk::segments::{DiskAnswer, DiskSettings, DiskThread};
 use kontiki::runtime::disk::{identity, workers};
+use kontiki::runtime::recovery::{self, Beside, Places, Turns};
+use kontiki::runtime::stats::CoreStats;
+use kontiki::runtime::survey::survey;
 use kontiki::runtime::{executor, mailbox};
+use kontiki::shard::event::KnownMembers;
 use kontiki::wal::{
     Appender, Commit, CommitStep, Geometry, LogIdentity, Outcome, PreparedSegment, Recovery,
     Replayed, SegmentFile, SegmentOpening, SegmentSequence,
@@ -233,5 +240,106 @@ fn three_lives() {
         })
         .join()
         .expect("the test passes");
+    }
+}
+
+/// A new log with what `stage` stages.
+async fn written(directory: &Path, stage: impl FnOnce(&mut Appender)) {
+    let geometry = Geometry::new(SEGMENT_SIZE_BYTES);
+    let appender = Appender::new(geometry, log_identity());
+    let mut log = Log::open(directory, WriteMode::Written, appender);
+    log.appender.set_hard_state(HardState {
+        term: TERM,
+        ..HardState::default()
+    });
+    stage(&mut log.appender);
+    log.settle().await;
+}
+
+/// Goal: who looks at a log without using it finds that it does not lead to a checkpoint of its own.
+#[test]
+fn surveyed_behind_a_checkpoint() {
+    for (term, leads_there) in [(TERM, true), (Term(2), false)] {
+        let root = tempfile::tempdir().expect("a directory");
+        let directory = root.path().to_owned();
+        std::thread::spawn(move || {
+            executor::run(async move {
+                let geometry = Geometry::new(SEGMENT_SIZE_BYTES);
+                let entries = |appender: &mut Appender| {
+                    for index in (1..=5).map(Index) {
+                        let staged = appender.stage_entry(TERM, index, &value(index));
+                        staged.expect("it fits");
+                    }
+                };
+                written(&directory, entries).await;
+                let index = Index(5);
+                let base = (Position { term, index }, Source::Log);
+                let judged = survey(&directory, geometry, log_identity(), base, false);
+                let outcome = judged.expect("judged").found.outcome;
+                assert_eq!(outcome == Outcome::Clean, leads_there, "{outcome:?}");
+            })
+            .expect("a ring");
+        })
+        .join()
+        .expect("the test passes");
+    }
+}
+
+/// Goal: a member of a group whose newest checkpoint is damaged is to be rebuilt if its log led there once; if another member
+/// sent it, and the log does not say yet that it leads there, nothing is lost that it ever vouched for. The file goes.
+#[test]
+fn damaged_checkpoints() {
+    for (source, begins_anew, rebuilds) in [
+        (Source::Log, false, true),
+        (Source::Log, true, true),
+        (Source::Member, false, false),
+        (Source::Member, true, true),
+    ] {
+        let root = tempfile::tempdir().expect("a directory");
+        let places = Places {
+            log: root.path().join("log"),
+            checkpoints: root.path().join("checkpoints"),
+        };
+        for directory in [&places.log, &places.checkpoints] {
+            std::fs::create_dir(directory).expect("made");
+        }
+        let index = Index(5);
+        let file = places
+            .checkpoints
+            .join(CheckpointId::file_name(index, source));
+        std::fs::write(&file, "rot").expect("written");
+        std::thread::spawn(move || {
+            executor::run(async move {
+                let anew = |appender: &mut Appender| {
+                    if begins_anew {
+                        let staged = appender.stage_base(TERM, TERM, index);
+                        staged.expect("it fits");
+                    }
+                };
+                written(&places.log, anew).await;
+                let beside = Beside {
+                    known: KnownMembers::default(),
+                    began_in_group: true,
+                };
+                let turns = Turns {
+                    clock: Clock::new(),
+                    stats: &CoreStats::default(),
+                };
+                let geometry = Geometry::new(SEGMENT_SIZE_BYTES);
+                let found =
+                    recovery::recover(&places, geometry, log_identity(), beside, &turns).await;
+                let known = found.expect("it goes on").known;
+                let expected = (rebuilds, rebuilds);
+                assert_eq!(
+                    (known.rebuild.is_some(), known.just_cut),
+                    expected,
+                    "{source:?}, {begins_anew}"
+                );
+            })
+            .expect("a ring");
+        })
+        .join()
+        .expect("the test passes");
+        assert!(!file.exists(), "{source:?}, {begins_anew}");
     }
 }

@@ -289,7 +289,7 @@ async fn attempt(
     let Loaded {
         restored,
         source,
-        mut unusable,
+        unusable,
     } = load_checkpoint(&places.checkpoints, identity).await?;
     for file in &unusable {
         tracing::warn!("{file}");
@@ -312,7 +312,6 @@ async fn attempt(
         checkpoint = replayed.recovers_after();
         replayer = Replayer::after(replayed);
     }
-    let newest = unusable.drain(..).next();
     let mut recovery = Recovery::new(geometry, identity, base.index, &files).map_err(refused)?;
     if let Some(checkpoint) = checkpoint {
         recovery.after_checkpoint(checkpoint);
@@ -332,6 +331,7 @@ async fn attempt(
         match result {
             Ok(()) => {}
             Err(refusal) if begins_late(&refusal) => {
+                let newest = unusable.into_iter().next();
                 let what = match &newest {
                     Some(checkpoint) => format!("{checkpoint}; {refusal}"),
                     None => refusal.to_string(),
@@ -358,7 +358,8 @@ async fn attempt(
     let mut recovered = recovery.finish();
     if let Outcome::Corrupt(damage) = recovered.outcome {
         let directory = directory.to_path_buf();
-        if !damage.is_loss() {
+        let is_base = |file: &Unusable| damage.missing_base() == Some(file.index);
+        if !damage.is_loss() && !unusable.iter().any(is_base) {
             let damage = Box::new(damage);
             return Err(RecoveryError::Unreadable { directory, damage });
         }
@@ -377,7 +378,8 @@ async fn attempt(
             membership: replayer.membership(),
         })));
     }
-    // A checkpoint gets its name when the log is durable up to its index.
+    let (own, received): (Vec<_>, Vec<_>) = unusable.into_iter().partition(Unusable::was_led_to);
+    let newest = own.into_iter().next();
     if let Some(checkpoint) = newest.filter(|newest| recovered.last_index < newest.index) {
         let reason = format!("it ends at index {}", recovered.last_index);
         recovered.term_lost = true;
@@ -391,6 +393,7 @@ async fn attempt(
             membership: replayer.membership(),
         })));
     }
+    give_up_received(places, received).await?;
     repair(directory, &recovered).await?;
     let paths: Vec<PathBuf> = files
         .iter()
@@ -411,6 +414,19 @@ async fn attempt(
         torn_at,
         appender: Appender::resume(geometry, identity, recovered),
     })))
+}
+
+/// Checkpoints that other members sent, that do not hold, and that the log does not need: the leader sends another one.
+async fn give_up_received(places: &Places, files: Vec<Unusable>) -> Result<(), RecoveryError> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    let directory = places.checkpoints.clone();
+    let paths: Vec<PathBuf> = files.into_iter().map(|file| file.path).collect();
+    for path in &paths {
+        tracing::warn!("{}: removed, the log does not need it", path.display());
+    }
+    on_thread(move || Ok(remove_checkpoints(&directory, &paths)?)).await
 }
 
 async fn survey_beside(

@@ -12,7 +12,7 @@ use rustix::fs::{Advice, fadvise};
 
 use super::disk::begun;
 use super::disk::directory::{DirectoryError, files_in};
-use crate::base::{Index, Term};
+use crate::base::Index;
 use crate::checkpoint::Source;
 use crate::raft::Position;
 use crate::shard::replay::Piece;
@@ -50,7 +50,7 @@ pub struct Survey {
 }
 
 /// Judges the log behind a checkpoint at `base`, index zero for none, which comes from `source`. `was_cut` says that it
-/// was damaged and cut before.
+/// was just cut ([`Recovery::was_cut`]).
 ///
 /// # Errors
 /// [`SurveyError`].
@@ -61,7 +61,17 @@ pub fn survey(
     (base, source): (Position, Source),
     was_cut: bool,
 ) -> Result<Survey, SurveyError> {
-    let first_index = match walk(directory, geometry, identity, (base, source), was_cut) {
+    let checkpoint = (base.index > Index(0)).then_some(Checkpoint {
+        term: base.term,
+        was_received: source == Source::Member,
+    });
+    let first_index = match walk(
+        directory,
+        geometry,
+        identity,
+        (base.index, checkpoint),
+        was_cut,
+    ) {
         Err(SurveyError::Refused(Refusal {
             reason: RefusalReason::BeginsLate { first_index, .. },
             ..
@@ -73,12 +83,9 @@ pub fn survey(
             });
         }
     };
-    let base = Position {
-        term: Term(0),
-        index: Index(first_index.0.saturating_sub(1)),
-    };
+    let start = Index(first_index.0.saturating_sub(1));
     Ok(Survey {
-        found: walk(directory, geometry, identity, (base, source), was_cut)?,
+        found: walk(directory, geometry, identity, (start, None), was_cut)?,
         begins_late: Some(first_index),
     })
 }
@@ -87,17 +94,14 @@ fn walk(
     directory: &Path,
     geometry: Geometry,
     identity: LogIdentity,
-    (base, source): (Position, Source),
+    (start, checkpoint): (Index, Option<Checkpoint>),
     was_cut: bool,
 ) -> Result<Recovered, SurveyError> {
     let files = segment_files(directory)?;
     let mut recovery =
-        Recovery::new(geometry, identity, base.index, &files).map_err(SurveyError::Refused)?;
-    if was_cut || source == Source::Member {
-        recovery.after_checkpoint(Checkpoint {
-            term: base.term,
-            was_received: source == Source::Member,
-        });
+        Recovery::new(geometry, identity, start, &files).map_err(SurveyError::Refused)?;
+    if let Some(checkpoint) = checkpoint {
+        recovery.after_checkpoint(checkpoint);
     }
     if was_cut {
         recovery.was_cut();

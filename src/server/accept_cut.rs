@@ -12,7 +12,7 @@ use crate::base::limits::{RECOVERY_CUTS_MAX, SEGMENT_SIZE_BYTES};
 use crate::base::{Index, Term};
 use crate::config::Config;
 use crate::raft::Position;
-use crate::runtime::disk::checkpoint::{Loaded, load_newest};
+use crate::runtime::disk::checkpoint::{Loaded, Unusable, load_newest};
 use crate::runtime::disk::cut::{CutError, cut_log, record_cut, remove_checkpoints};
 use crate::runtime::disk::directory::{DataDirectory, DirectoryError};
 use crate::runtime::disk::identity::{self, IdentityError};
@@ -156,7 +156,8 @@ impl Member {
             (base, source),
             was_cut,
         )?;
-        let newest = unusable.first().map(|file| file.index);
+        let own = unusable.iter().find(|file| file.was_led_to());
+        let newest = own.map(|file| file.index);
         let unusable_paths = unusable.iter().map(|file| file.path.clone()).collect();
         let checkpoints: Vec<String> = unusable.iter().map(ToString::to_string).collect();
         let last_known = found.hard_state.commit.max(found.last_index);
@@ -176,7 +177,8 @@ impl Member {
             return Ok((base, Some(loss)));
         }
         if let Outcome::Corrupt(damage) = found.outcome {
-            if !damage.is_loss() {
+            let is_base = |file: &Unusable| damage.missing_base() == Some(file.index);
+            if !damage.is_loss() && !unusable.iter().any(is_base) {
                 return Err(AcceptCutError::Unreadable(Box::new(damage)));
             }
             let loss = Loss {

@@ -13,6 +13,7 @@ use super::trace::StartFailure;
 use crate::base::limits::{PAGE_SIZE_BYTES, RECOVERY_CUTS_MAX};
 use crate::base::planted::{Defect, Planted};
 use crate::base::{ClusterId, Incarnation, Index, Instant, MemberId, ShardId};
+use crate::checkpoint::Source;
 use crate::shard::event::{Identity, KnownMembers, LogRead, Member as ShardMember};
 use crate::shard::{Settings, Shard};
 use crate::wal::{
@@ -356,6 +357,7 @@ impl Member {
             recovered,
             replayer,
             checkpoint,
+            unusable: unneeded,
             ..
         } = loop {
             let found = if planted.has(Defect::RecoveredBeforeSync) {
@@ -390,6 +392,12 @@ impl Member {
             }
         };
         let misread = self.disk.is_spoiled(checkpoint.index);
+        // The log does without them. One of its own is replaced by the next.
+        for index in unneeded {
+            if self.disk.checkpoint_source(index) == Source::Member {
+                self.disk.remove_checkpoint(index);
+            }
+        }
         let torn = self.repair(&recovered);
         // What recovery lived with is part of the log now.
         self.disk.accept_damage();

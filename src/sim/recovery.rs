@@ -49,8 +49,6 @@ struct Beginning {
     base: Position,
     checkpoint: Option<Checkpoint>,
     was_cut: bool,
-    /// The checkpoint came from another member.
-    was_received: bool,
 }
 
 /// Reads everything.
@@ -69,7 +67,6 @@ pub(super) fn recover(
         base: Position::default(),
         checkpoint: None,
         was_cut: known.just_cut,
-        was_received: false,
     };
     let mut unusable = Vec::new();
     for (index, bytes) in disk.checkpoints() {
@@ -81,7 +78,6 @@ pub(super) fn recover(
                     index: id.index,
                 };
                 let source = disk.checkpoint_source(id.index);
-                beginning.was_received = source == Source::Member;
                 let replayed = Replayed::from_checkpoint(restored, source)
                     .map_err(|error| (StartFailure::Corrupt, error.to_string()))?;
                 beginning.checkpoint = replayed.recovers_after();
@@ -98,6 +94,8 @@ pub(super) fn recover(
         None => why,
     };
     let unusable: Vec<Index> = unusable.into_iter().map(|(index, _)| index).collect();
+    let is_own = |index: &Index| disk.checkpoint_source(*index) == Source::Log;
+    let own = unusable.iter().copied().find(is_own);
     let mut fold = |pieces| {
         replayer.take(pieces);
         while !replayer.run(&mut Steps::new(REPLAY_STEPS)) {}
@@ -117,7 +115,8 @@ pub(super) fn recover(
         }
         Ok(mut recovered) => {
             let loss = if let Outcome::Corrupt(damage) = &recovered.outcome {
-                if !damage.is_loss() {
+                let is_base = |&index: &Index| damage.missing_base() == Some(index);
+                if !damage.is_loss() && !unusable.iter().any(is_base) {
                     return Err((StartFailure::Corrupt, damage.to_string()));
                 }
                 Some(Loss {
@@ -125,8 +124,8 @@ pub(super) fn recover(
                     unusable: Vec::new(),
                     cut: Some(damage.cut()),
                 })
-            } else if newest.is_some_and(|(index, _)| recovered.last_index < index) {
-                // A checkpoint gets its name when the log is durable up to its index.
+            } else if own.is_some_and(|index| recovered.last_index < index) {
+                // A checkpoint of one's own gets its name when the log is durable up to its index.
                 recovered.term_lost = true;
                 Some(Loss {
                     words: without(format!("the log ends at {}", recovered.last_index)),
@@ -195,15 +194,7 @@ fn survey(
     beginning: Beginning,
     planted: Planted,
 ) -> Result<Recovered, Refusal> {
-    let from = |base: Position| Beginning {
-        base,
-        checkpoint: (beginning.was_cut || beginning.was_received).then_some(Checkpoint {
-            term: base.term,
-            was_received: beginning.was_received,
-        }),
-        ..beginning
-    };
-    let judged = walk(disk, identity, from(beginning.base), planted, &mut drop);
+    let judged = walk(disk, identity, beginning, planted, &mut drop);
     let Err(Refusal {
         reason: RefusalReason::BeginsLate { first_index, .. },
         ..
@@ -211,9 +202,13 @@ fn survey(
     else {
         return judged;
     };
-    let base = Position {
-        term: Term(0),
-        index: Index(first_index.0.saturating_sub(1)),
+    let late = Beginning {
+        base: Position {
+            term: Term(0),
+            index: Index(first_index.0.saturating_sub(1)),
+        },
+        checkpoint: None,
+        ..beginning
     };
-    walk(disk, identity, from(base), planted, &mut drop)
+    walk(disk, identity, late, planted, &mut drop)
 }

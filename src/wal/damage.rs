@@ -77,6 +77,16 @@ impl Damage {
         self.evidence != Evidence::Checksums
     }
 
+    /// The index of the checkpoint behind which the log goes on, and which is not there. If its file is known to be
+    /// damaged, this is a loss, whatever [`Self::is_loss`] says of the log's own bytes.
+    #[must_use]
+    pub fn missing_base(&self) -> Option<Index> {
+        match self.cause {
+            Cause::Content(_, ContentError::Base(index)) => Some(index),
+            _ => None,
+        }
+    }
+
     /// What goes when the log is to be continued.
     #[must_use]
     pub fn cut(&self) -> Cut {

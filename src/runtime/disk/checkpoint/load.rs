@@ -53,8 +53,20 @@ pub struct Unusable {
     pub path: PathBuf,
     /// The index that its name says.
     pub index: Index,
+    /// Where it comes from, as its name says.
+    pub origin: Source,
     /// Why.
     pub source: FileError,
+}
+
+impl Unusable {
+    /// Whether the log holds everything up to its index, or once did: a checkpoint of one's own gets its name when the
+    /// log is durable that far. One that was received has its name before the log says that it leads there; all of it was
+    /// committed by others, and until then this member has acknowledged nothing behind it.
+    #[must_use]
+    pub fn was_led_to(&self) -> bool {
+        self.origin == Source::Log
+    }
 }
 
 /// What was found in a directory of checkpoints.
@@ -78,16 +90,17 @@ pub fn load_newest(
     shard: ShardId,
 ) -> Result<Loaded, DirectoryError> {
     let mut loaded = Loaded::default();
-    for (index, source, path) in checkpoints_in(directory)? {
+    for (index, origin, path) in checkpoints_in(directory)? {
         match load(&path, index, cluster, shard) {
             Ok(restored) => {
                 loaded.restored = Some(restored);
-                loaded.source = source;
+                loaded.source = origin;
                 break;
             }
             Err(source) => loaded.unusable.push(Unusable {
                 path,
                 index,
+                origin,
                 source,
             }),
         }
