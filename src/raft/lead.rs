@@ -18,6 +18,8 @@ use crate::base::{Index, Instant, MemberId, Term};
 /// What only a leader knows, for one term.
 #[derive(Debug, Default)]
 pub(super) struct Leading {
+    /// Where its first entry of this term stands.
+    pub(super) first_index: Index,
     /// Every other member, learners included.
     pub(super) progress: BTreeMap<MemberId, Progress>,
     pub(super) heartbeat_due: Instant,
@@ -32,6 +34,7 @@ impl Leading {
     pub(super) fn new(others: Vec<MemberId>, last: Index, now: Instant) -> Leading {
         let follower = |id| (id, Progress::new(last.next(), now));
         Leading {
+            first_index: last.next(),
             progress: others.into_iter().map(follower).collect(),
             heartbeat_due: now,
             ..Leading::default()
@@ -338,13 +341,15 @@ impl Raft {
         if !self.hear(from, response.standing) {
             return;
         }
-        let lease_since = self.memberships.index();
+        // Nothing but an entry of this term says that its log ends as this one does: behind what they share there may be
+        // another membership, which is in force there.
+        let lease_since = self.memberships.index().max(self.leading.first_index);
         let now = self.now;
         let progress = self.progress_of(from);
         if let Flow::Probe { waiting } = &mut progress.flow {
             *waiting &= progress.being_read;
         }
-        // It promises to vote for nobody else only if it knows that it should.
+        // It promises to vote for nobody else only if it knows that it should, and nothing newer to the contrary.
         if progress.counts && progress.matched >= lease_since && response.sent <= now {
             progress.followed = progress.followed.max(response.sent);
         }

@@ -385,3 +385,89 @@ fn refused_though_agreed_on() {
     check(false, &[Output::OwnIdentityRefused]);
     check(true, &[]);
 }
+
+fn say(raft: &mut Raft, from: MemberId, body: Body, now: Instant) -> Vec<Output> {
+    let message = Message {
+        term: raft.term(),
+        incarnation: Incarnation(from.0.into()),
+        body,
+    };
+    outputs(|out| raft.step(from, message, now, out))
+}
+
+/// Goal: a lease counts on nobody whose log may end with another membership than the leader's: it must hold an entry of the
+/// leader's own term, and not only the one that turned leases on.
+#[test]
+fn lease_of_a_stale_tail() {
+    let now = Instant(0) + Duration::from_secs(5);
+    let [follows, acknowledges, third] = [8, 9, 10].map(MemberId);
+    let matched = |index| Matched {
+        durable: Index(index),
+        verified: Index(index),
+    };
+    let check = |third_has: u64, expected: bool| {
+        let mut raft = leader_of_five(now);
+        for from in [follows, acknowledges] {
+            let accepted = AppendResponse {
+                result: AppendResult::Accepted(matched(2)),
+                standing: Standing::Whole,
+            };
+            say(&mut raft, from, Body::AppendResponse(accepted), now);
+        }
+        assert!(raft.has_committed_in_term());
+        // Twice: what the first answer says of the log counts for the second.
+        for (from, index) in [(follows, 2), (third, third_has), (third, third_has)] {
+            let answer = HeartbeatResponse {
+                sent: now,
+                context: None,
+                matched: matched(index),
+                standing: Standing::Whole,
+            };
+            say(&mut raft, from, Body::HeartbeatResponse(answer), now);
+        }
+        let round = raft.read();
+        let ready = Output::ReadReady {
+            round,
+            index: Index(2),
+        };
+        let seen = outputs(|out| raft.flush(now, out));
+        assert_eq!(seen.contains(&ready), expected, "{third_has}: {seen:?}");
+    };
+    check(0, false);
+    check(1, false);
+    check(2, true);
+}
+
+/// The leader of term 2, by a log of two entries: the first, of term 1 and committed, turned leases on.
+fn leader_of_five(now: Instant) -> Raft {
+    let mut config = config(&[7, 8, 9, 10, 11].map(MemberId));
+    config.pre_vote = false;
+    let lease = Change::ReadMode(ReadMode::Lease);
+    let lease = config.memberships[0].1.after(&lease).expect("a change");
+    config.memberships.push((Index(1), lease));
+    let mut terms = LogTerms::default();
+    terms.append(Term(1), 10);
+    let recovered = HardState {
+        term: Term(1),
+        vote: None,
+        commit: Index(1),
+    };
+    let mut raft = Raft::new(config, recovered, terms, Index(1));
+    // It waits until no promise from before its start can hold, then as long as anybody, and campaigns.
+    for at in [Instant(0), Instant(0) + Duration::from_secs(2), now] {
+        raft.tick(at, &mut Vec::new());
+    }
+    raft.hard_state_durable(raft.hard_state(), &mut Vec::new());
+    for from in [8, 9].map(MemberId) {
+        let vote = VoteResponse {
+            pre: false,
+            term: Term(2),
+            granted: true,
+        };
+        say(&mut raft, from, Body::VoteResponse(vote), now);
+    }
+    assert_eq!((raft.role(), raft.term()), (Role::Leader, Term(2)));
+    raft.append(10);
+    raft.log_durable(Index(2), &mut Vec::new());
+    raft
+}
