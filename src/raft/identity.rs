@@ -262,8 +262,11 @@ impl Raft {
         let removed = &self.memberships.committed(self.hard_state.commit).removed;
         let identity = &mut self.identity;
         identity.strangers.retain(|id, _| !removed.contains(id));
-        identity.storing.retain(|id, _| !removed.contains(id));
-        for (member, _) in identity.known.extract_if(.., |id, _| removed.contains(id)) {
+        let storing = identity
+            .storing
+            .extract_if(.., |id, _| removed.contains(id));
+        let known = identity.known.extract_if(.., |id, _| removed.contains(id));
+        for (member, _) in storing.chain(known) {
             outputs.push(Output::ForgetIncarnation { member });
         }
     }
@@ -378,8 +381,22 @@ impl Raft {
             if newer && sound {
                 self.identity.told = voters;
             }
-            self.identity.confirmed_by.insert(from);
+            self.note_confirmation(from);
             self.count_confirmations(outputs);
+        }
+    }
+
+    /// Only voters count, and who is none now is asked again when it is one. While no voter is known, the first to answer
+    /// are remembered.
+    fn note_confirmation(&mut self, from: MemberId) {
+        let voters = self.voters_known();
+        let confirmed_by = &mut self.identity.confirmed_by;
+        if !voters.is_empty() {
+            confirmed_by.retain(|id| voters.contains(id));
+        }
+        let counts = voters.is_empty() || voters.contains(&from);
+        if counts && confirmed_by.len() < RAFT_MEMBERS_MAX {
+            confirmed_by.insert(from);
         }
     }
 

@@ -471,3 +471,89 @@ fn leader_of_five(now: Instant) -> Raft {
     raft.log_durable(Index(2), &mut Vec::new());
     raft
 }
+
+/// Goal: a directory that is being stored when the removal of its member is committed is forgotten like one that was stored.
+#[test]
+fn removed_while_it_is_stored() {
+    let mut config = config(&[ME, LEADER, OTHER]);
+    config.incarnations.remove(&OTHER);
+    let removed = config.memberships[0].1.after(&Change::Remove(OTHER));
+    let mut raft = Raft::new(config, HardState::default(), LogTerms::default(), Index(0));
+    let seen = say(&mut raft, OTHER, Body::IdentityQuestion, Instant(1));
+    let incarnation = Incarnation(OTHER.0.into());
+    let learn = Output::LearnIncarnation {
+        member: OTHER,
+        incarnation,
+    };
+    assert_eq!(seen, [learn]);
+    let append = |prev: u64, count: usize, commit: u64| {
+        let mut entries = Entries::default();
+        for _ in 0..count {
+            entries.push(Term(1), 10);
+        }
+        let message = Message {
+            term: Term(1),
+            incarnation: Incarnation(LEADER.0.into()),
+            body: Body::Append(Append {
+                prev: Position {
+                    term: Term(prev.min(1)),
+                    index: Index(prev),
+                },
+                entries,
+                commit: Index(commit),
+                probe: true,
+            }),
+        };
+        (LEADER, message, Instant(1))
+    };
+    let mut seen = Vec::new();
+    let (from, message, now) = append(0, 1, 0);
+    raft.step(from, message, now, &mut seen);
+    raft.membership_appended(Index(1), removed.expect("a change"), &mut seen);
+    let forget = Output::ForgetIncarnation { member: OTHER };
+    assert!(!seen.contains(&forget), "that is not committed: {seen:?}");
+    let (from, message, now) = append(1, 0, 1);
+    raft.step(from, message, now, &mut seen);
+    assert!(seen.contains(&forget), "{seen:?}");
+    raft.incarnation_durable(OTHER, incarnation);
+    assert_eq!(raft.directory_of(OTHER), None);
+}
+
+/// Goal: what invented members answer takes no memory, however many they are.
+#[test]
+fn answers_of_strangers() {
+    let check = |confirmed: bool, body: Body| {
+        let mut config = config(&[ME, LEADER, OTHER]);
+        config.confirmed = confirmed;
+        let recovered = HardState {
+            term: Term(1),
+            ..HardState::default()
+        };
+        let mut raft = Raft::new(config, recovered, LogTerms::default(), Index(0));
+        raft.tick(Instant(0), &mut Vec::new());
+        let now = Instant(0) + Duration::from_secs(3);
+        raft.tick(now, &mut Vec::new());
+        let mut sizes = Vec::new();
+        // Ids of one length.
+        for id in 10_000..10_900 {
+            say(&mut raft, MemberId(id), body.clone(), now);
+            if id % 300 == 299 {
+                sizes.push(format!("{:?}{:?}", raft.identity, raft.election).len());
+            }
+        }
+        assert_eq!(sizes, [sizes[0]; 3], "{body:?}");
+    };
+    for granted in [false, true] {
+        let answer = VoteResponse {
+            pre: true,
+            term: Term(2),
+            granted,
+        };
+        check(true, Body::VoteResponse(answer));
+    }
+    let confirmed = Body::IdentityConfirmed {
+        incarnation: OWN,
+        voters: Voters::default(),
+    };
+    check(false, confirmed);
+}

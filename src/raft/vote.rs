@@ -360,7 +360,9 @@ impl Raft {
             Role::Candidate => (false, self.hard_state.term),
             Role::Follower | Role::Learner | Role::Leader => return,
         };
-        if (response.pre, response.term) != asked {
+        // Only voters were asked. Invented ids must not fill memory.
+        let was_asked = self.membership().voters.contains(&from);
+        if (response.pre, response.term) != asked || !was_asked {
             return;
         }
         if response.granted {

@@ -223,14 +223,22 @@ impl Shard {
             hard_state.commit = index;
         }
         let id = settings.identity.member;
+        let memberships = cluster.memberships();
+        cluster.commit(hard_state.commit);
+        // Who was removed may have been stored after that, or the file not been written again since.
+        let mut known = settings.known.clone();
+        known
+            .incarnations
+            .retain(|&member, _| !cluster.is_removed(member));
+        let store_known_members = known != settings.known;
         let config = raft::Config {
             id,
             incarnation: settings.incarnation,
-            confirmed: settings.known.confirmed,
-            incarnations: settings.known.incarnations.clone(),
-            memberships: cluster.memberships(),
-            rebuild: settings.known.rebuild,
-            vote_floor: settings.known.vote_floor,
+            confirmed: known.confirmed,
+            incarnations: known.incarnations.clone(),
+            memberships,
+            rebuild: known.rebuild,
+            vote_floor: known.vote_floor,
             election_timeout: settings.election_timeout,
             heartbeat_interval: settings.heartbeat_interval,
             windows: settings.windows,
@@ -238,7 +246,6 @@ impl Shard {
             check_quorum: true,
             seed: settings.seed,
         };
-        cluster.commit(hard_state.commit);
         let end = cluster.is_removed(id).then_some(EndReason::Removed);
         let mut raft = Raft::new(config, hard_state, terms, durable);
         raft.plant(settings.planted);
@@ -247,8 +254,8 @@ impl Shard {
         let mut shard = Shard {
             raft,
             has_peers,
-            known: settings.known.clone(),
-            store_known_members: false,
+            known,
+            store_known_members,
             storing_known_members: false,
             recent: Recent::new(settings.recent_bytes_max),
             sending: Sending::default(),

@@ -183,6 +183,20 @@ fn removed_members_end() {
     group.cut_off.clear();
     group.run(4 * SECOND);
     assert_eq!(group.member(away).ended, Some(EndReason::Removed));
+    // What was stored about one that was removed goes, also when nobody did away with it at once. The next commit of the
+    // log says that the removal is committed.
+    group.call(leader, put("after", "it")).expect("written");
+    let driver = group.members.remove(&leader).expect("a member");
+    let (mut disk, settings, now) = (driver.disk, driver.settings, driver.now);
+    assert!(!disk.known.incarnations.contains_key(&away));
+    disk.known.incarnations.insert(away, Incarnation(7));
+    let mut driver = Driver::recover(disk, settings);
+    driver.now = now;
+    assert!(!driver.shard.incarnations().contains_key(&away));
+    group.members.insert(leader, driver);
+    group.run(SECOND);
+    let stored = &group.member(leader).disk.known.incarnations;
+    assert!(!stored.contains_key(&away), "{stored:?}");
     let mut again = group.members.remove(&present).expect("it has ended");
     again = Driver::recover(again.disk, again.settings);
     again.may_end = true;
