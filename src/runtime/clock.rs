@@ -33,7 +33,9 @@ impl Clock {
     /// Now, as time since the origin plus one second, so that no reading equals `Instant::default()`.
     #[must_use]
     pub fn now(&self) -> Instant {
-        Instant::default() + Duration::from_secs(1) + (since_boot() - self.origin)
+        // Hypervisors have been seen to set a clock back a little: then it stands still for that long.
+        let since_origin = since_boot().saturating_sub(self.origin);
+        Instant::default() + Duration::from_secs(1) + since_origin
     }
 }
 
@@ -77,5 +79,13 @@ mod tests {
         let second = Clock::new().now();
         assert!(Instant::default() < first && first <= second);
         assert!(wall() > Duration::from_secs(1_700_000_000));
+    }
+
+    /// Goal: a reading before the origin is the origin.
+    #[test]
+    fn set_back() {
+        let origin = since_boot() + Duration::from_secs(3_600);
+        let clock = Clock { origin };
+        assert_eq!(clock.now(), Instant::default() + Duration::from_secs(1));
     }
 }
