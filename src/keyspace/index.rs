@@ -7,204 +7,14 @@
 //! leaves are nearly full. No operation takes longer than one search and moving one list; walks are cut by
 //! their visitor.
 
-use std::collections::VecDeque;
-use std::ops::{Bound, ControlFlow, Range};
+use std::ops::{Bound, ControlFlow};
 
-use super::branch::{Branch, PARTS_MAX, Part};
-use super::keys::{self, Keys};
+use super::branch::{Branch, Part};
+use super::leaf::Leaf;
 use super::record::{Key, Record};
 use super::revision::Revision;
 use super::span::Span;
-
-/// All versions of one key that are held; at least one.
-#[derive(Debug)]
-pub(super) struct Versions {
-    /// Stands beside the key, because nearly every read and each next version looks at this one only.
-    newest: Record,
-    /// Those before it, oldest first; a queue, because the oldest are dropped first. Not empty.
-    #[expect(
-        clippy::box_collection,
-        reason = "in place it would double the size of every key's entry"
-    )]
-    older: Option<Box<VecDeque<Record>>>,
-}
-
-impl Versions {
-    fn of(first: Record) -> Versions {
-        Versions {
-            newest: first,
-            older: None,
-        }
-    }
-
-    /// The version written last, committed or not.
-    pub(super) fn newest(&self) -> &Record {
-        &self.newest
-    }
-
-    /// The value at main revision `main`, unless the key did not exist then.
-    pub(super) fn live_at(&self, main: i64) -> Option<&Record> {
-        self.last_until(main).filter(|record| record.is_live())
-    }
-
-    /// The version written at `revision`.
-    pub(super) fn written_at(&self, revision: Revision) -> Option<&Record> {
-        if self.newest.revision() == revision {
-            return Some(&self.newest);
-        }
-        let older = self.older.as_ref()?;
-        let at = older
-            .binary_search_by_key(&revision, Record::revision)
-            .ok()?;
-        older.get(at)
-    }
-
-    /// The last version of those that main revision `main` sees: a transaction may write a key more
-    /// than once, and only what it leaves behind can be read.
-    fn last_until(&self, main: i64) -> Option<&Record> {
-        if self.newest.main() <= main {
-            return Some(&self.newest);
-        }
-        let older = self.older.as_ref()?;
-        let after = older.partition_point(|record| record.main() <= main);
-        older.get(after.checked_sub(1)?)
-    }
-
-    fn oldest(&self) -> &Record {
-        match &self.older {
-            Some(older) => older.front().expect("there is an older one"),
-            None => &self.newest,
-        }
-    }
-
-    /// Adds a version above all others.
-    pub(super) fn push(&mut self, record: Record) {
-        assert!(
-            record.revision() > self.newest.revision(),
-            "version {:?} after {:?}: one version per key and revision",
-            record.revision(),
-            self.newest.revision()
-        );
-        let older = self.older.get_or_insert_default();
-        if older.len() == older.capacity() {
-            // Doubling would cost a further version twice its handle.
-            older.reserve_exact((older.len() / 2).next_multiple_of(2).max(2));
-        }
-        older.push_back(std::mem::replace(&mut self.newest, record));
-    }
-
-    /// Takes the newest version off; `None` when it is the only one.
-    fn pop_newest(&mut self) -> Option<Record> {
-        let newest = self.older.as_mut()?.pop_back();
-        let newest = newest.expect("there is an older one");
-        self.settle();
-        Some(std::mem::replace(&mut self.newest, newest))
-    }
-
-    /// Takes the oldest version off; `None` when it is the only one.
-    fn pop_oldest(&mut self) -> Option<Record> {
-        let oldest = self.older.as_mut()?.pop_front();
-        self.settle();
-        oldest
-    }
-
-    /// Gives memory back after a version went.
-    fn settle(&mut self) {
-        let Some(older) = &mut self.older else {
-            return;
-        };
-        if older.is_empty() {
-            self.older = None;
-        } else if older.capacity() > 16 && older.len() < older.capacity() / 2 {
-            older.shrink_to(older.len() * 3 / 2);
-        }
-    }
-}
-
-/// Keys that follow each other, with their versions.
-#[derive(Debug, Default)]
-struct Leaf {
-    keys: Keys,
-    /// Of each key.
-    versions: Vec<Versions>,
-}
-
-impl Leaf {
-    /// Which keys lie in `span`; an inverted interval gives an inverted range.
-    fn cut(&self, span: &Span) -> Range<usize> {
-        let from = match &span.start {
-            Bound::Included(start) => self.keys.position(start).unwrap_or_else(|at| at),
-            Bound::Excluded(start) => self.keys.position(start).map_or_else(|at| at, |at| at + 1),
-            Bound::Unbounded => 0,
-        };
-        let to = match &span.end {
-            Bound::Included(end) => self.keys.position(end).map_or_else(|at| at, |at| at + 1),
-            Bound::Excluded(end) => self.keys.position(end).unwrap_or_else(|at| at),
-            Bound::Unbounded => self.keys.len(),
-        };
-        from..to
-    }
-
-    /// What lies in a part of it.
-    fn entries(&self, range: Range<usize>) -> impl DoubleEndedIterator<Item = (&Key, &Versions)> {
-        let keys = self.keys.as_slice().get(range.clone());
-        let versions = self.versions.get(range);
-        keys.unwrap_or_default()
-            .iter()
-            .zip(versions.unwrap_or_default())
-    }
-
-    /// Inserts a key; a full leaf is split and its right part returned with its bound.
-    fn insert(&mut self, at: usize, key: Key, versions: Versions) -> Option<(Key, Leaf)> {
-        let len = self.keys.len();
-        if len < PARTS_MAX {
-            self.put(at, key, versions);
-            return None;
-        }
-        // Keys that arrive in order leave full leaves behind.
-        let keep = if at == len { len } else { len / 2 };
-        let mut right = Leaf {
-            keys: self.keys.split_off(keep),
-            versions: keys::split_off(&mut self.versions, keep),
-        };
-        if at > keep || right.is_vacant() {
-            right.put(at - keep, key, versions);
-        } else {
-            self.put(at, key, versions);
-        }
-        Some((right.keys.as_slice()[0].clone(), right))
-    }
-
-    fn put(&mut self, at: usize, key: Key, versions: Versions) {
-        self.keys.insert(at, key);
-        keys::grow(&mut self.versions);
-        self.versions.insert(at, versions);
-    }
-
-    /// Removes a key that has one version left.
-    fn remove(&mut self, at: usize) -> Record {
-        self.keys.remove(at);
-        let Versions { newest, older } = self.versions.remove(at);
-        assert!(older.is_none(), "a key with several versions is removed");
-        keys::shrink(&mut self.versions);
-        newest
-    }
-}
-
-impl Part for Leaf {
-    fn len(&self) -> usize {
-        self.keys.len()
-    }
-
-    fn is_vacant(&self) -> bool {
-        self.keys.len() == 0
-    }
-
-    fn absorb(&mut self, _bound: Key, right: Leaf) {
-        self.keys.append(right.keys);
-        keys::append(&mut self.versions, right.versions);
-    }
-}
+use super::versions::Versions;
 
 /// Every key with its versions.
 #[derive(Debug, Default)]
@@ -225,8 +35,8 @@ impl KeyIndex {
     /// The versions of one key.
     pub(super) fn find(&self, key: &[u8]) -> Option<&Versions> {
         let leaf = self.branches.part(key).part(key);
-        let at = leaf.keys.position(key).ok()?;
-        Some(&leaf.versions[at])
+        let at = leaf.position(key).ok()?;
+        Some(leaf.versions(at))
     }
 
     /// Adds the version that `make` makes of a key's newest one, and tells the key and whether it is
@@ -239,10 +49,10 @@ impl KeyIndex {
         match self.locate(key) {
             Ok(place) => {
                 let leaf = self.leaf_mut(place);
-                let versions = &mut leaf.versions[place.at];
+                let versions = leaf.versions_mut(place.at);
                 let record = make(Some(versions.newest()));
                 versions.push(record);
-                (leaf.keys.as_slice()[place.at].clone(), false)
+                (leaf.key(place.at).clone(), false)
             }
             Err(place) => {
                 let stored = Key::new(key);
@@ -256,7 +66,7 @@ impl KeyIndex {
     /// Takes the newest version of a key off, for a truncation; tells whether the key is gone.
     pub(super) fn pop_newest(&mut self, key: &[u8], revision: Revision) -> Option<(Record, bool)> {
         let place = self.locate(key).ok()?;
-        let versions = &mut self.leaf_mut(place).versions[place.at];
+        let versions = self.leaf_mut(place).versions_mut(place.at);
         if versions.newest().revision() != revision {
             return None;
         }
@@ -273,7 +83,7 @@ impl KeyIndex {
         drop: impl FnOnce(&Record) -> bool,
     ) -> Option<(Record, bool)> {
         let place = self.locate(key).ok()?;
-        let versions = &mut self.leaf_mut(place).versions[place.at];
+        let versions = self.leaf_mut(place).versions_mut(place.at);
         if !drop(versions.oldest()) {
             return None;
         }
@@ -351,13 +161,7 @@ impl KeyIndex {
         {
             let range = leaf.cut(span);
             let ends = range.end < leaf.len();
-            let keys = leaf.keys.as_slice().get(range.clone());
-            let versions = leaf.versions.get_mut(range);
-            for (key, versions) in keys
-                .unwrap_or_default()
-                .iter()
-                .zip(versions.unwrap_or_default())
-            {
+            for (key, versions) in leaf.entries_mut(range) {
                 if visit(key, versions).is_break() {
                     return;
                 }
@@ -374,7 +178,7 @@ impl KeyIndex {
         let leaves = &self.branches.parts()[branch];
         let leaf = leaves.covering(key);
         let place = |at| Place { branch, leaf, at };
-        let found = leaves.parts()[leaf].keys.position(key);
+        let found = leaves.parts()[leaf].position(key);
         found.map(place).map_err(place)
     }
 
@@ -422,11 +226,12 @@ fn last<P: Part>(span: &Span, branch: &Branch<P>) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, VecDeque};
 
     use bytes::Bytes;
     use fastrand::Rng;
 
+    use super::super::branch::PARTS_MAX;
     use super::*;
 
     /// Where each version of each key was written, oldest first.
@@ -490,8 +295,7 @@ mod tests {
     impl<'m, I: Iterator<Item = (&'m Vec<u8>, &'m VecDeque<Revision>)>> Walk<I> {
         fn visit(&mut self, key: &Key, versions: &Versions) -> ControlFlow<()> {
             let expected = self.expected.next().expect("there is nothing more");
-            let older = versions.older.iter().flat_map(|older| older.iter());
-            let found = older.chain([versions.newest()]).map(Record::revision);
+            let found = versions.all().map(Record::revision);
             assert_eq!(key.bytes(), expected.0);
             assert!(found.eq(expected.1.iter().copied()), "{key:?}");
             self.left -= 1;
@@ -536,7 +340,7 @@ mod tests {
             assert!((1..=PARTS_MAX).contains(&branch.len()));
             for leaf in branch.parts() {
                 assert!(leaf.len() <= PARTS_MAX);
-                assert_eq!(leaf.len(), leaf.versions.len());
+                assert_eq!(leaf.len(), leaf.entries(0..leaf.len()).count());
                 assert!(!leaf.is_vacant() || branches.len() + branch.len() == 2);
             }
         }

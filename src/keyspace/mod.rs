@@ -21,6 +21,8 @@ mod branch;
 mod history;
 mod index;
 mod keys;
+mod leaf;
+mod versions;
 
 pub mod txn;
 

@@ -10,11 +10,12 @@ use std::ops::ControlFlow;
 use super::Keyspace;
 use super::answer::{self, Packer, Parts};
 use super::compact::Pin;
-use super::index::{KeyIndex, Versions};
+use super::index::KeyIndex;
 use super::record::{Key, Record};
 use super::request::{KeyValue, RangeRequest, RangeResponse, Refusal, SortOrder, SortTarget};
 use super::span::Span;
 use super::steps::{EMIT_STEPS, PACK_STEPS, SORT_STEPS, Steps};
+use super::versions::Versions;
 
 /// The answer to a range.
 #[derive(Clone, Debug, PartialEq, Eq)]

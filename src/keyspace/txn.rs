@@ -15,7 +15,6 @@ use smallvec::{SmallVec, smallvec};
 use super::answer;
 use super::compact::Pin;
 use super::effects::Effect;
-use super::index::Versions;
 use super::record::{Key, Record};
 use super::request::{
     Compare, CompareResult, CompareTarget, DeleteRangeRequest, KeyRange, PutRequest, RangeRequest,
@@ -24,6 +23,7 @@ use super::request::{
 use super::revision::View;
 use super::span::Span;
 use super::steps::Steps;
+use super::versions::Versions;
 use super::{Busy, Keyspace};
 use crate::base::LeaseId;
 
