@@ -12,6 +12,9 @@ use super::record::Key;
 pub(super) const PARTS_MAX: usize = 128;
 /// Neighbours that together hold no more than this become one.
 const PARTS_MERGE: usize = 96;
+/// A part with fewer than this takes what its full left neighbour has no room for. Small enough that what is left of
+/// the room serves the keys that come later; large enough that keys in descending order leave no small parts behind.
+const PARTS_FEW: usize = PARTS_MERGE / 2;
 
 /// What a branch consists of.
 pub(super) trait Part {
@@ -20,6 +23,11 @@ pub(super) trait Part {
 
     /// Whether there is no key in it.
     fn is_vacant(&self) -> bool;
+
+    /// Whether it takes what its full left neighbour has no room for.
+    fn has_room(&self) -> bool {
+        self.len() < PARTS_FEW
+    }
 
     /// Takes in all of its right neighbour, whose keys are not below `bound`.
     fn absorb(&mut self, bound: Key, right: Self);
@@ -77,20 +85,33 @@ impl<P: Part> Branch<P> {
         self.parts.insert(at + 1, right);
     }
 
-    /// Splits a branch that has become too large by adopting a part at `at`; its right part has that bound.
-    pub(super) fn split(&mut self, at: usize) -> Option<(Key, Branch<P>)> {
-        if self.parts.len() <= PARTS_MAX {
-            return None;
-        }
-        let len = self.parts.len();
-        // Keys that arrive in order leave full branches behind.
-        let keep = if at + 2 == len { len - 1 } else { len / 2 };
+    /// Lets the part at `at`, which is not the first, begin at a lower key; the part before it must have nothing from
+    /// there on.
+    pub(super) fn lower(&mut self, at: usize, bound: Key) {
+        self.bounds.replace(at - 1, bound);
+    }
+
+    /// Takes away all parts from the one at `keep` on, which is not the first, with its bound.
+    fn split(&mut self, keep: usize) -> (Key, Branch<P>) {
         let right = Branch {
             bounds: self.bounds.split_off(keep),
             parts: keys::split_off(&mut self.parts, keep),
         };
-        let bound = self.bounds.remove(keep - 1);
-        Some((bound, right))
+        (self.bounds.remove(keep - 1), right)
+    }
+
+    /// Takes the last part away, which is not the only one, with its bound.
+    fn pop(&mut self) -> (Key, P) {
+        let part = self.parts.pop().expect("there are several");
+        keys::shrink(&mut self.parts);
+        (self.bounds.remove(self.bounds.len() - 1), part)
+    }
+
+    /// Takes a part in front of the others, whose keys are not below `bound`.
+    fn push_front(&mut self, part: P, bound: Key) {
+        self.bounds.insert(0, bound);
+        keys::grow(&mut self.parts);
+        self.parts.insert(0, part);
     }
 
     /// Looks after a part that has lost something: a vacant one goes, a small one joins a neighbour.
@@ -116,6 +137,31 @@ impl<P: Part> Branch<P> {
             self.parts[left].absorb(bound, right);
         }
         keys::shrink(&mut self.parts);
+    }
+}
+
+impl<P: Part> Branch<Branch<P>> {
+    /// Looks after the branch at `at`, which has adopted a part behind its part at `from`: one that has become too large
+    /// is split, or hands its last part on.
+    pub(super) fn relieve(&mut self, at: usize, from: usize) {
+        let len = self.parts[at].len();
+        if len <= PARTS_MAX {
+            return;
+        }
+        let is_last = from + 2 == len;
+        if is_last
+            && let [branch, behind, ..] = &mut self.parts[at..]
+            && behind.has_room()
+        {
+            let (bound, part) = branch.pop();
+            let above = self.bounds.replace(at, bound);
+            behind.push_front(part, above);
+            return;
+        }
+        // Keys that arrive in order leave full branches behind.
+        let keep = if is_last { len - 1 } else { len / 2 };
+        let (bound, right) = self.parts[at].split(keep);
+        self.adopt(at, bound, right);
     }
 }
 

@@ -1,15 +1,16 @@
 //! The index: every key in order, and for each the versions the log holds.
 //!
 //! A tree of three levels: leaves with up to [`PARTS_MAX`] keys, branches with as many leaves, and a root with
-//! all branches, of which ten million keys need a thousand. Each level is one list of [`Keys`], searched by
+//! all branches, of which ten million keys need a thousand. Each level is one list of `Keys`, searched by
 //! numbers that stand side by side, so that a search waits for memory about once per level and once for the
 //! key itself. Against an entry of a `BTreeMap` per key this needs a third of the memory beside the keys, because
-//! leaves are nearly full. No operation takes longer than one search and moving one list; walks are cut by
-//! their visitor.
+//! leaves are well filled: whatever the order in which keys arrive, a small new part begins only where its
+//! neighbours are not small. No operation takes longer than one search and moving one list at each level; walks
+//! are cut by their visitor.
 
 use std::ops::{Bound, ControlFlow};
 
-use super::branch::{Branch, Part};
+use super::branch::{Branch, PARTS_MAX, Part};
 use super::leaf::Leaf;
 use super::record::{Key, Record};
 use super::revision::Revision;
@@ -187,14 +188,43 @@ impl KeyIndex {
     }
 
     fn insert(&mut self, place: Place, key: Key, versions: Versions) {
+        if place.at == PARTS_MAX
+            && let Some(behind) = self.behind(place)
+        {
+            // The full leaf is the wrong one to grow: keys that arrive in descending order would each get a new leaf.
+            self.lower(behind, key.clone());
+            self.leaf_mut(behind).put(0, key, versions);
+            return;
+        }
         let branch = &mut self.branches.parts_mut()[place.branch];
         let leaf = &mut branch.parts_mut()[place.leaf];
-        let Some((bound, right)) = leaf.insert(place.at, key, versions) else {
-            return;
+        if let Some((bound, right)) = leaf.insert(place.at, key, versions) {
+            branch.adopt(place.leaf, bound, right);
+            self.branches.relieve(place.branch, place.leaf);
+        }
+    }
+
+    /// The front of the leaf behind the one at `place`, if there is one that has room.
+    fn behind(&self, place: Place) -> Option<Place> {
+        let branches = self.branches.parts();
+        let last = place.leaf + 1 == branches[place.branch].len();
+        let (branch, leaf) = match last {
+            false => (place.branch, place.leaf + 1),
+            true => (place.branch + 1, 0),
         };
-        branch.adopt(place.leaf, bound, right);
-        if let Some((bound, right)) = branch.split(place.leaf) {
-            self.branches.adopt(place.branch, bound, right);
+        let behind = &branches.get(branch)?.parts()[leaf];
+        behind.has_room().then_some(Place {
+            branch,
+            leaf,
+            at: 0,
+        })
+    }
+
+    /// Lets the leaf at `place`, which is not the first of all, begin at a lower key.
+    fn lower(&mut self, place: Place, bound: Key) {
+        match place.leaf {
+            0 => self.branches.lower(place.branch, bound),
+            leaf => self.branches.parts_mut()[place.branch].lower(leaf, bound),
         }
     }
 
@@ -231,7 +261,6 @@ mod tests {
     use bytes::Bytes;
     use fastrand::Rng;
 
-    use super::super::branch::PARTS_MAX;
     use super::*;
 
     /// Where each version of each key was written, oldest first.
@@ -239,6 +268,8 @@ mod tests {
 
     /// Changes while the index grows; then it shrinks until it is empty.
     const CHANGES: usize = 40_000;
+    /// Keys that are added between two others.
+    const GAP: usize = 20_000;
 
     /// A key made to be confused with others: the empty one, beginnings of one another, zeros and 0xff, a long
     /// common beginning that some key cuts short, and many that differ late.
@@ -430,5 +461,56 @@ mod tests {
             (index.branches.len(), index.branches.parts()[0].len()),
             (1, 1)
         );
+    }
+
+    /// Branches and leaves.
+    fn parts(index: &KeyIndex) -> (usize, usize) {
+        let branches = index.branches.parts();
+        (branches.len(), branches.iter().map(Branch::len).sum())
+    }
+
+    /// Adds keys between the one numbered `behind` and the next one of an index whose parts are all full, and takes
+    /// them away again. The leaves that come with them hold that many keys on average.
+    fn check_gap(behind: usize, descends: bool, leaf_keys_min: usize) {
+        let everything = Span::new(Bytes::new(), Bytes::from_static(b"\0"));
+        let (mut index, mut model) = (KeyIndex::default(), Model::new());
+        let mut main = 1;
+        let mut put = |index: &mut KeyIndex, model: &mut Model, number: usize, gap: usize| {
+            main += 1;
+            let key = ((number << 32 | gap) as u64).to_be_bytes();
+            change(index, model, &key, Some(Revision { main, sub: 0 }), true);
+        };
+        for number in 0..2 * PARTS_MAX * PARTS_MAX {
+            put(&mut index, &mut model, number, 0);
+        }
+        let full = parts(&index);
+        assert_eq!(full, (2, 2 * PARTS_MAX));
+        for gap in 1..=GAP {
+            let gap = if descends { GAP - gap + 1 } else { gap };
+            put(&mut index, &mut model, behind, gap);
+        }
+        let leaves = parts(&index).1 - full.1;
+        let branches = parts(&index).0 - full.0;
+        assert!(leaves <= GAP / leaf_keys_min, "{leaves} leaves");
+        assert!(branches <= leaves / 40 + 1, "{branches} branches");
+        check_shape(&index);
+        check_walks(&mut index, &model, &everything, usize::MAX);
+        for gap in 1..=GAP {
+            let key = ((behind << 32 | gap) as u64).to_be_bytes();
+            change(&mut index, &mut model, &key, None, false);
+        }
+        check_shape(&index);
+        check_walks(&mut index, &model, &everything, usize::MAX);
+        assert_eq!(parts(&index).1, full.1);
+    }
+
+    /// Goal: keys that arrive in order, ascending or descending, behind a full leaf or a full branch, do not get a
+    /// leaf or a branch each.
+    #[test]
+    fn gaps_behind_full_parts() {
+        for last in [PARTS_MAX - 1, PARTS_MAX * PARTS_MAX - 1] {
+            check_gap(last, true, 40);
+            check_gap(last, false, 120);
+        }
     }
 }

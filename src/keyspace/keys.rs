@@ -82,6 +82,17 @@ impl Keys {
         }
     }
 
+    /// Puts a key in the place of another one, and tells that one.
+    pub(super) fn replace(&mut self, at: usize, key: Key) -> Key {
+        let shared = common(&self.keys[0].bytes()[..self.shared], key.bytes());
+        self.heads[at] = Head::of(&key.bytes()[shared..]);
+        let replaced = std::mem::replace(&mut self.keys[at], key);
+        if shared != self.shared {
+            self.share(shared);
+        }
+        replaced
+    }
+
     /// Takes a key away.
     pub(super) fn remove(&mut self, at: usize) -> Key {
         self.heads.remove(at);
@@ -234,8 +245,8 @@ pub(super) fn append<T>(list: &mut Vec<T>, mut right: Vec<T>) {
 mod tests {
     use super::*;
 
-    /// Inserts keys in the order given, and then one at a time takes them away again: at each step every key
-    /// and everything around it must be found where a plain search would find it.
+    /// Inserts keys in the order given, cuts them in two, replaces each of them, and then one at a time takes them
+    /// away again: at each step every key and everything around it must be found where a plain search would find it.
     fn check(keys: &[&[u8]], shared: usize) {
         let (mut list, mut expected) = (Keys::default(), Vec::<Vec<u8>>::new());
         for key in keys {
@@ -255,6 +266,19 @@ mod tests {
             check_positions(&right, &expected[cut..]);
             left.append(right);
             check_positions(&left, &expected);
+        }
+        for at in 0..keys.len() {
+            // The lowest key that may stand there, and back.
+            let lowest = match at.checked_sub(1) {
+                Some(left) => [&expected[left][..], &[0]].concat(),
+                None => Vec::new(),
+            };
+            let highest = std::mem::replace(&mut expected[at], lowest);
+            assert_eq!(list.replace(at, Key::new(&expected[at])).bytes(), highest);
+            check_positions(&list, &expected);
+            let lowest = std::mem::replace(&mut expected[at], highest);
+            assert_eq!(list.replace(at, Key::new(&expected[at])).bytes(), lowest);
+            check_positions(&list, &expected);
         }
         while !expected.is_empty() {
             let at = expected.len() / 2;

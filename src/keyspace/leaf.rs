@@ -104,7 +104,8 @@ impl Leaf {
         Some((right.key(0).clone(), right))
     }
 
-    fn put(&mut self, at: usize, key: Key, versions: Versions) {
+    /// Inserts a key into a leaf that is not full.
+    pub(super) fn put(&mut self, at: usize, key: Key, versions: Versions) {
         self.keys.insert(at, key);
         keys::grow(&mut self.versions);
         self.versions.insert(at, versions);
