@@ -399,3 +399,7 @@ pub const CLIENT_CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 pub const CLIENT_CALL_TIME_MAX: Duration = Duration::from_secs(15);
 /// One answer.
 pub const CLIENT_ANSWER_BYTES_MAX: usize = 64 * KIB as usize;
+/// The headers or trailers of one answer, by HTTP/2's way to count.
+pub const CLIENT_HEADERS_BYTES_MAX: u32 = 16 * KIB as u32;
+/// What is shown of a member's reason to refuse.
+pub const CLIENT_REASON_CHARS_MAX: usize = 512;

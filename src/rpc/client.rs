@@ -3,29 +3,36 @@
 //! Not for a core of a server. Speaks the same HTTP/2 as the server side, over a plain socket that the kernel is
 //! asked about; no runtime is needed for one question.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::RecvStream;
-use http::{HeaderMap, HeaderValue, Request, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use prost::Message;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::admin;
-use super::convert::{FRAME_PREFIX_BYTES, frame};
+use super::convert::frame;
 use super::edge::{GRPC_CONTENT_TYPE, GRPC_MESSAGE, GRPC_STATUS};
+use super::grpc::{self, Assembler};
 use super::method::Method;
 use super::pb::kontiki as pb;
+use super::status::{self, Code};
 use crate::base::Instant;
-use crate::base::limits::{CLIENT_ANSWER_BYTES_MAX, CLIENT_CALL_TIME_MAX, CLIENT_CONNECT_TIME_MAX};
+use crate::base::limits::{
+    CLIENT_ANSWER_BYTES_MAX, CLIENT_CALL_TIME_MAX, CLIENT_CONNECT_TIME_MAX,
+    CLIENT_HEADERS_BYTES_MAX, CLIENT_REASON_CHARS_MAX,
+};
 use crate::base::url::Url;
 use crate::raft::ReadMode;
 use crate::runtime::clock::Clock;
@@ -39,12 +46,21 @@ pub enum ClientError {
     /// What speaks there is no member.
     #[error("{0}")]
     Http2(#[from] h2::Error),
+    /// What answers there knows HTTP/2, but not gRPC.
+    #[error("HTTP {status}, and no gRPC: no member of kontiki there?")]
+    NotGrpc {
+        /// HTTP's.
+        status: StatusCode,
+    },
+    /// The member does not know the call.
+    #[error("there are no read modes: an older version of kontiki, or another server")]
+    Unknown,
     /// The member says no.
     #[error("{message} (code {code})")]
     Refused {
         /// gRPC's number.
-        code: String,
-        /// Its text.
+        code: u32,
+        /// Its text, fit to be shown.
         message: String,
     },
     /// The member closed the connection instead of answering.
@@ -88,7 +104,7 @@ fn call(member: &Url, method: Method, message: &impl Message) -> Result<Bytes, C
     let stream = connect(member)?;
     let uri = Uri::builder()
         .scheme("http")
-        .authority(member.as_str().trim_start_matches("http://"))
+        .authority(authority(member))
         .path_and_query(method.path())
         .build()
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
@@ -101,8 +117,23 @@ fn call(member: &Url, method: Method, message: &impl Message) -> Result<Bytes, C
     let clock = Clock::new();
     let due = clock.now() + CLIENT_CALL_TIME_MAX;
     let watched = stream.try_clone()?;
-    let answer = exchange(Socket(stream), head, message);
-    block_on(answer, &watched, &clock, due).unwrap_or(Err(ClientError::Late))
+    let full = Rc::new(Cell::new(false));
+    let socket = Socket {
+        stream,
+        full: Rc::clone(&full),
+    };
+    let answer = exchange(socket, head, message);
+    block_on(answer, &watched, &full, &clock, due).unwrap_or(Err(ClientError::Late))
+}
+
+/// Host and port as a request names them.
+fn authority(member: &Url) -> String {
+    let (host, port) = (member.host(), member.port());
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 fn connect(member: &Url) -> io::Result<TcpStream> {
@@ -121,15 +152,18 @@ fn connect(member: &Url) -> io::Result<TcpStream> {
 }
 
 async fn exchange(socket: Socket, head: Request<()>, message: Bytes) -> Result<Bytes, ClientError> {
-    let (send, connection) = h2::client::handshake(socket).await?;
+    let (send, connection) = h2::client::Builder::new()
+        .enable_push(false)
+        .max_header_list_size(CLIENT_HEADERS_BYTES_MAX)
+        .handshake::<_, Bytes>(socket)
+        .await?;
     let answered = async {
         let mut send = send.ready().await?;
         let (response, mut body) = send.send_request(head, false)?;
         body.send_data(message, true)?;
-        let response = response.await?;
-        // An end without a message has its status here.
-        check_status(response.headers())?;
-        receive(response.into_body()).await
+        let (head, body) = response.await?.into_parts();
+        check_head(head.status, &head.headers)?;
+        receive(body).await
     };
     let broken = async {
         connection.await?;
@@ -138,43 +172,78 @@ async fn exchange(socket: Socket, head: Request<()>, message: Bytes) -> Result<B
     futures_lite::future::or(answered, broken).await
 }
 
+/// What the headers of an answer say, when they end it or are none of gRPC.
+fn check_head(status: StatusCode, headers: &HeaderMap) -> Result<(), ClientError> {
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let is_grpc = content_type.is_some_and(|value| grpc::is_grpc(value.as_bytes()));
+    match headers.contains_key(GRPC_STATUS) {
+        // An end without a message has its status here.
+        true if is_grpc => check_end(headers),
+        false if is_grpc && status == StatusCode::OK => Ok(()),
+        _ => Err(ClientError::NotGrpc { status }),
+    }
+}
+
 async fn receive(mut body: RecvStream) -> Result<Bytes, ClientError> {
-    let mut received = BytesMut::new();
+    let mut assembler = Assembler::default();
+    let mut message = None;
+    let mut received_bytes = 0;
     while let Some(part) = body.data().await {
         let part = part?;
-        if received.len() + part.len() > CLIENT_ANSWER_BYTES_MAX {
+        received_bytes += part.len();
+        if received_bytes > CLIENT_ANSWER_BYTES_MAX {
             return Err(ClientError::Nonsense);
         }
         // Fails only when the stream is gone.
         let _ = body.flow_control().release_capacity(part.len());
-        received.extend_from_slice(&part);
+        if message.is_none() {
+            let pushed = assembler.push(part, CLIENT_ANSWER_BYTES_MAX as u64);
+            message = pushed.map_err(|_| ClientError::Nonsense)?;
+        }
     }
-    let trailers = body.trailers().await?.unwrap_or_default();
-    check_status(&trailers)?;
-    if received.len() < FRAME_PREFIX_BYTES {
-        return Err(ClientError::Nonsense);
-    }
-    Ok(received.split_off(FRAME_PREFIX_BYTES).freeze())
+    check_end(&body.trailers().await?.unwrap_or_default())?;
+    message.ok_or(ClientError::Nonsense)
 }
 
-/// A status that is no OK.
-fn check_status(headers: &HeaderMap) -> Result<(), ClientError> {
-    let text = |name| {
-        let value = headers.get(name).map(HeaderValue::as_bytes);
-        value.map(|value| String::from_utf8_lossy(value).into_owned())
-    };
-    match text(GRPC_STATUS) {
-        None => Ok(()),
-        Some(code) if code == "0" => Ok(()),
-        Some(code) => Err(ClientError::Refused {
-            code,
-            message: text(GRPC_MESSAGE).unwrap_or_default(),
-        }),
+/// How a call ended: what does not say that it went well did not.
+fn check_end(trailers: &HeaderMap) -> Result<(), ClientError> {
+    let code = trailers
+        .get(GRPC_STATUS)
+        .and_then(|code| code.to_str().ok());
+    let code: u32 = code
+        .and_then(|code| code.parse().ok())
+        .ok_or(ClientError::Nonsense)?;
+    if code == Code::Ok as u32 {
+        return Ok(());
     }
+    if code == Code::Unimplemented as u32 {
+        return Err(ClientError::Unknown);
+    }
+    let message = trailers.get(GRPC_MESSAGE).map(HeaderValue::as_bytes);
+    Err(ClientError::Refused {
+        code,
+        message: shown(&status::message_text(message.unwrap_or_default())),
+    })
+}
+
+/// A text of somebody else, fit for a terminal: not endless, and without what a terminal would obey.
+fn shown(text: &str) -> String {
+    let visible = |letter: char| match letter.is_control() {
+        true => char::REPLACEMENT_CHARACTER,
+        false => letter,
+    };
+    text.chars()
+        .take(CLIENT_REASON_CHARS_MAX)
+        .map(visible)
+        .collect()
 }
 
 /// A socket as HTTP/2 wants it. Whoever drives it asks the kernel when it is ready; no waker is kept here.
-struct Socket(TcpStream);
+struct Socket {
+    stream: TcpStream,
+    /// The kernel has not taken what was written: whoever waits must wait for that as well.
+    full: Rc<Cell<bool>>,
+}
 
 fn ready<T>(result: io::Result<T>) -> Poll<io::Result<T>> {
     match result {
@@ -189,7 +258,7 @@ impl AsyncRead for Socket {
         _: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        ready(self.0.read(buffer.initialize_unfilled())).map_ok(|count| buffer.advance(count))
+        ready(self.stream.read(buffer.initialize_unfilled())).map_ok(|count| buffer.advance(count))
     }
 }
 
@@ -199,7 +268,9 @@ impl AsyncWrite for Socket {
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        ready(self.0.write(bytes))
+        let written = ready(self.stream.write(bytes));
+        self.full.set(written.is_pending());
+        written
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -207,7 +278,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.0.shutdown(std::net::Shutdown::Write))
+        Poll::Ready(self.stream.shutdown(std::net::Shutdown::Write))
     }
 }
 
@@ -225,6 +296,7 @@ impl Wake for Woken {
 fn block_on<T>(
     future: impl Future<Output = T>,
     socket: &TcpStream,
+    full: &Cell<bool>,
     clock: &Clock,
     due: Instant,
 ) -> Option<T> {
@@ -236,20 +308,52 @@ fn block_on<T>(
         if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
             return Some(output);
         }
-        if woken.0.swap(false, Ordering::AcqRel) {
-            continue;
-        }
+        // First of all: a peer that always has something to say must not be listened to for ever.
         let left = due.since(clock.now());
         if left == Duration::ZERO {
             return None;
         }
-        // The little that is asked fits into the kernel's buffer: only answers are waited for.
-        let mut ready = [PollFd::new(socket, PollFlags::IN)];
+        if woken.0.swap(false, Ordering::AcqRel) {
+            continue;
+        }
+        // Taken back, so that nobody waits for room that is no longer wanted.
+        let wanted = match full.take() {
+            true => PollFlags::IN | PollFlags::OUT,
+            false => PollFlags::IN,
+        };
+        let mut ready = [PollFd::new(socket, wanted)];
         let span = Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: left.subsec_nanos().into(),
         };
         // Interrupted, or out of memory: the next look shows what is there, and the time is limited.
         let _ = poll(&mut ready, Some(&span));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a member is named as HTTP wants it, however its URL is spelt.
+    #[test]
+    fn authorities() {
+        let check = |url: &str, expected: &str| {
+            let url = Url::parse(url).expect("a URL");
+            assert_eq!(authority(&url), expected);
+        };
+        check("http://member:2379", "member:2379");
+        check("HTTP://Member:2379", "Member:2379");
+        check("http://10.0.0.1:1", "10.0.0.1:1");
+        check("http://[::1]:2379", "[::1]:2379");
+    }
+
+    /// Goal: what is shown of a text has an end and moves no cursor.
+    #[test]
+    fn shown_texts() {
+        assert_eq!(shown("no \u{e9} is left"), "no \u{e9} is left");
+        assert_eq!(shown("\u{1b}[2J\n"), "\u{fffd}[2J\u{fffd}");
+        let long = "\u{e9}".repeat(CLIENT_REASON_CHARS_MAX + 1);
+        assert_eq!(shown(&long).chars().count(), CLIENT_REASON_CHARS_MAX);
     }
 }

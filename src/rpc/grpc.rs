@@ -119,7 +119,7 @@ pub(super) fn read_head(parts: &Parts) -> Result<Head, RefusedHead> {
 const CONTENT_TYPE: &[u8] = b"application/grpc";
 
 /// `application/grpc`, alone or followed by a subtype or a parameter.
-fn is_grpc(content_type: &[u8]) -> bool {
+pub(super) fn is_grpc(content_type: &[u8]) -> bool {
     subtype(content_type).is_some()
 }
 

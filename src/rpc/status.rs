@@ -272,6 +272,26 @@ impl Status {
     }
 }
 
+/// The text that a `grpc-message` trailer carries. A percent sign that begins no byte stands for itself.
+#[must_use]
+pub fn message_text(header: &[u8]) -> String {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let mut text = Vec::with_capacity(header.len());
+    let mut rest = header;
+    while let [first, behind @ ..] = rest {
+        rest = behind;
+        let mut byte = *first;
+        if let (b'%', [high, low, behind @ ..]) = (byte, behind)
+            && let (Some(high), Some(low)) = (digit(*high), digit(*low))
+        {
+            byte = u8::try_from(high << 4 | low).expect("two digits are a byte");
+            rest = behind;
+        }
+        text.push(byte);
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,6 +305,8 @@ mod tests {
                 header.as_ref().map(|value| value.to_str().unwrap()),
                 expected
             );
+            let header = header.as_ref().map(HeaderValue::as_bytes);
+            assert_eq!(message_text(header.unwrap_or_default()), text);
         };
         check("", None);
         check(
@@ -293,6 +315,9 @@ mod tests {
         );
         check("100%\n", Some("100%25%0A"));
         check("\u{e9}~\u{7f}", Some("%C3%A9~%7F"));
+        // What this server would not send.
+        assert_eq!(message_text(b"%4a%zz%4%"), "J%zz%4%");
+        assert_eq!(message_text(b"%ff"), "\u{fffd}");
         let fixed = KEY_NOT_FOUND.message_header().unwrap();
         assert_eq!(fixed, "etcdserver: key not found");
     }
