@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kontiki_harness::client::{CallError, Client, block_on};
@@ -11,7 +12,10 @@ use kontiki_harness::messages::{
 use kontiki_harness::server::Server;
 use rustix::process::Signal;
 
-use super::{AGREE_TIME_MAX, Cluster, ClusterError, Member, STATUS_TIME_MAX, STOP_TIME_MAX, world};
+use super::{
+    AGREE_TIME_MAX, Cluster, ClusterError, Member, STATUS_TIME_MAX, STOP_TIME_MAX,
+    TRANSFER_TIME_MAX, world,
+};
 
 /// Between two looks at the members while waiting.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -122,32 +126,38 @@ impl Cluster {
     }
 
     /// Asks the leader that the member leads which shares its CPU with the fewest others, and waits until all know it:
-    /// who wins an election is chance, and a leader alone on its CPU gives other figures.
+    /// who wins an election is chance, and a leader alone on its CPU gives other figures. Somebody may lead who hands
+    /// leadership back, so it is asked again and again, until `stop`.
     ///
     /// # Errors
-    /// When it does not, within `time_max`.
-    pub fn seat_leader(&self, time_max: Duration) -> Result<(), ClusterError> {
+    /// When it does not, within `time_max` and one more question.
+    pub fn seat_leader(&self, time_max: Duration, stop: &AtomicBool) -> Result<(), ClusterError> {
         let seat = quietest(&self.cpus());
         let start = Instant::now();
-        loop {
-            let status = self.wait_agreed(time_max)?;
+        while !stop.load(Ordering::Relaxed) {
+            let status = self.wait_agreed(time_max.saturating_sub(start.elapsed()))?;
             let leader = status.leader().expect("they agree on one");
             if leader == seat {
                 return Ok(());
             }
             let target = status.0[seat].as_ref().expect("all answer").member_id;
             let address = self.addresses()[leader];
-            match block_on(move_leader(address, target)) {
-                Ok(()) => {}
-                // Somebody else leads by now, or will.
-                Err(_) if start.elapsed() < time_max => std::thread::sleep(POLL_INTERVAL),
-                Err(error) => {
-                    return Err(ClusterError::NoLeader {
-                        seen: format!("member {} does not lead: {error}", seat + 1),
-                    });
-                }
+            // Refused, somebody else leads by now, or will.
+            let asked = block_on(move_leader(address, target));
+            let waited = start.elapsed();
+            if waited >= time_max {
+                return Err(ClusterError::NotSeated {
+                    member: seat,
+                    waited,
+                    seen: match asked {
+                        Ok(()) => "it was made leader, and others led again".to_owned(),
+                        Err(error) => error.to_string(),
+                    },
+                });
             }
+            std::thread::sleep(POLL_INTERVAL);
         }
+        Ok(())
     }
 
     /// Kills a member as `kill -9` does, and gives the moment right after the signal.
@@ -318,14 +328,20 @@ fn quietest(cpus: &[Option<usize>]) -> usize {
 }
 
 async fn move_leader(address: SocketAddr, target_id: u64) -> Result<(), CallError> {
-    let client = Client::connect(address)
+    let asked = async {
+        let client = Client::connect(address)
+            .await
+            .map_err(|error| CallError::Broken(error.to_string()))?;
+        let request = MoveLeaderRequest { target_id };
+        client
+            .call::<MoveLeaderResponse>(MOVE_LEADER, &request)
+            .await
+            .map(drop)
+    };
+    let late = |_| CallError::Broken(format!("no answer within {TRANSFER_TIME_MAX:?}"));
+    tokio::time::timeout(TRANSFER_TIME_MAX, asked)
         .await
-        .map_err(|error| CallError::Broken(error.to_string()))?;
-    let request = MoveLeaderRequest { target_id };
-    client
-        .call::<MoveLeaderResponse>(MOVE_LEADER, &request)
-        .await
-        .map(drop)
+        .map_err(late)?
 }
 
 async fn ask(address: SocketAddr) -> Option<MemberStatus> {

@@ -34,6 +34,8 @@ pub const MEMBERS_MAX: usize = 9;
 pub const AGREE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long one question about a member's state may take.
 pub const STATUS_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long a leader may take to say that another member leads.
+pub const TRANSFER_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a member may take to end after SIGTERM.
 pub const STOP_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -85,6 +87,16 @@ pub enum ClusterError {
     #[error("no leader that all members know after {AGREE_TIME_MAX:?}: {seen}")]
     NoLeader {
         /// What each member said last.
+        seen: String,
+    },
+    /// A member does not lead although the leaders were asked to make way for it.
+    #[error("member {} does not lead after {waited:?}: {seen}", .member + 1)]
+    NotSeated {
+        /// Which member, from zero.
+        member: usize,
+        /// How long it was tried.
+        waited: Duration,
+        /// What the leader said last.
         seen: String,
     },
     /// Some member stays behind the others.

@@ -245,7 +245,7 @@ fn run_one(
         flags: spec.flags[side].clone(),
     })?;
     if spec.placement == Placement::Spread {
-        cluster.seat_leader(AGREE_TIME_MAX)?;
+        cluster.seat_leader(AGREE_TIME_MAX, stop)?;
     }
     let led_before = cluster.status().leader();
     let before = Shares::read(&cluster)?;
