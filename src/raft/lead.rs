@@ -353,6 +353,7 @@ impl Raft {
         if progress.counts && progress.matched >= lease_since && response.sent <= now {
             progress.followed = progress.followed.max(response.sent);
         }
+        progress.verified = response.matched.verified;
         let known = progress.matched;
         if response.matched.durable > known {
             self.on_accepted(from, response.matched, outputs);

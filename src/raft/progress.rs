@@ -56,6 +56,8 @@ pub enum Flow {
 pub struct Progress {
     /// Its log agrees with ours up to here, durably.
     pub matched: Index,
+    /// Its log agrees with ours up to here, durably or not, as it said last.
+    pub verified: Index,
     /// What to send next.
     pub next: Index,
     /// How.
@@ -86,6 +88,7 @@ impl Progress {
     pub fn new(next: Index, now: Instant) -> Progress {
         Progress {
             matched: Index(0),
+            verified: Index(0),
             next,
             flow: Flow::Probe { waiting: false },
             counts: true,
@@ -104,6 +107,12 @@ impl Progress {
     #[must_use]
     pub fn counted(&self) -> Index {
         if self.counts { self.matched } else { Index(0) }
+    }
+
+    /// Whether its disk keeps up: what we had when we began to sync is durable there, or everything that it has.
+    #[must_use]
+    pub(super) fn keeps_up(&self, staged: Index) -> bool {
+        self.matched >= staged || self.verified <= self.matched
     }
 
     /// Bytes sent and not acknowledged.
@@ -150,6 +159,7 @@ impl Progress {
     pub(super) fn accepted(&mut self, matched: Matched) {
         self.moved = true;
         self.matched = self.matched.max(matched.durable);
+        self.verified = matched.verified;
         self.next = self.next.max(matched.verified.next());
         while self
             .inflight
@@ -236,6 +246,19 @@ mod tests {
         by_messages.accepted(at(3));
         assert_eq!(by_messages.budget_bytes(&SMALL), Some(10));
         assert!(!by_messages.is_waiting());
+    }
+
+    /// Goal: a follower keeps up that has made durable what was there, or whatever it has; one that owes that does not.
+    #[test]
+    fn disks_that_keep_up() {
+        for (durable, verified, expected) in [(5, 7, true), (4, 4, true), (4, 5, false)] {
+            let mut progress = Progress::new(Index(1), Instant(0));
+            progress.accepted(Matched {
+                durable: Index(durable),
+                verified: Index(verified),
+            });
+            assert_eq!(progress.keeps_up(Index(5)), expected, "{progress:?}");
+        }
     }
 
     /// Goal: a rejected follower is never asked for what it has acknowledged.

@@ -111,6 +111,27 @@ fn one_of_three_decides_nothing() {
     assert!(!raft.has_committed_in_term());
 }
 
+/// Goal: a candidate whose own vote is not durable does not campaign again, however long that takes: on a slow disk it
+/// would never ask anybody. Then it does.
+#[test]
+fn one_campaign_at_a_time() {
+    let mut config = config(&[ME, MemberId(8), MemberId(9)]);
+    config.pre_vote = false;
+    let mut raft = Raft::new(config, HardState::default(), LogTerms::default(), Index(0));
+    raft.tick(Instant(0), &mut Vec::new());
+    for seconds in [3, 6, 9] {
+        let late = Instant(0) + Duration::from_secs(seconds);
+        raft.tick(late, &mut Vec::new());
+        assert_eq!((raft.term(), raft.role()), (Term(1), Role::Candidate));
+        assert!(raft.next_deadline() > Some(late), "it is called at once");
+    }
+    let voted = raft.hard_state();
+    assert_eq!(outputs(|out| raft.hard_state_durable(voted, out)).len(), 2);
+    let late = Instant(0) + Duration::from_secs(12);
+    raft.tick(late, &mut Vec::new());
+    assert_eq!(raft.term(), Term(2));
+}
+
 const LEADER: MemberId = MemberId(8);
 const OTHER: MemberId = MemberId(9);
 

@@ -2,11 +2,12 @@
 //! that does not complete its syncs.
 //!
 //! The leader takes no more entries, brings the target up to date and asks it to campaign at once. If that does not
-//! happen within an election timeout, it goes on leading, unless its disk is the reason: then it steps down, and the others
-//! elect whom they can.
+//! happen within an election timeout, it goes on leading; only one whose disk is still stalled then leads no longer, if
+//! somebody has a better disk.
 
 use super::Raft;
 use super::message::Body;
+use super::progress::Progress;
 use super::types::{Output, Role, StepDown};
 use crate::base::{Index, Instant, MemberId};
 
@@ -80,27 +81,46 @@ impl Raft {
         transfer.map(|transfer| transfer.to)
     }
 
-    /// This member's disk does not complete its syncs: somebody else should lead. Entries can be committed
-    /// without it, so a leader hands over if anybody is there. Said `again`, the attempt has ended: perhaps what the
-    /// others lack can be read from no disk. Then it leads no longer, and they elect one of them.
-    pub fn sync_stalled(&mut self, again: bool, now: Instant, outputs: &mut Vec<Output>) {
+    /// This member's disk does not complete a sync, of a log that ended at `staged` when it began: somebody whose disk is
+    /// better should lead. Entries can be committed without it, so a leader hands over to such a one. Said `again`, the
+    /// attempt has ended: perhaps what the others lack can be read from no disk. Then it leads no longer, and they elect
+    /// one of them. Where all disks are as slow it leads on: an election takes more syncs than a write.
+    pub fn sync_stalled(
+        &mut self,
+        again: bool,
+        staged: Index,
+        now: Instant,
+        outputs: &mut Vec<Output>,
+    ) {
         self.observe(now);
-        if again && self.role == Role::Leader && self.best_successor().is_some() {
-            self.step_down(StepDown::SyncStalled, outputs);
+        // It may have been cut off since.
+        let staged = staged.min(self.terms.last_index());
+        let better = self.successor(|progress| progress.keeps_up(staged));
+        if self.role != Role::Leader || better.is_none() {
             return;
         }
-        // A refusal changes nothing: it does not lead, is handing over, or is needed.
-        let _handing_over = self.transfer_leader(None, now);
+        if again {
+            self.step_down(StepDown::SyncStalled, outputs);
+        } else {
+            // A refusal changes nothing: it is handing over.
+            let _handing_over = self.transfer_leader(better, now);
+        }
     }
 
     /// The voter that was heard lately and has most of the log; of equals the one with the highest id.
     fn best_successor(&self) -> Option<MemberId> {
+        self.successor(|_| true)
+    }
+
+    /// The best one of those that are good enough.
+    fn successor(&self, is_good: impl Fn(&Progress) -> bool) -> Option<MemberId> {
         let followers = self.leading.progress.iter();
         followers
             .filter(|(id, progress)| {
                 self.membership().voters.contains(id)
                     && progress.counts
                     && self.now.since(progress.heard) < self.election_timeout
+                    && is_good(progress)
             })
             .max_by_key(|(id, progress)| (progress.matched, **id))
             .map(|(&id, _)| id)

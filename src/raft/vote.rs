@@ -55,6 +55,9 @@ impl Raft {
         }
         match self.election.deadline {
             None => self.rearm(),
+            // A vote for itself in yet another term would take as long: it would never get to ask for any. And a term
+            // that nobody was asked for deposes whoever leads by now.
+            Some(deadline) if deadline <= self.now && self.is_storing_own_vote() => self.rearm(),
             Some(deadline) if deadline <= self.now => self.start_election(outputs),
             Some(_) => {}
         }
@@ -243,6 +246,11 @@ impl Raft {
         }
         self.election.promises.retain(|&(member, _)| member != to);
         self.election.promises.push((to, body));
+    }
+
+    /// Whether a campaign has begun for which nobody was asked yet.
+    fn is_storing_own_vote(&self) -> bool {
+        self.role == Role::Candidate && !self.vote_is_durable()
     }
 
     pub(super) fn vote_is_durable(&self) -> bool {

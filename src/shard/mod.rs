@@ -448,12 +448,12 @@ impl Shard {
                         self.raft.log_durable(commit.last_index, &mut self.outputs);
                         self.follow_raft(VecDeque::new());
                     }
-                    self.sync.begin(now);
+                    self.sync.begin(now, self.raft.last_index());
                     effects.log.push(LogEffect::Commit(commit));
                 }
                 CommitStep::OpenSegment(_) => {
                     if let Some(spare) = self.spare.take() {
-                        self.sync.begin(now);
+                        self.sync.begin(now, self.raft.last_index());
                         effects
                             .log
                             .push(LogEffect::OpenSegment(self.log.open_segment(spare)));

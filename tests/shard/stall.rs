@@ -66,6 +66,31 @@ fn a_leader_that_cannot_hand_over_steps_down() {
     group.assert_same();
 }
 
+/// Goal: where all disks are as slow, a leader stays one: nobody could be elected sooner than they complete a sync.
+#[test]
+fn a_leader_among_slow_disks_leads_on() {
+    let mut group = Group::start(3, 1 << 20);
+    let old = group.leader();
+    group.call(old, put("before", "v")).expect("written");
+    let all: Vec<_> = group.members.keys().copied().collect();
+    for round in 0..3 {
+        for &id in &all {
+            group.member(id).disk_hangs = true;
+        }
+        group.ask(old, put(&format!("during {round}"), "v"));
+        group.run(Duration::from_secs(4));
+        assert_eq!(group.leader(), old);
+        for &id in &all {
+            group.member(id).disk_hangs = false;
+        }
+        group.run(Duration::from_millis(200));
+    }
+    assert_eq!(group.contents(old).len(), 4);
+    let said = |notice: &Notice| matches!(notice, Notice::SteppedDown(_));
+    assert!(!group.member(old).notices.iter().any(said));
+    group.assert_same();
+}
+
 /// Goal: a lone member has nobody to hand over to: it says once that its disk hangs, and leads on.
 #[test]
 fn a_lone_member_says_so_once() {
