@@ -26,7 +26,7 @@ use super::quorum::majority_size;
 use super::types::{Output, PeerRefusal, Role};
 use crate::base::limits::{RAFT_MEMBERS_MAX, RAFT_STRANGERS_MAX};
 use crate::base::planted::{Defect, Planted};
-use crate::base::{Incarnation, Instant, MemberId};
+use crate::base::{Incarnation, Instant, MemberId, Term};
 
 /// What this member knows about directories, its own and others'.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub(super) struct Identity {
     storing: BTreeMap<MemberId, Incarnation>,
     /// Of those who have no place there. Who was not heard for longest makes way.
     strangers: BTreeMap<MemberId, Stranger>,
+    /// The newest leader that was heard from another directory than the one that is stored, and its term.
+    followed: Option<(Term, MemberId, Incarnation)>,
     /// The newest membership that somebody has told, with this member among its voters.
     told: Voters,
     ask_due: Instant,
@@ -55,6 +57,7 @@ impl Identity {
             known,
             storing: BTreeMap::new(),
             strangers: BTreeMap::new(),
+            followed: None,
             told: Voters::default(),
             ask_due: Instant(0),
             planted: Planted::NOTHING,
@@ -67,6 +70,18 @@ impl Identity {
 
     pub(super) fn known(&self, id: MemberId) -> Option<Incarnation> {
         self.known.get(&id).copied()
+    }
+
+    /// All that is stored, or is being stored.
+    pub(super) fn stored(&self) -> BTreeMap<MemberId, Incarnation> {
+        let mut stored = self.storing.clone();
+        stored.extend(&self.known);
+        stored
+    }
+
+    /// Of one member.
+    pub(super) fn stored_directory(&self, id: MemberId) -> Option<Incarnation> {
+        self.known(id).or_else(|| self.storing.get(&id).copied())
     }
 
     /// A stranger said something. Its first directory stays, as long as it is remembered.
@@ -159,7 +174,7 @@ impl Raft {
     }
 
     /// The directory of a member that the group has agreed on for good: that entry is committed.
-    fn agreed_incarnation(&self, member: MemberId) -> Option<Incarnation> {
+    pub(super) fn agreed_incarnation(&self, member: MemberId) -> Option<Incarnation> {
         let committed = self.memberships.committed(self.hard_state.commit);
         committed.incarnations.get(&member).copied()
     }
@@ -192,7 +207,12 @@ impl Raft {
             Some(_) if self.planted.has(Defect::WipedDirectoryVotes) => true,
             // Whoever leads was elected by a majority that knows its directory. What is stored here may be one that
             // was lost before the group had agreed on any, and the entry that says so comes from that leader.
-            Some(_) if is_of_leader(message) && self.agreed_incarnation(from).is_none() => true,
+            Some(_) if is_of_leader(message) && self.agreed_incarnation(from).is_none() => {
+                if message.term >= self.hard_state.term {
+                    self.identity.followed = Some((message.term, from, incarnation));
+                }
+                true
+            }
             Some(known) => {
                 let why = PeerRefusal::OtherIncarnation { known };
                 self.refuse_peer(from, incarnation, why, outputs);
@@ -210,6 +230,12 @@ impl Raft {
                 true
             }
         }
+    }
+
+    /// Whether this is the leader of the present term, heard from a directory other than the one that is stored.
+    pub(super) fn follows(&self, member: MemberId, incarnation: Incarnation) -> bool {
+        let followed = (self.hard_state.term, member, incarnation);
+        self.identity.followed == Some(followed) && self.agreed_incarnation(member).is_none()
     }
 
     /// Whether it is stored which directory this one has: of a member by this log always, of others up to a bound. What
@@ -282,7 +308,7 @@ impl Raft {
         if self.now < self.identity.ask_due {
             return;
         }
-        if self.agreed_incarnation(self.id) == Some(self.incarnation) {
+        if self.is_own_agreed() {
             self.confirm(outputs);
             return;
         }
@@ -406,8 +432,7 @@ impl Raft {
         outputs: &mut Vec<Output>,
     ) {
         // Who refuses may not have the entry yet that says that it is this one.
-        let agreed = self.agreed_incarnation(self.id) == Some(self.incarnation);
-        if incarnation == self.incarnation && !agreed {
+        if incarnation == self.incarnation && !self.is_own_agreed() {
             self.silence(Output::OwnIdentityRefused, outputs);
         }
     }

@@ -225,8 +225,17 @@ impl Memberships {
 
     /// The newest one at or below `commit`.
     pub(super) fn committed(&self, commit: Index) -> &Membership {
+        &self.committed_entry(commit).1
+    }
+
+    /// The index of the entry that brought that one.
+    pub(super) fn committed_index(&self, commit: Index) -> Index {
+        self.committed_entry(commit).0
+    }
+
+    fn committed_entry(&self, commit: Index) -> &(Index, Membership) {
         let settled = self.history.iter().rev().find(|&&(at, _)| at <= commit);
-        &settled.unwrap_or(&self.history[0]).1
+        settled.unwrap_or(&self.history[0])
     }
 
     pub(super) fn append(&mut self, index: Index, membership: Membership) {

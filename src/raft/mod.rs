@@ -14,11 +14,12 @@
 //!                  flush, once per turn: what queued meanwhile leaves in batches
 //! ```
 //!
-//! Where to look: `vote` elections, `identity` whose word is heard, `lead` and `progress` the leader's side
-//! of the log, `follow` the follower's, `rebuild` what a damaged one waits for, `read` confirmed leadership, `change` and `membership` who
-//! belongs to the group, `transfer` handing over.
+//! Where to look: `vote` elections, `identity` and `directories` whose word is heard, `lead` and `progress` the
+//! leader's side of the log, `follow` the follower's, `rebuild` what a damaged one waits for, `read` confirmed
+//! leadership, `change` and `membership` who belongs to the group, `transfer` handing over.
 
 mod change;
+mod directories;
 mod follow;
 mod identity;
 mod lead;
@@ -36,6 +37,7 @@ mod vote;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use directories::Directories;
 pub use identity::Confirmation;
 pub use log::LogTerms;
 pub use membership::{Change, ChangeRefusal, Membership, ReadMode};
@@ -223,6 +225,12 @@ impl Raft {
     #[must_use]
     pub fn term(&self) -> Term {
         self.hard_state.term
+    }
+
+    /// The data directory that this member runs on.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
     }
 
     /// The leader of this term, when known.

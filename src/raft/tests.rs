@@ -380,6 +380,32 @@ fn leader_of_another_directory() {
         assert_eq!(raft.leader(), expected, "{agreed:?}: {outputs:?}");
         let heard = expected.is_some();
         assert_eq!(raft.term() == Term(5), heard, "{agreed:?}: {outputs:?}");
+        // So are its forwarded requests and its checkpoints.
+        assert_eq!(raft.hears(LEADER, Incarnation(99)), heard, "{agreed:?}");
+        // Its greeting was let in before that, if it said that the group has agreed on its directory.
+        let known = agreed.map(|(_, incarnation)| incarnation);
+        let lets_in = known.is_none_or(|known| known == Incarnation(99));
+        assert_eq!(raft.lets_in(LEADER, Incarnation(99), true), lets_in);
+        assert_eq!(
+            raft.lets_in(LEADER, Incarnation(99), false),
+            known.is_some() && lets_in
+        );
+        for from in [Incarnation(8), Incarnation(99)] {
+            for says in [false, true] {
+                let greeted = raft.directories().admit(LEADER, from, says);
+                assert_eq!(greeted, raft.lets_in(LEADER, from, says), "{agreed:?}");
+            }
+        }
+        // What it said in a term that is over counts no more.
+        if known.is_none() {
+            let newer = Message {
+                term: Term(6),
+                incarnation: Incarnation(OTHER.0.into()),
+                body: Body::NewerTerm,
+            };
+            raft.step(OTHER, newer, Instant(2), &mut outputs);
+            assert!(!raft.hears(LEADER, Incarnation(99)));
+        }
     };
     check(None, heartbeat.clone(), Some(LEADER));
     check(Some(8), heartbeat.clone(), None);

@@ -5,7 +5,7 @@
 //! the core, and comes back as events of a later turn.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -22,7 +22,8 @@ use super::fatal::fatal;
 use super::mailbox::{Receiver, Sender, mailbox};
 use super::router::Doorbell;
 use crate::base::limits::PEER_EVENTS_PER_TURN_MAX;
-use crate::base::{Incarnation, Instant, MemberId};
+use crate::base::{Incarnation, Index, Instant, MemberId};
+use crate::raft::Directories;
 use crate::shard::Shard;
 use crate::shard::event::{Effects, EndReason, Event, KnownMembers, LogRead, PeerMessage};
 use crate::wal::SegmentSequence;
@@ -36,10 +37,10 @@ const READ_RETRY: Duration = Duration::from_millis(100);
 pub trait Peers {
     /// Where the others are, all of them: connects to who is new, leaves who is gone.
     fn set_peers(&mut self, peers: &[(MemberId, Vec<String>)]);
-    /// Whom to let in: no other data directory than these under their ids. Members that are not among the peers
-    /// are heard: one that was away may have to follow a leader that it does not know, and one that was removed
-    /// must be told.
-    fn set_incarnations(&mut self, incarnations: &BTreeMap<MemberId, Incarnation>);
+    /// Whom to let in: members from these data directories, or from one that the group has agreed on since. Members that
+    /// are not among the peers are heard: one that was away may have to follow a leader that it does not know, and one
+    /// that was removed must be told.
+    fn set_directories(&mut self, directories: Directories);
     /// Queues a message; it leaves with the next flush.
     fn send(&mut self, to: MemberId, message: PeerMessage);
     /// The end of a turn: what was queued leaves.
@@ -55,6 +56,8 @@ pub enum PeerEvent {
     Received {
         /// Which member.
         from: MemberId,
+        /// From which data directory.
+        incarnation: Incarnation,
         /// What it said.
         message: PeerMessage,
     },
@@ -77,12 +80,12 @@ pub(super) struct Group {
     stored_sender: Sender<KnownMembers>,
     stored: Receiver<KnownMembers>,
     stored_events: VecDeque<KnownMembers>,
-    /// The changes of the membership that were looked at.
-    membership: Option<u64>,
+    /// The changes of the membership that were looked at, and the newest committed one.
+    membership: Option<(u64, Index)>,
     /// What the peers were set to.
     others: Vec<(MemberId, Vec<String>)>,
     /// The directories that they let in.
-    incarnations: Option<BTreeMap<MemberId, Incarnation>>,
+    directories: Option<Directories>,
     /// Segments that could not be read, so that it is said once.
     unreadable: Rc<RefCell<BTreeSet<SegmentSequence>>>,
     /// Armed for a moment not later than the shard's next deadline.
@@ -112,7 +115,7 @@ impl Group {
             stored_events: VecDeque::new(),
             membership: None,
             others: Vec::new(),
-            incarnations: None,
+            directories: None,
             unreadable: Rc::default(),
             deadline: None,
             announcer: Announcer::default(),
@@ -149,7 +152,15 @@ impl Group {
     pub(super) fn next_event(&mut self) -> Option<Event<'static>> {
         if let Some(event) = self.events.pop_front() {
             return Some(match event {
-                PeerEvent::Received { from, message } => Event::Peer { from, message },
+                PeerEvent::Received {
+                    from,
+                    incarnation,
+                    message,
+                } => Event::Peer {
+                    from,
+                    incarnation,
+                    message,
+                },
                 PeerEvent::Disconnected(peer) => Event::PeerDisconnected(peer),
             });
         }
@@ -165,7 +176,7 @@ impl Group {
         // First, so that everybody a message can be for is known.
         self.follow_membership(shard);
         if effects.known_members.is_some() {
-            self.follow_incarnations(shard);
+            self.follow_directories(shard);
         }
         for (to, message) in effects.messages.drain(..) {
             self.peers.send(to, message);
@@ -197,12 +208,12 @@ impl Group {
     }
 
     fn follow_membership(&mut self, shard: &Shard) {
-        let changes = shard.membership_changes();
+        let changes = (shard.membership_changes(), shard.raft().agreed_at());
         if self.membership == Some(changes) {
             return;
         }
         self.membership = Some(changes);
-        self.follow_incarnations(shard);
+        self.follow_directories(shard);
         let own = shard.raft().id();
         let members = shard.members_at_head().into_iter();
         let others: Vec<(MemberId, Vec<String>)> = members
@@ -216,11 +227,11 @@ impl Group {
         }
     }
 
-    fn follow_incarnations(&mut self, shard: &Shard) {
-        let incarnations = shard.incarnations();
-        if self.incarnations.as_ref() != Some(&incarnations) {
-            self.peers.set_incarnations(&incarnations);
-            self.incarnations = Some(incarnations);
+    fn follow_directories(&mut self, shard: &Shard) {
+        let directories = shard.raft().directories();
+        if self.directories.as_ref() != Some(&directories) {
+            self.peers.set_directories(directories.clone());
+            self.directories = Some(directories);
         }
     }
 

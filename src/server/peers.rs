@@ -1,10 +1,10 @@
 //! The way to the other members, as the shard's core wants it: the transport behind the core's own trait,
 //! because the runtime lies below and may not name it.
 
-use std::collections::BTreeMap;
 use std::task::{Context, Poll};
 
-use crate::base::{Incarnation, MemberId};
+use crate::base::MemberId;
+use crate::raft::Directories;
 use crate::runtime::group::{PeerEvent, Peers};
 use crate::runtime::net::Listener;
 use crate::shard::Settings;
@@ -29,9 +29,9 @@ impl Peers for Connections {
         self.0.set_peers(peers);
     }
 
-    fn set_incarnations(&mut self, incarnations: &BTreeMap<MemberId, Incarnation>) {
+    fn set_directories(&mut self, directories: Directories) {
         self.0.set_admission(Admission {
-            incarnations: incarnations.clone(),
+            directories,
             hear_strangers: true,
         });
     }
@@ -46,7 +46,15 @@ impl Peers for Connections {
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<PeerEvent> {
         self.0.poll_event(cx).map(|event| match event {
-            TransportEvent::Received { from, message } => PeerEvent::Received { from, message },
+            TransportEvent::Received {
+                from,
+                incarnation,
+                message,
+            } => PeerEvent::Received {
+                from,
+                incarnation,
+                message,
+            },
             TransportEvent::Disconnected(peer) => PeerEvent::Disconnected(peer),
         })
     }

@@ -38,6 +38,8 @@ pub enum Event<'a> {
     Peer {
         /// Which member.
         from: MemberId,
+        /// From which data directory.
+        incarnation: Incarnation,
         /// What it said.
         message: PeerMessage,
     },

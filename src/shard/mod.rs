@@ -331,7 +331,11 @@ impl Shard {
                 self.spare = Some(prepared);
             }
             Event::SegmentRefused => self.log_space_exhausted = true,
-            Event::Peer { from, message } => self.take_peer_message(from, message, now),
+            Event::Peer {
+                from,
+                incarnation,
+                message,
+            } => self.take_peer_message(from, incarnation, message, now),
             Event::PeerDisconnected(peer) => {
                 self.transfers.peer_disconnected(peer);
                 // Raft starts over with it.

@@ -15,7 +15,7 @@ use super::replay::Entry;
 use crate::base::limits::{
     LOG_READ_BYTES, RAFT_INFLIGHT_FRAMES_MAX, SEGMENT_SIZE_BYTES, SHARD_STAGED_BYTES_MAX,
 };
-use crate::base::{Index, Instant, MemberId, Term};
+use crate::base::{Incarnation, Index, Instant, MemberId, Term};
 use crate::frame::Record;
 use crate::raft::{Append, Body, Message};
 use crate::wal;
@@ -191,9 +191,16 @@ impl Shard {
     }
 
     /// Another member said something.
-    pub(super) fn take_peer_message(&mut self, from: MemberId, message: PeerMessage, now: Instant) {
+    pub(super) fn take_peer_message(
+        &mut self,
+        from: MemberId,
+        incarnation: Incarnation,
+        message: PeerMessage,
+        now: Instant,
+    ) {
         // Consensus looks for itself, and answers.
-        if !matches!(message, PeerMessage::Raft { .. }) && !self.is_heard(from) {
+        let is_raft = matches!(message, PeerMessage::Raft { .. });
+        if !is_raft && !self.is_heard(from, incarnation) {
             return;
         }
         match message {
@@ -229,10 +236,10 @@ impl Shard {
         }
     }
 
-    /// Whether it is known from which directory this member must come: its connection was checked against that, or
-    /// consensus has heard it.
-    fn is_heard(&self, member: MemberId) -> bool {
-        !self.cluster.is_removed(member) && self.raft.directory_of(member).is_some()
+    /// Whether this member speaks from the directory that consensus hears it from. That its connection was let in says
+    /// less: a directory that is not known, or says of itself that the group has agreed on it, is let in too.
+    fn is_heard(&self, member: MemberId, incarnation: Incarnation) -> bool {
+        !self.cluster.is_removed(member) && self.raft.hears(member, incarnation)
     }
 
     fn take_raft(&mut self, from: MemberId, message: Message, records: &[Bytes], now: Instant) {

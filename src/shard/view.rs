@@ -1,12 +1,10 @@
 //! What a shard shows of itself: to its driver, which paces it by that, to clients, and to checks from outside.
 //! Changes nothing.
 
-use std::collections::BTreeMap;
-
 use super::Shard;
 use super::cluster::ClusterState;
 use super::event::{Member, Status};
-use crate::base::{Incarnation, Instant, MemberId};
+use crate::base::Instant;
 use crate::keyspace::Keyspace;
 use crate::raft::{Raft, Role};
 use crate::wal::Appender;
@@ -100,14 +98,6 @@ impl Shard {
     #[must_use]
     pub fn membership_changes(&self) -> u64 {
         self.cluster.head_changes()
-    }
-
-    /// The data directories that belong to members: as the group has agreed, or else as this member knows.
-    #[must_use]
-    pub fn incarnations(&self) -> BTreeMap<MemberId, Incarnation> {
-        let mut incarnations = self.known.incarnations.clone();
-        incarnations.extend(&self.raft.membership().incarnations);
-        incarnations
     }
 
     /// This member's own view.

@@ -57,8 +57,12 @@ impl Cluster {
         }
         let (what, term) = kind_of_message(&message);
         self.line(to, What::Receives { from, what, term });
-        let from = member_id(from);
-        self.hand_in(to, Event::Peer { from, message })
+        let event = Event::Peer {
+            from: member_id(from),
+            incarnation: self.members[from].incarnation(),
+            message,
+        };
+        self.hand_in(to, event)
     }
 }
 

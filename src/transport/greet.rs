@@ -71,7 +71,7 @@ pub(super) async fn greet(
     path: Path,
 ) -> Result<Greeted, GreetError> {
     let hello = Hello {
-        from: shared.own,
+        from: shared.own.as_known(&shared.table.borrow().admission),
         wanted,
         path,
     };
@@ -105,6 +105,7 @@ pub(super) async fn greet(
     let terms = LinkTerms {
         peer: wanted,
         incarnation: reply.from.incarnation,
+        agreed: reply.from.agreed,
         path,
         dialed: true,
         version,
@@ -130,6 +131,7 @@ fn tell_own_refused(shared: &Shared, reply: &Reply) {
     };
     shared.inbox.push_own(TransportEvent::Received {
         from: reply.from.member,
+        incarnation: reply.from.incarnation,
         message: PeerMessage::Raft {
             message,
             records: Vec::new(),
@@ -234,21 +236,24 @@ async fn hear(
     if buffer.len() > HELLO_BYTES {
         return Err(because(GreetError::More));
     }
-    let verdict = {
+    let reply = {
         let table = shared.table.borrow();
-        hello
+        let verdict = hello
             .judge(&shared.own, &table.admission)
-            .and_then(|version| table.admit(member).map(|()| version))
-    };
-    let reply = Reply {
-        from: shared.own,
-        verdict,
+            .and_then(|version| table.admit(member).map(|()| version));
+        Reply {
+            from: shared.own.as_known(&table.admission),
+            verdict,
+        }
     };
     send_whole(&socket.sender, &reply.to_bytes(member)).map_err(|e| because(e.into()))?;
-    let version = verdict.map_err(|refusal| because(GreetError::Refused(refusal)))?;
+    let version = reply
+        .verdict
+        .map_err(|refusal| because(GreetError::Refused(refusal)))?;
     let terms = LinkTerms {
         peer: member,
         incarnation: hello.from.incarnation,
+        agreed: hello.from.agreed,
         path: hello.path,
         dialed: false,
         version,

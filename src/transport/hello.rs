@@ -5,12 +5,12 @@
 //! changes. Owns that form and the decision, which is a function of what the shard has told; must never
 //! wait or log.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::base::checksum::crc32c;
 use crate::base::{ClusterId, Incarnation, MemberId, ShardId};
 use crate::frame::fields::{put, u32_at, u64_at, u128_at};
+use crate::raft::Directories;
 use crate::transport::wire::PROTOCOL_VERSIONS;
 
 /// Size of both messages.
@@ -42,6 +42,8 @@ const MEMBER_OFFSET: usize = 24;
 const WANTED_OFFSET: usize = 32;
 /// u128: the incarnation of the sender's data directory.
 const INCARNATION_OFFSET: usize = 40;
+/// u8: one if the group has agreed on that directory, as the sender knows; else zero.
+const AGREED_OFFSET: usize = 56;
 /// u32: CRC-32C of the bytes before it.
 const CHECKSUM_OFFSET: usize = 76;
 
@@ -84,6 +86,8 @@ pub(super) struct Own {
     pub(super) member: MemberId,
     pub(super) incarnation: Incarnation,
     pub(super) shard: ShardId,
+    /// Whether it knows that the group has agreed, for good, on that directory.
+    pub(super) agreed: bool,
     /// Lowest and highest.
     pub(super) versions: (u8, u8),
 }
@@ -153,9 +157,8 @@ impl Refusal {
 /// Whom a member lets in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admission {
-    /// The data directories that belong to members, as far as they are known: no other one is let in under
-    /// that id.
-    pub incarnations: BTreeMap<MemberId, Incarnation>,
+    /// From which data directory each, and what is said of this member's own one.
+    pub directories: Directories,
     /// Whether members of this cluster are heard that are not among the peers. One that was away for long
     /// may have to follow a leader that it does not know, and one that was removed can only be told when
     /// it is heard.
@@ -208,7 +211,16 @@ impl Own {
             member,
             incarnation,
             shard,
+            agreed: false,
             versions: PROTOCOL_VERSIONS,
+        }
+    }
+
+    /// The same, as the shard knows itself by now.
+    pub(super) fn as_known(self, admission: &Admission) -> Own {
+        Own {
+            agreed: admission.directories.own_agreed,
+            ..self
         }
     }
 
@@ -226,6 +238,7 @@ impl Own {
             INCARNATION_OFFSET,
             &self.incarnation.0.to_le_bytes(),
         );
+        bytes[AGREED_OFFSET] = u8::from(self.agreed);
         bytes
     }
 
@@ -235,6 +248,7 @@ impl Own {
             member: MemberId(u64_at(bytes, MEMBER_OFFSET)),
             incarnation: Incarnation(u128_at(bytes, INCARNATION_OFFSET)),
             shard: ShardId(u32_at(bytes, SHARD_OFFSET)),
+            agreed: bytes[AGREED_OFFSET] == 1,
             versions: (bytes[LOWEST_OFFSET], bytes[HIGHEST_OFFSET]),
         }
     }
@@ -374,9 +388,16 @@ impl Reply {
 }
 
 fn check_incarnation(from: &Own, admission: &Admission) -> Result<(), Refusal> {
-    match admission.incarnations.get(&from.member) {
-        Some(known) if *known != from.incarnation => Err(Refusal::OtherIncarnation),
-        _ => Ok(()),
+    let Own {
+        member,
+        incarnation,
+        agreed,
+        ..
+    } = *from;
+    if admission.directories.admit(member, incarnation, agreed) {
+        Ok(())
+    } else {
+        Err(Refusal::OtherIncarnation)
     }
 }
 
@@ -387,187 +408,4 @@ fn common_version(own: (u8, u8), theirs: (u8, u8)) -> Option<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OWN: Own = Own {
-        cluster: ClusterId(0x1122_3344_5566_7788),
-        member: MemberId(7),
-        incarnation: Incarnation(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
-        shard: ShardId(2),
-        versions: (1, 3),
-    };
-    const OTHER: Own = Own {
-        member: MemberId(8),
-        incarnation: Incarnation(88),
-        versions: (2, 4),
-        ..OWN
-    };
-
-    fn hello(from: Own) -> Hello {
-        Hello {
-            from,
-            wanted: OWN.member,
-            path: Path::Ordered,
-        }
-    }
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// Goal: the layout of both messages is frozen, byte for byte, for every version of the protocol.
-    #[test]
-    fn golden_bytes() {
-        let both = concat!(
-            "02000000",
-            "8877665544332211",
-            "0700000000000000",
-            "0900000000000000",
-            "100f0e0d0c0b0a090807060504030201",
-            "0000000000000000000000000000000000000000"
-        );
-        let hello = Hello {
-            from: OWN,
-            wanted: MemberId(9),
-            path: Path::Bulk,
-        };
-        let bytes = hex(&hello.to_bytes());
-        assert_eq!(bytes[..16], hex(b"KTKHELLO"));
-        assert_eq!(bytes[16..152], format!("01030300{both}"));
-        assert_eq!(bytes[152..], *"1b6f9a04");
-        let reply = |verdict| {
-            let reply = Reply { from: OWN, verdict };
-            hex(&reply.to_bytes(MemberId(9)))
-        };
-        assert_eq!(reply(Ok(1))[..16], hex(b"KTKREPLY"));
-        assert_eq!(reply(Ok(1))[16..152], format!("01030100{both}"));
-        let refusals = Refusal::ALL.map(|refusal| reply(Err(refusal))[16..24].to_owned());
-        let expected: Vec<String> = (1..=8).map(|n| format!("010300{n:02x}")).collect();
-        assert_eq!(refusals.as_slice(), expected);
-    }
-
-    /// Goal: what is written is read, at once or in pieces, and no flipped bit goes unnoticed.
-    #[test]
-    fn there_and_back() {
-        let hello = hello(OTHER);
-        let bytes = hello.to_bytes();
-        for count in 0..HELLO_BYTES {
-            assert_eq!(Hello::parse(&bytes[..count]), Ok(None));
-        }
-        assert_eq!(Hello::parse(&bytes), Ok(Some(hello)));
-        for bit in 0..HELLO_BYTES * 8 {
-            let mut bad = bytes;
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(Hello::parse(&bad).is_err(), "bit {bit}");
-        }
-        for verdict in [Ok(3), Err(Refusal::Stranger), Err(Refusal::TooMany)] {
-            let reply = Reply { from: OWN, verdict };
-            assert_eq!(Reply::parse(&reply.to_bytes(MemberId(1))), Ok(Some(reply)));
-        }
-    }
-
-    /// Goal: a path without a meaning is damage, even when the checksum holds; a reason without one is that of a later
-    /// version.
-    #[test]
-    fn no_meaning() {
-        let forged = |mut bytes: [u8; HELLO_BYTES], offset: usize| {
-            bytes[offset] = 99;
-            sealed(bytes)
-        };
-        let bytes = forged(hello(OTHER).to_bytes(), PATH_OR_CHOSEN_OFFSET);
-        assert_eq!(Hello::parse(&bytes), Err(HelloError::Damaged));
-        let reply = Reply {
-            from: OWN,
-            verdict: Ok(1),
-        };
-        let bytes = forged(reply.to_bytes(MemberId(1)), REFUSAL_OFFSET);
-        let later = Reply {
-            verdict: Err(Refusal::Unknown),
-            ..reply
-        };
-        assert_eq!(Reply::parse(&bytes), Ok(Some(later)));
-    }
-
-    /// Goal: what speaks another protocol is recognised by its first bytes.
-    #[test]
-    fn foreign() {
-        let check = |bytes: &[u8], expected: Foreign| {
-            assert_eq!(Hello::parse(bytes), Err(HelloError::Foreign(expected)));
-        };
-        check(b"GET /raft/stream/message/1 HTTP/1.1\r\n", Foreign::Http);
-        check(b"PRI * HTTP/2.0\r\n", Foreign::Http);
-        check(b"\x16\x03\x01\x02\x00", Foreign::Tls);
-        check(b"\0\x01", Foreign::Bytes(vec![0, 1]));
-        check(b"KTKREPLY", Foreign::Bytes(b"KTKREPLY".to_vec()));
-    }
-
-    #[track_caller]
-    fn check(from: Own, wanted: MemberId, expected: Result<u8, Refusal>) {
-        let admission = Admission {
-            incarnations: BTreeMap::from([(OTHER.member, OTHER.incarnation)]),
-            hear_strangers: false,
-        };
-        let hello = Hello {
-            wanted,
-            ..hello(from)
-        };
-        assert_eq!(hello.judge(&OWN, &admission), expected);
-        // The other side of the same meeting comes to the same.
-        let reply = Reply {
-            from,
-            verdict: hello.judge(&OWN, &admission),
-        };
-        if wanted == OWN.member {
-            assert_eq!(reply.judge(&OWN, OTHER.member, &admission), expected);
-        }
-    }
-
-    /// Goal: each reason not to want a connection, on both sides.
-    #[test]
-    fn refusals() {
-        check(OTHER, OWN.member, Ok(3));
-        check(OTHER, MemberId(9), Err(Refusal::OtherMember));
-        let cluster = Own {
-            cluster: ClusterId(1),
-            ..OTHER
-        };
-        check(cluster, OWN.member, Err(Refusal::OtherCluster));
-        let same = Own {
-            member: OWN.member,
-            ..OTHER
-        };
-        check(same, OWN.member, Err(Refusal::SameMember));
-        let copied = Own {
-            incarnation: Incarnation(89),
-            ..OTHER
-        };
-        check(copied, OWN.member, Err(Refusal::OtherIncarnation));
-        let shard = Own {
-            shard: ShardId(3),
-            ..OTHER
-        };
-        check(shard, OWN.member, Err(Refusal::OtherShard));
-        for (versions, expected) in [
-            ((1, 1), Ok(1)),
-            ((3, 9), Ok(3)),
-            ((4, 9), Err(Refusal::NoCommonVersion)),
-            ((0, 0), Err(Refusal::NoCommonVersion)),
-            ((3, 2), Err(Refusal::NoCommonVersion)),
-        ] {
-            check(Own { versions, ..OTHER }, OWN.member, expected);
-        }
-        let reply = Reply {
-            from: OTHER,
-            verdict: Ok(4),
-        };
-        assert_eq!(
-            reply.judge(&OWN, OTHER.member, &Admission::default()),
-            Err(Refusal::NoCommonVersion)
-        );
-        assert_eq!(
-            reply.judge(&OWN, MemberId(5), &Admission::default()),
-            Err(Refusal::OtherMember)
-        );
-    }
-}
+mod tests;

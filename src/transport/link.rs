@@ -47,6 +47,8 @@ pub(super) struct LinkTerms {
     pub(super) peer: MemberId,
     /// Its data directory.
     pub(super) incarnation: Incarnation,
+    /// Whether it said that the group has agreed on that one.
+    pub(super) agreed: bool,
     pub(super) path: Path,
     /// Whether this side connected.
     pub(super) dialed: bool,
@@ -256,6 +258,7 @@ impl Link {
         let message = wire::decode(frame, self.terms.version, self.terms.shard)?;
         let event = TransportEvent::Received {
             from: self.terms.peer,
+            incarnation: self.terms.incarnation,
             message,
         };
         self.shares.lost.set(false);

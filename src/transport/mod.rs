@@ -96,6 +96,8 @@ pub enum TransportEvent {
     Received {
         /// Who.
         from: MemberId,
+        /// From which data directory.
+        incarnation: Incarnation,
         /// What.
         message: PeerMessage,
     },

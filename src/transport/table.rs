@@ -119,8 +119,9 @@ impl Table {
     /// Follows what the shard knows now.
     pub(super) fn set_admission(&mut self, admission: Admission) {
         for link in self.peers.values().flat_map(Peer::links) {
-            let known = admission.incarnations.get(&link.terms.peer);
-            if known.is_some_and(|known| *known != link.terms.incarnation) {
+            let terms = &link.terms;
+            let directories = &admission.directories;
+            if !directories.admit(terms.peer, terms.incarnation, terms.agreed) {
                 // Its task takes it out.
                 link.close();
             }

@@ -81,13 +81,22 @@ impl Group {
             }
             for (from, to, message) in mail {
                 see(to, &message);
-                if !self.cut_off.contains(&from)
-                    && !self.cut_off.contains(&to)
-                    && let Some(driver) = self.members.get_mut(&to)
-                {
-                    driver.hand_in(Event::Peer { from, message });
+                if !self.cut_off.contains(&from) && !self.cut_off.contains(&to) {
+                    self.deliver(from, to, message);
                 }
             }
+        }
+    }
+
+    /// A message arrives, if there is anybody.
+    pub(crate) fn deliver(&mut self, from: MemberId, to: MemberId, message: PeerMessage) {
+        let incarnation = self.member(from).shard.raft().incarnation();
+        if let Some(driver) = self.members.get_mut(&to) {
+            driver.hand_in(Event::Peer {
+                from,
+                incarnation,
+                message,
+            });
         }
     }
 

@@ -71,6 +71,7 @@ fn more_than_there_is_room_for() {
     let driver = group.member(late);
     driver.hand_in(Event::Peer {
         from: leader,
+        incarnation: message.incarnation,
         message: PeerMessage::Raft { message, records },
     });
     assert_eq!(driver.shard.log().last_index(), had, "it was taken in part");

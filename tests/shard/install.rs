@@ -134,7 +134,7 @@ fn settle_by_hand(
         }
         for (from, to, message) in mail {
             if let Some(message) = deliver(to, message) {
-                group.member(to).hand_in(Event::Peer { from, message });
+                group.deliver(from, to, message);
             }
         }
     }
@@ -325,11 +325,7 @@ fn a_transfer_that_nobody_ends() {
         id,
         size_bytes: 100_000,
     };
-    let offer = Event::Peer {
-        from: leader,
-        message,
-    };
-    group.member(late).hand_in(offer);
+    group.deliver(leader, late, message);
     for _ in 0..4 {
         write(&mut group, KEYS);
         group.run(Duration::from_secs(3));
@@ -408,7 +404,7 @@ fn a_damaged_segment_is_not_read_for_ever() {
                 mail.extend(messages.map(|(to, message)| (id, to, message)));
             }
             for (from, to, message) in mail {
-                group.member(to).hand_in(Event::Peer { from, message });
+                group.deliver(from, to, message);
             }
         }
     }
@@ -451,7 +447,7 @@ fn slow_reads_do_not_pile_up() {
                 {
                     appends += 1;
                 }
-                group.member(to).hand_in(Event::Peer { from, message });
+                group.deliver(from, to, message);
             }
         }
         appends

@@ -89,7 +89,8 @@ fn moved_member_is_noticed() {
     }
 }
 
-/// Goal: who is not known by its directory, or was removed, is not heard by what lies beside consensus either.
+/// Goal: who is not known by its directory, speaks from another one, or was removed, is not heard by what lies beside
+/// consensus either.
 #[test]
 fn unknown_members_are_not_served() {
     let mut group = Group::start(3, 1 << 20);
@@ -100,16 +101,28 @@ fn unknown_members_are_not_served() {
         .change(leader, Change::Remove(gone))
         .expect("two of three remain");
     group.run(SECOND);
-    for from in [MemberId(99), gone] {
+    let there = group.followers();
+    let there = *there.iter().find(|&&id| id != gone).expect("one remains");
+    let own = |id: MemberId| Incarnation(u128::from(id.0));
+    let stranger = MemberId(99);
+    let mut forge = |from, incarnation| {
         let message = PeerMessage::Forward {
             request: 1,
             patience: SECOND,
             body: put("forged", "1"),
         };
-        group.member(leader).hand_in(Event::Peer { from, message });
+        group.member(leader).hand_in(Event::Peer {
+            from,
+            incarnation,
+            message,
+        });
         group.run(SECOND);
-    }
-    assert_eq!(group.contents(leader), []);
+        group.contents(leader).len()
+    };
+    assert_eq!(forge(stranger, own(stranger)), 0);
+    assert_eq!(forge(gone, own(gone)), 0);
+    assert_eq!(forge(there, Incarnation(1_000)), 0);
+    assert_eq!(forge(there, own(there)), 1, "whom it knows is served");
 }
 
 /// Goal: a learner is added through a follower, gets everything, is promoted when it has it, and votes from
@@ -192,7 +205,7 @@ fn removed_members_end() {
     disk.known.incarnations.insert(away, Incarnation(7));
     let mut driver = Driver::recover(disk, settings);
     driver.now = now;
-    assert!(!driver.shard.incarnations().contains_key(&away));
+    assert!(!driver.shard.raft().directories().stored.contains_key(&away));
     group.members.insert(leader, driver);
     group.run(SECOND);
     let stored = &group.member(leader).disk.known.incarnations;

@@ -6,7 +6,7 @@ use kontiki::base::limits::{
     PEER_QUEUED_BYTES_MAX, PEER_RECEIVED_BYTES_MAX, RAFT_INFLIGHT_BYTES_MAX,
 };
 use kontiki::base::{Incarnation, MemberId};
-use kontiki::raft::Body;
+use kontiki::raft::{Body, Directories};
 use kontiki::runtime::executor::{Queue, sleep, spawn_local, timeout};
 use kontiki::shard::event::PeerMessage;
 use kontiki::transport::{Admission, TransportEvent};
@@ -225,7 +225,10 @@ fn strangers() {
         b.reach(&mut a).await;
 
         let refusing = |member: MemberId, incarnation| Admission {
-            incarnations: [(member, incarnation)].into(),
+            directories: Directories {
+                stored: [(member, incarnation)].into(),
+                ..Directories::default()
+            },
             hear_strangers: true,
         };
         let mut c = Node::start(C);
@@ -253,14 +256,17 @@ fn other_directory() {
     on_new_thread(|| async {
         let [mut a, mut b] = pair().await;
         a.transport.set_admission(Admission {
-            incarnations: [(B, Incarnation(5))].into(),
+            directories: Directories {
+                stored: [(B, Incarnation(5))].into(),
+                ..Directories::default()
+            },
             hear_strangers: true,
         });
         assert!(matches!(a.event().await, TransportEvent::Disconnected(B)));
         loop {
             match b.event().await {
                 TransportEvent::Disconnected(from) => assert_eq!(from, A),
-                TransportEvent::Received { from, message } => {
+                TransportEvent::Received { from, message, .. } => {
                     let PeerMessage::Raft { message, .. } = message else {
                         panic!("not of consensus: {message:?}");
                     };
@@ -273,6 +279,47 @@ fn other_directory() {
                 }
             }
         }
+    });
+}
+
+/// Goal: a member whose directory the group has agreed on is let in where another one is stored for it, says so of itself
+/// on both sides of a greeting, and is not where the group is known to have agreed on another one.
+#[test]
+fn agreed_directory() {
+    on_new_thread(|| async {
+        let admission = |directories: Directories| Admission {
+            directories,
+            hear_strangers: true,
+        };
+        let other = Directories {
+            stored: [(B, Incarnation(5))].into(),
+            ..Directories::default()
+        };
+        let mut a = Node::start(A);
+        let mut b = Node::start(B);
+        a.transport.set_admission(admission(other.clone()));
+        b.transport.set_admission(admission(Directories {
+            own_agreed: true,
+            ..Directories::default()
+        }));
+        // One connects, then the other.
+        let url = a.url();
+        b.transport.set_peers(&[(A, vec![url])]);
+        b.reach(&mut a).await;
+        b.transport.set_peers(&[]);
+        loop {
+            if matches!(a.event().await, TransportEvent::Disconnected(B)) {
+                break;
+            }
+        }
+        let url = b.url();
+        a.transport.set_peers(&[(B, vec![url])]);
+        a.reach(&mut b).await;
+        a.transport.set_admission(admission(Directories {
+            agreed: other.stored,
+            ..Directories::default()
+        }));
+        assert!(matches!(a.event().await, TransportEvent::Disconnected(B)));
     });
 }
 

@@ -97,7 +97,7 @@ impl Node {
     /// The next message.
     pub(crate) async fn message(&mut self) -> (MemberId, PeerMessage) {
         match self.event().await {
-            TransportEvent::Received { from, message } => (from, message),
+            TransportEvent::Received { from, message, .. } => (from, message),
             TransportEvent::Disconnected(member) => panic!("{member} is lost"),
         }
     }

@@ -1,0 +1,118 @@
+//! Whose connections are let in: what a greeting between two members asks, answered by what consensus knows.
+//!
+//! A member is let in from the directory that the group has agreed on for good. Before that it is from the one that is
+//! stored here; and from another one that says of itself that the group has agreed on it. That one may lead by now, and
+//! the entry that says so may come from nobody else. Whether it is believed is for [`Raft::step`] to decide, message by
+//! message: here it costs nothing but a connection. Must never change anything.
+
+use std::collections::BTreeMap;
+
+use super::Raft;
+use crate::base::{Incarnation, Index, MemberId};
+
+/// The data directories that belong to members.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Directories {
+    /// As the group has agreed: that entry is committed.
+    pub agreed: BTreeMap<MemberId, Incarnation>,
+    /// As this member has stored, or as an entry says that may still be cut off. Some are agreed as well.
+    pub stored: BTreeMap<MemberId, Incarnation>,
+    /// Whether the group has agreed on this member's own one.
+    pub own_agreed: bool,
+}
+
+impl Directories {
+    /// Whether a connection is let in from a member with this directory, which says of itself whether the group has
+    /// `agreed` on it.
+    #[must_use]
+    pub fn admit(&self, member: MemberId, incarnation: Incarnation, agreed: bool) -> bool {
+        let (known, stored) = (self.agreed.get(&member), self.stored.get(&member));
+        is_let_in(known.copied(), stored.copied(), incarnation, agreed)
+    }
+}
+
+fn is_let_in(
+    known: Option<Incarnation>,
+    stored: Option<Incarnation>,
+    incarnation: Incarnation,
+    says_agreed: bool,
+) -> bool {
+    match known {
+        Some(known) => known == incarnation,
+        None => says_agreed || stored.is_none_or(|stored| stored == incarnation),
+    }
+}
+
+impl Raft {
+    /// What the connections of this member have to know.
+    #[must_use]
+    pub fn directories(&self) -> Directories {
+        let mut stored = self.identity.stored();
+        stored.extend(&self.membership().incarnations);
+        let committed = self.memberships.committed(self.hard_state.commit);
+        Directories {
+            agreed: committed.incarnations.clone(),
+            stored,
+            own_agreed: self.is_own_agreed(),
+        }
+    }
+
+    /// What [`Directories::admit`] says of [`Self::directories`].
+    #[must_use]
+    pub fn lets_in(&self, member: MemberId, incarnation: Incarnation, agreed: bool) -> bool {
+        let known = self.agreed_incarnation(member);
+        let in_force = self.membership().incarnations.get(&member).copied();
+        let stored = in_force.or_else(|| self.identity.stored_directory(member));
+        is_let_in(known, stored, incarnation, agreed)
+    }
+
+    /// Whether the group has agreed, for good, on the directory that this member runs on.
+    #[must_use]
+    pub fn is_own_agreed(&self) -> bool {
+        self.agreed_incarnation(self.id) == Some(self.incarnation)
+    }
+
+    /// The entry that brought the newest committed membership: another one, and others are agreed on.
+    #[must_use]
+    pub fn agreed_at(&self) -> Index {
+        self.memberships.committed_index(self.hard_state.commit)
+    }
+
+    /// Whether what a member says beside consensus is heard when it comes from this directory: from the one that
+    /// consensus hears it from.
+    #[must_use]
+    pub fn hears(&self, member: MemberId, incarnation: Incarnation) -> bool {
+        self.directory_of(member) == Some(incarnation) || self.follows(member, incarnation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: Incarnation = Incarnation(1);
+    const NEW: Incarnation = Incarnation(2);
+
+    #[track_caller]
+    fn check(agreed: Option<Incarnation>, stored: Option<Incarnation>, expected: [bool; 4]) {
+        const ID: MemberId = MemberId(7);
+        let map = |of: Option<Incarnation>| of.map(|of| (ID, of)).into_iter().collect();
+        let directories = Directories {
+            agreed: map(agreed),
+            stored: map(stored),
+            own_agreed: false,
+        };
+        let says = [(OLD, false), (OLD, true), (NEW, false), (NEW, true)];
+        let admitted = says.map(|(from, agreed)| directories.admit(ID, from, agreed));
+        assert_eq!(admitted, expected, "{directories:?}");
+    }
+
+    /// Goal: who is let in from an old and from a new directory, that does not say or does say that it is agreed on.
+    #[test]
+    fn admission() {
+        check(None, None, [true, true, true, true]);
+        check(None, Some(OLD), [true, true, false, true]);
+        check(Some(OLD), Some(OLD), [true, true, false, false]);
+        check(Some(NEW), Some(OLD), [false, false, true, true]);
+    }
+}
