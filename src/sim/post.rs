@@ -1,11 +1,16 @@
 //! Messages between members: what becomes of each, and its arrival.
+//!
+//! Nothing arrives where the greeting of a connection would not let it in: the product's own answer to that, for both
+//! sides. Who is refused for its directory is told so at each attempt, as when it connects.
 
 use super::checker::Verdict;
 use super::cluster::{Cluster, Next};
 use super::member::member_id;
 use super::network::Fate;
 use super::trace::What;
-use crate::raft::Body;
+use crate::base::planted::Defect;
+use crate::base::{Incarnation, Term};
+use crate::raft::{Body, Message, Raft};
 use crate::shard::event::{Event, PeerMessage};
 
 /// A message on its way.
@@ -15,7 +20,21 @@ pub(super) struct Delivery {
     pub(super) to: usize,
     /// The receiver's life when it was sent: it does not survive a connection.
     life: u32,
+    /// The sender's.
+    sender_life: u32,
+    /// What the sender's side of the connection says of its directory.
+    greeting: Greeting,
     message: PeerMessage,
+}
+
+/// From which directory somebody speaks.
+#[derive(Clone, Copy, Debug)]
+struct Greeting {
+    incarnation: Incarnation,
+    /// Whether the group has agreed on it, as it knows.
+    agreed: bool,
+    /// Whether this is no message but the answer to a greeting.
+    is_refusal: bool,
 }
 
 impl Cluster {
@@ -25,12 +44,19 @@ impl Cluster {
         let fate = self
             .network
             .fate(from, to, self.now, &mut self.network_dice);
-        let life = self.members[to].life;
+        let greeting = self.greeting(from);
+        if !self.lets_in(from, to, self.greeting(to)) {
+            self.statistics.greetings_refused += 1;
+            return;
+        }
+        let (life, sender_life) = (self.members[to].life, self.members[from].life);
         let deliver = |message| {
             Next::Deliver(Box::new(Delivery {
                 from,
                 to,
                 life,
+                sender_life,
+                greeting,
                 message,
             }))
         };
@@ -50,19 +76,86 @@ impl Cluster {
             from,
             to,
             life,
+            sender_life,
+            greeting,
             message,
         } = delivery;
         if self.network.is_cut(from, to) || self.process(to, life).is_none() {
+            return Ok(());
+        }
+        if !greeting.is_refusal && !self.lets_in(to, from, greeting) {
+            self.statistics.greetings_refused += 1;
+            self.refuse(to, from, sender_life, greeting.incarnation);
             return Ok(());
         }
         let (what, term) = kind_of_message(&message);
         self.line(to, What::Receives { from, what, term });
         let event = Event::Peer {
             from: member_id(from),
-            incarnation: self.members[from].incarnation(),
+            incarnation: greeting.incarnation,
             message,
         };
         self.hand_in(to, event)
+    }
+
+    /// What a member says of its directory when it connects, or is connected to.
+    fn greeting(&self, number: usize) -> Greeting {
+        Greeting {
+            incarnation: self.members[number].incarnation(),
+            agreed: self.consensus(number).is_some_and(Raft::is_own_agreed),
+            is_refusal: false,
+        }
+    }
+
+    fn consensus(&self, number: usize) -> Option<&Raft> {
+        let process = self.members[number].process.as_ref();
+        process.map(|process| process.shard.raft())
+    }
+
+    /// Whether a member has a connection to one that says this of its directory. With one that does not run nobody has.
+    fn lets_in(&self, number: usize, other: usize, greeting: Greeting) -> bool {
+        let Greeting {
+            incarnation,
+            agreed,
+            ..
+        } = greeting;
+        // Who believes any directory greets any.
+        self.options.planted.has(Defect::WipedDirectoryVotes)
+            || self
+                .consensus(number)
+                .is_none_or(|raft| raft.lets_in(member_id(other), incarnation, agreed))
+    }
+
+    /// Tells a member that another directory belongs to its id.
+    fn refuse(&mut self, number: usize, other: usize, life: u32, refused: Incarnation) {
+        let fate = self
+            .network
+            .fate(number, other, self.now, &mut self.network_dice);
+        let (Fate::Once(at) | Fate::Twice(at, _)) = fate else {
+            return;
+        };
+        let message = Message {
+            term: Term::default(),
+            incarnation: self.members[number].incarnation(),
+            body: Body::IdentityRefused {
+                incarnation: refused,
+            },
+        };
+        let refusal = Delivery {
+            from: number,
+            to: other,
+            life,
+            sender_life: self.members[number].life,
+            greeting: Greeting {
+                is_refusal: true,
+                ..self.greeting(number)
+            },
+            message: PeerMessage::Raft {
+                message,
+                records: Vec::new(),
+            },
+        };
+        self.schedule.plan(at, Next::Deliver(Box::new(refusal)));
     }
 }
 

@@ -80,6 +80,8 @@ pub struct Statistics {
     pub bad_checkpoints: u64,
     /// Pairs of members that met after the cluster had begun.
     pub meetings: u64,
+    /// Messages that did not arrive because a greeting would have been refused for a directory.
+    pub greetings_refused: u64,
     /// Members that the group came to know by the directory that had taken the place of a lost one.
     pub adopted: u64,
     /// Lone members that got a second voter.
@@ -127,6 +129,7 @@ impl AddAssign<&Statistics> for Statistics {
             calm_hangs,
             bad_checkpoints,
             meetings,
+            greetings_refused,
             adopted,
             grown,
             shrunk,
@@ -161,6 +164,7 @@ impl AddAssign<&Statistics> for Statistics {
         self.calm_hangs += calm_hangs;
         self.bad_checkpoints += bad_checkpoints;
         self.meetings += meetings;
+        self.greetings_refused += greetings_refused;
         self.adopted += adopted;
         self.grown += grown;
         self.shrunk += shrunk;

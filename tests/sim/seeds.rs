@@ -77,6 +77,7 @@ fn three_members() {
     assert!(all.foreign_directories > 5, "{all:?}");
     assert!(all.hung_leaders_left > 5 && all.calm_hangs > 1, "{all:?}");
     assert!(all.bad_checkpoints > 5, "{all:?}");
+    assert!(all.greetings_refused > 5, "{all:?}");
 }
 
 /// Goal: what was found once stays mended.

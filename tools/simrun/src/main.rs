@@ -390,11 +390,12 @@ impl Findings {
         );
         println!(
             "world: {} leaders with hanging disks lead no more, {} disks hung in the calm, {} damaged checkpoints noticed, {} pairs met \
-             late, {} new directories adopted, {} lone members got a second voter, {} were left alone again",
+             late, {} messages refused with their directories, {} new directories adopted, {} lone members got a second voter, {} were left alone again",
             statistics.hung_leaders_left,
             statistics.calm_hangs,
             statistics.bad_checkpoints,
             statistics.meetings,
+            statistics.greetings_refused,
             statistics.adopted,
             statistics.grown,
             statistics.shrunk,
