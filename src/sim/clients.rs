@@ -41,11 +41,17 @@ impl Cluster {
         };
         for _ in 0..self.dice.between(1, self.conditions.burst_max) {
             let member = members[self.dice.place(members.len())];
-            let must_succeed = must_succeed && self.hung_in_calm != Some(member);
+            let must_succeed = must_succeed && !self.is_excused(member);
             let (request, kind) = self.workload.next(&self.history);
             self.ask(member, request, kind, must_succeed)?;
         }
         Ok(())
+    }
+
+    /// Whether a member need not serve, for its disk hangs, or did so a moment ago.
+    fn is_excused(&self, number: usize) -> bool {
+        self.hung_in_calm
+            .is_some_and(|(hung, until)| hung == number && self.now < until)
     }
 
     pub(super) fn ask(

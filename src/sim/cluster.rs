@@ -101,8 +101,8 @@ pub(super) struct Cluster {
     pub(super) operator: Operator,
     /// The directories that the group has agreed on.
     pub(super) agreed: BTreeMap<MemberId, Incarnation>,
-    /// The member whose disk hung in the calm.
-    pub(super) hung_in_calm: Option<usize>,
+    /// The member whose disk hangs in the calm, and until when it need not serve for that.
+    pub(super) hung_in_calm: Option<(usize, Moment)>,
     pub(super) filter: EventFilter,
     /// Requests under way: at which member, and whether they must succeed.
     pub(super) asked: BTreeMap<u32, Asked>,

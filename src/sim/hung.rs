@@ -15,6 +15,8 @@ use crate::raft::Role;
 /// The calm has begun this long ago when a disk hangs in it, and when that ends.
 pub(super) const CALM_HANG_BEGINS: Duration = Duration::from_secs(4);
 const CALM_HANG_ENDS: Duration = Duration::from_secs(20);
+/// Who hung must serve like all others this long after that: time to get what it has missed.
+const CALM_HANG_GRACE: Duration = Duration::from_secs(5);
 /// A calm of less is too short to hang in, and to catch up afterwards.
 const CALM_MIN: Duration = Duration::from_secs(28);
 
@@ -99,7 +101,7 @@ impl Cluster {
         };
         let until = since.after(CALM_HANG_ENDS);
         self.statistics.calm_hangs += 1;
-        self.hung_in_calm = Some(number);
+        self.hung_in_calm = Some((number, until.after(CALM_HANG_GRACE)));
         self.hang_until(number, until);
         // Just before what hung goes on.
         self.schedule
@@ -112,14 +114,16 @@ impl Cluster {
     }
 
     /// # Errors
-    /// Nobody could ever write with that leader, and it leads all the same.
+    /// Nobody could ever write with that leader, and it leads all the same. A write may not have come so far as to its
+    /// disk; but then, after seconds in which clients asked all members, somebody else must lead.
     pub(super) fn calm_hang_over(&mut self, number: usize) -> Verdict {
         let member: &Member = &self.members[number];
         let writes = member
             .process
             .as_ref()
             .is_some_and(|process| process.job.is_some());
-        if self.leads(number) && writes {
+        let others_lead = (0..self.members.len()).any(|other| other != number && self.leads(other));
+        if self.leads(number) && (writes || !others_lead) {
             return Err(broken(
                 Promise::Liveness,
                 format_args!("member {number} leads though its disk completes nothing"),

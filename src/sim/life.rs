@@ -150,7 +150,8 @@ impl Cluster {
             EndReason::Removed => ("removed", self.group.is_removed(member_id(number))),
             EndReason::OtherDirectory => {
                 let member = &self.members[number];
-                ("other directory", member.is_wiped() || member.adopted)
+                let unsettled = member.adopted && !member.knows_own_agreed();
+                ("other directory", member.is_wiped() || unsettled)
             }
             EndReason::Diverged(_) => ("diverged", false),
         };

@@ -269,6 +269,13 @@ impl Member {
         self.aside.as_ref().is_some_and(|own| own.foreign)
     }
 
+    /// Whether it runs, and its committed log names a directory for it. It must be this one, and then nobody can tell it
+    /// otherwise.
+    pub(super) fn knows_own_agreed(&self) -> bool {
+        let raft = self.process.as_ref().map(|process| process.shard.raft());
+        raft.is_some_and(|raft| raft.directories().agreed.contains_key(&self.id()))
+    }
+
     /// Whether its directory says whose it is.
     pub(super) fn is_marked(&self) -> bool {
         let process = self.process.as_ref();
