@@ -214,8 +214,9 @@ impl Raft {
     }
 
     /// A checkpoint from the leader of `term` is on disk here: the state at `base` and its membership.
-    /// Entries after it are kept if the log has the one at `base` (Raft paper, section 7). Whether it
-    /// was taken; an older one than what is committed is not.
+    /// Entries after it are kept if the log has the one at `base` (Raft paper, section 7). Otherwise the log begins anew
+    /// there, and counts as durable up to there when [`Self::log_durable`] says so: until the log leads to the checkpoint,
+    /// that is lost as if it had never come. Whether it was taken; an older one than what is committed is not.
     pub fn install_checkpoint(
         &mut self,
         from: MemberId,
@@ -235,15 +236,12 @@ impl Raft {
         }
         self.follow(from, outputs);
         let wanted = self.wants_checkpoint(term, base);
-        if wanted {
-            if !self.terms.holds(base) {
-                self.terms = LogTerms::after(base);
-                self.durable = base.index;
-                self.memberships = Memberships::new(vec![(base.index, membership)]);
-                outputs.push(Output::ResetLog { base });
-                outputs.push(Output::MembershipChanged(self.membership().clone()));
-            }
-            self.durable = self.durable.max(base.index);
+        if wanted && !self.terms.holds(base) {
+            self.terms = LogTerms::after(base);
+            self.durable = self.durable.min(self.hard_state.commit);
+            self.memberships = Memberships::new(vec![(base.index, membership)]);
+            outputs.push(Output::ResetLog { base });
+            outputs.push(Output::MembershipChanged(self.membership().clone()));
         }
         // What is committed is the same everywhere.
         self.following.verified = self.following.verified.max(base.index);

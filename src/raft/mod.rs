@@ -181,7 +181,7 @@ impl Raft {
             hard_state,
             durable_hard_state: recovered,
             leader: None,
-            durable: durable.max(terms.base().index),
+            durable,
             terms,
             memberships,
             now: Instant(0),

@@ -186,7 +186,7 @@ impl Shard {
             hard_state,
             checkpoint,
         } = replayed;
-        let durable = terms.last_index();
+        let durable = log.durable_index();
         let mut log = log;
         let mut folder = Folder::default();
         let mut keyspace = keyspace;
@@ -195,7 +195,7 @@ impl Shard {
         let mut hard_state = hard_state;
         // A log that was lost as a whole comes back from the leader, from its first entry on.
         let founds = !settings.initial_members.is_empty() && settings.known.rebuild.is_none();
-        if durable == Index(0) && founds {
+        if terms.last_index() == Index(0) && founds {
             let index = Index(1);
             let mut members = settings.initial_members.clone();
             members.sort_by_key(|member| member.id);

@@ -5,7 +5,6 @@ use super::checker::Verdict;
 use super::checker::pledges::{Directory, Remembered};
 use super::cluster::Cluster;
 use super::member::member_id;
-use crate::checkpoint::Source;
 use crate::raft::{AppendResult, Body, Message, Standing};
 use crate::shard::event::PeerMessage;
 
@@ -35,11 +34,7 @@ impl Cluster {
             }
             _ => return Ok(()),
         };
-        // What came as a checkpoint was committed by others; it binds when the log says durably that it leads there.
-        let source = self.members[from].disk.checkpoint_source(matched.durable);
-        if source == Source::Log {
-            self.pledges.acknowledges(directory, matched.durable);
-        }
+        self.pledges.acknowledges(directory, matched.durable);
         Ok(())
     }
 

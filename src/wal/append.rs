@@ -55,8 +55,6 @@ pub struct Appender {
     last_index: Index,
     durable_commit: CommitSequence,
     durable_index: Index,
-    /// Where the log began anew, zero for never: what is up to here is durable in a checkpoint.
-    base: Index,
     hard_state: HardState,
     /// Counts changes of term or vote, so that a completion knows which one it made durable.
     hard_state_version: u64,
@@ -107,7 +105,6 @@ impl Appender {
             last_index: Index(0),
             durable_commit: CommitSequence(0),
             durable_index: Index(0),
-            base: Index(0),
             hard_state: HardState::default(),
             hard_state_version: 0,
             hard_state_placed: HARD_STATE_COPIES,
@@ -264,7 +261,7 @@ impl Appender {
 
     /// Begins anew after the checkpoint at `index`, whose entry had `term`: it is durable under its name, and
     /// nothing that is not committed here is kept. `leader` is the term of the leader it came from. Returns
-    /// the commit that will say so.
+    /// the commit that will say so: until that is durable, the log is only as far as it was committed before.
     ///
     /// # Errors
     /// [`StageError::Full`]; nothing was staged.
@@ -290,9 +287,8 @@ impl Appender {
         if let Flight::Commit { durable_index, .. } = &mut self.flight {
             *durable_index = kept.min(*durable_index);
         }
+        self.durable_index = kept.min(self.durable_index);
         self.last_index = index;
-        self.durable_index = index;
-        self.base = index;
         Ok(self.last_staged_commit())
     }
 
@@ -439,7 +435,6 @@ impl Appender {
         };
         assert_eq!(commit.sequence, sequence, "the commit in flight");
         self.durable_commit = sequence;
-        let durable_index = durable_index.max(self.base);
         self.durable_index = durable_index;
         if hard_state_version == self.hard_state_version {
             self.hard_state_durable = HARD_STATE_COPIES.min(self.hard_state_durable + 1);

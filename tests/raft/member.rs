@@ -317,7 +317,7 @@ impl Member {
 
     fn place(&mut self, sync: Sync) {
         self.disk.hard_state = sync.hard_state;
-        // An installed checkpoint is on disk by itself, and the newer one counts.
+        // A checkpoint of its own is on disk by itself, and the newer one counts.
         if sync.log.base.index >= self.disk.log.base.index {
             self.disk.log = sync.log;
         } else if sync
@@ -415,10 +415,10 @@ impl Member {
                         membership,
                         entries: Vec::new(),
                     };
-                    self.disk.log = self.log.clone();
-                    self.disk.hard_state.term = self.disk.hard_state.term.max(base.term);
-                    self.disk.hard_state.commit = base.index;
-                    self.sync = None;
+                    // Until the next sync the disk says nothing of it. What is under way may be void.
+                    if let Some(sync) = &mut self.sync {
+                        sync.durable = sync.durable.min(self.disk.hard_state.commit);
+                    }
                     self.dirty = true;
                 }
                 Output::BecameLeader { .. } => {

@@ -206,7 +206,29 @@ fn an_installed_checkpoint_keeps_a_log_that_leads_there() {
         assert!(outputs.contains(&Output::Committed(Index(3))));
         let last = if kept { Index(5) } else { Index(3) };
         assert_eq!((raft.commit(), raft.last_index()), (Index(3), last));
+        // A log that begins anew holds nothing yet: only when that is durable may the leader count on it.
+        let before = Index(if kept { 3 } else { 0 });
+        assert_eq!(acknowledged(&outputs), Some(before));
+        if !kept {
+            outputs.clear();
+            raft.log_durable(Index(3), &mut outputs);
+            assert_eq!(acknowledged(&outputs), Some(Index(3)));
+        }
     }
+}
+
+/// Up to where the log is said to be durable and the same as the leader's.
+fn acknowledged(outputs: &[Output]) -> Option<Index> {
+    outputs.iter().find_map(|output| match output {
+        Output::Send { message, .. } => match &message.body {
+            Body::AppendResponse(AppendResponse {
+                result: AppendResult::Accepted(matched),
+                ..
+            }) => Some(matched.durable),
+            _ => None,
+        },
+        _ => None,
+    })
 }
 
 /// Five members of which 1 leads and 5 are cut off from each other from birth: the others have confirmed 5, and

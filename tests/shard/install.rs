@@ -175,6 +175,31 @@ fn a_crash_at_every_step() {
     assert!(installs_cut > 5, "{installs_cut} crashes before an install");
 }
 
+/// Goal: a received checkpoint that the log does not lead to yet is not acknowledged: when the member dies and the file has
+/// rotted, the same leader sends it once more.
+#[test]
+fn a_received_checkpoint_that_rots() {
+    let (mut group, late) = far_behind();
+    group.run(Duration::from_millis(100));
+    // It has met the leader, and now its log takes nothing.
+    group.member(late).disk_hangs = true;
+    group.run(Duration::from_secs(2));
+    let driver = group.member(late);
+    assert_eq!(installs(driver), 1);
+    let index = *driver.disk.received.first().expect("it was not settled");
+    assert!(driver.shard.raft().last_index() >= index);
+    assert!(driver.shard.log().durable_index() < index);
+    driver.disk.received.clear();
+    driver.disk.checkpoints.clear();
+    let (leader, term) = (group.leader(), group.member(late).shard.raft().term());
+    restart(&mut group, late);
+    group.run(Duration::from_secs(3));
+    assert_eq!(group.contents(late).len() as u64, KEYS + 1);
+    let led = (group.leader(), group.member(late).shard.raft().term());
+    assert_eq!(led, (leader, term), "another leader would have asked anew");
+    assert_caught_up(&mut group, late);
+}
+
 /// Goal: after a break of the connection the transfer goes on where it was: no block is taken twice.
 #[test]
 fn a_transfer_is_resumed() {

@@ -62,7 +62,7 @@ pub struct Unusable {
 impl Unusable {
     /// Whether the log holds everything up to its index, or once did: a checkpoint of one's own gets its name when the
     /// log is durable that far. One that was received has its name before the log says that it leads there; all of it was
-    /// committed by others, and until then this member has acknowledged nothing behind it.
+    /// committed by others, and until then this member has acknowledged nothing of it.
     #[must_use]
     pub fn was_led_to(&self) -> bool {
         self.origin == Source::Log
