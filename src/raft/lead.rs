@@ -10,7 +10,7 @@ use super::message::{
 };
 use super::progress::{Flow, Progress};
 use super::quorum::majority_value;
-use super::transfer::Transfer;
+use super::transfer::{Transfer, Trial};
 use super::types::{Output, Position, Role, StepDown};
 use crate::base::planted::Defect;
 use crate::base::{Index, Instant, MemberId, Term};
@@ -24,6 +24,8 @@ pub(super) struct Leading {
     pub(super) progress: BTreeMap<MemberId, Progress>,
     pub(super) heartbeat_due: Instant,
     pub(super) transfer: Option<Transfer>,
+    /// Of the followers' disks, while its own one syncs.
+    pub(super) trial: Trial,
     /// Somebody was asked to campaign in this term: no lease of it is worth anything any more.
     pub(super) lease_forfeited: bool,
     /// Who leaves when the entry at this index is committed.
@@ -37,6 +39,7 @@ impl Leading {
             first_index: last.next(),
             progress: others.into_iter().map(follower).collect(),
             heartbeat_due: now,
+            trial: Trial::after(last),
             ..Leading::default()
         }
     }
@@ -58,6 +61,7 @@ impl Raft {
     pub fn append(&mut self, size_bytes: u64) -> (Term, Index) {
         assert_eq!(self.role, Role::Leader, "only a leader appends");
         let term = self.hard_state.term;
+        self.leading.trial.grows(self.now);
         (term, self.terms.append(term, size_bytes))
     }
 
@@ -282,6 +286,7 @@ impl Raft {
         if progress.counts && !counts {
             progress.matched = Index(0);
             progress.followed = Instant(0);
+            progress.passed = None;
         }
         progress.counts = counts;
         if counts {
@@ -304,6 +309,11 @@ impl Raft {
             progress.probe_from(matched.verified.next());
         }
         progress.accepted(matched);
+        let matched = progress.matched;
+        if self.leading.trial.is_passed(matched) {
+            let now = self.now;
+            self.progress_of(from).passed.get_or_insert(now);
+        }
         self.advance_commit(outputs);
     }
 
@@ -341,8 +351,8 @@ impl Raft {
         if !self.hear(from, response.standing) {
             return;
         }
-        // Nothing but an entry of this term says that its log ends as this one does: behind what they share there may be
-        // another membership, which is in force there.
+        // Nothing but an entry of this term says that its log ends as this one does: behind what they share there may
+        // be another membership, which is in force there.
         let lease_since = self.memberships.index().max(self.leading.first_index);
         let now = self.now;
         let progress = self.progress_of(from);

@@ -47,7 +47,7 @@ pub use message::{
 };
 pub use progress::{Flow, Progress, Windows};
 pub use quorum::{majority_size, majority_value, tolerated_faults};
-pub use transfer::TransferRefusal;
+pub use transfer::{SyncStall, TransferRefusal};
 pub use types::{Output, PeerRefusal, Position, Rebuild, Role, Round, StepDown};
 
 use self::follow::Following;

@@ -80,6 +80,8 @@ pub struct Progress {
     pub moved: bool,
     /// Whether what was sent was still being read from the log since then: it has not left, so it is not lost.
     pub being_read: bool,
+    /// When it had made durable, since the sync that is under way here began, what it can have got only after that.
+    pub(super) passed: Option<Instant>,
 }
 
 impl Progress {
@@ -100,6 +102,7 @@ impl Progress {
             inflight_bytes: 0,
             moved: false,
             being_read: false,
+            passed: None,
         }
     }
 
@@ -107,12 +110,6 @@ impl Progress {
     #[must_use]
     pub fn counted(&self) -> Index {
         if self.counts { self.matched } else { Index(0) }
-    }
-
-    /// Whether its disk keeps up: what we had when we began to sync is durable there, or everything that it has.
-    #[must_use]
-    pub(super) fn keeps_up(&self, staged: Index) -> bool {
-        self.matched >= staged || self.verified <= self.matched
     }
 
     /// Bytes sent and not acknowledged.
@@ -246,19 +243,6 @@ mod tests {
         by_messages.accepted(at(3));
         assert_eq!(by_messages.budget_bytes(&SMALL), Some(10));
         assert!(!by_messages.is_waiting());
-    }
-
-    /// Goal: a follower keeps up that has made durable what was there, or whatever it has; one that owes that does not.
-    #[test]
-    fn disks_that_keep_up() {
-        for (durable, verified, expected) in [(5, 7, true), (4, 4, true), (4, 5, false)] {
-            let mut progress = Progress::new(Index(1), Instant(0));
-            progress.accepted(Matched {
-                durable: Index(durable),
-                verified: Index(verified),
-            });
-            assert_eq!(progress.keeps_up(Index(5)), expected, "{progress:?}");
-        }
     }
 
     /// Goal: a rejected follower is never asked for what it has acknowledged.

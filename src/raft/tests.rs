@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod stalls;
+
 const ME: MemberId = MemberId(7);
 const OWN: Incarnation = Incarnation(7);
 
@@ -346,8 +348,8 @@ fn lost_term() {
     assert!(!member.votes_in(Term(8)) && member.votes_in(Term(9)));
 }
 
-/// Goal: who was elected from another directory than the one stored here is followed, because the entry that says which one
-/// it is comes from that leader; it gets no vote, and once the group has agreed on a directory no other one is heard.
+/// Goal: who was elected from another directory than the one stored here is followed, because the entry that says which
+/// one it is comes from that leader; it gets no vote. Once the group has agreed on a directory no other one is heard.
 #[test]
 fn leader_of_another_directory() {
     let other_directory = |body| Message {
@@ -413,7 +415,8 @@ fn leader_of_another_directory() {
     check(None, question, None);
 }
 
-/// Goal: a refusal of somebody who knows another directory ends a member only while the group has not agreed on its own.
+/// Goal: a refusal of somebody who knows another directory ends a member only while the group has not agreed on its
+/// own.
 #[test]
 fn refused_though_agreed_on() {
     let check = |agreed: bool, expected: &[Output]| {
@@ -442,8 +445,8 @@ fn say(raft: &mut Raft, from: MemberId, body: Body, now: Instant) -> Vec<Output>
     outputs(|out| raft.step(from, message, now, out))
 }
 
-/// Goal: a lease counts on nobody whose log may end with another membership than the leader's: it must hold an entry of the
-/// leader's own term, and not only the one that turned leases on.
+/// Goal: a lease counts on nobody whose log may end with another membership than the leader's: it must hold an entry of
+/// the leader's own term, and not only the one that turned leases on.
 #[test]
 fn lease_of_a_stale_tail() {
     let now = Instant(0) + Duration::from_secs(5);
@@ -519,7 +522,8 @@ fn leader_of_five(now: Instant) -> Raft {
     raft
 }
 
-/// Goal: a directory that is being stored when the removal of its member is committed is forgotten like one that was stored.
+/// Goal: a directory that is being stored when the removal of its member is committed is forgotten like one that was
+/// stored.
 #[test]
 fn removed_while_it_is_stored() {
     let mut config = config(&[ME, LEADER, OTHER]);

@@ -3,7 +3,18 @@
 //!
 //! The leader takes no more entries, brings the target up to date and asks it to campaign at once. If that does not
 //! happen within an election timeout, it goes on leading; only one whose disk is still stalled then leads no longer, if
-//! somebody has a better disk.
+//! a majority without it has better disks.
+//!
+//! ```text
+//! own disk   |-- sync ------------------------------------> ...   (2) lasts at least twice as long as (1)
+//! log        .....+ grows
+//! follower        |-- gets it, syncs --| durable                  (1)
+//! ```
+//! Disks that are all as slow, or up to twice as slow as each other, do not show this: whoever gets an entry after a
+//! sync began here completes its own sync of it later. Before anything was appended nobody waits for this disk.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::Raft;
 use super::message::Body;
@@ -18,6 +29,47 @@ pub(super) struct Transfer {
     deadline: Instant,
     /// Whether the target was asked to campaign.
     asked: bool,
+}
+
+/// What the leader knows of its log since a sync of its own disk began: by this the followers' disks are judged.
+#[derive(Debug, Default)]
+pub(super) struct Trial {
+    /// What anybody may have got before that.
+    had: Index,
+    /// When the log was longer first.
+    grew: Option<Instant>,
+}
+
+impl Trial {
+    /// Everything up to `had` may have been with the followers for any time.
+    pub(super) fn after(had: Index) -> Trial {
+        Trial { had, grew: None }
+    }
+
+    pub(super) fn grows(&mut self, now: Instant) {
+        self.grew.get_or_insert(now);
+    }
+
+    /// Whether a disk that has made durable everything up to `matched` has completed a sync that began later.
+    pub(super) fn is_passed(&self, matched: Index) -> bool {
+        matched > self.had
+    }
+
+    /// How long that disk took at most.
+    fn took(&self, progress: &Progress) -> Option<Duration> {
+        Some(progress.passed?.since(self.grew?))
+    }
+}
+
+/// A sync of the log that takes long.
+#[derive(Clone, Copy, Debug)]
+pub struct SyncStall {
+    /// How long so far.
+    pub span: Duration,
+    /// Where the log ended half an election timeout ago, or earlier.
+    pub mark: Index,
+    /// Whether leadership could not be handed over since it began.
+    pub again: bool,
 }
 
 /// Why leadership is not handed over.
@@ -81,49 +133,73 @@ impl Raft {
         transfer.map(|transfer| transfer.to)
     }
 
-    /// This member's disk does not complete a sync, of a log that ended at `staged` when it began: somebody whose disk is
-    /// better should lead. Entries can be committed without it, so a leader hands over to such a one. Said `again`, the
-    /// attempt has ended: perhaps what the others lack can be read from no disk. Then it leads no longer, and they elect
-    /// one of them. Where all disks are as slow it leads on: an election takes more syncs than a write.
-    pub fn sync_stalled(
-        &mut self,
-        again: bool,
-        staged: Index,
-        now: Instant,
-        outputs: &mut Vec<Output>,
-    ) {
+    /// This member's disk begins a sync. Nobody else can have got anything above `had` so far.
+    pub fn sync_began(&mut self, had: Index, now: Instant) {
         self.observe(now);
-        // It may have been cut off since.
-        let staged = staged.min(self.terms.last_index());
-        let better = self.successor(|progress| progress.keeps_up(staged));
-        if self.role != Role::Leader || better.is_none() {
+        self.leading.trial = Trial::after(had);
+        if self.terms.last_index() > had {
+            self.leading.trial.grows(self.now);
+        }
+        for progress in self.leading.progress.values_mut() {
+            progress.passed = None;
+        }
+    }
+
+    /// This member's disk does not complete its sync. Entries can be committed without it, so a leader hands over, if
+    /// the voters with better disks are a majority without it: else nobody could be elected, and this one at least
+    /// answers reads. Said `again`, the attempt has come to nothing: perhaps what the others lack can be read from no
+    /// disk. Then it leads no longer, and they elect one of them.
+    pub fn sync_stalled(&mut self, stall: SyncStall, now: Instant, outputs: &mut Vec<Output>) {
+        self.observe(now);
+        if self.role != Role::Leader {
             return;
         }
-        if again {
+        let better: BTreeSet<MemberId> = self
+            .voters_heard()
+            .filter(|(_, progress)| self.has_better_disk(progress, stall))
+            .map(|(id, _)| id)
+            .collect();
+        if !self.membership().is_majority(&better) {
+            return;
+        }
+        if stall.again {
             self.step_down(StepDown::SyncStalled, outputs);
         } else {
+            let heard = self.voters_heard();
+            let to = furthest(heard.filter(|(id, _)| better.contains(id)));
             // A refusal changes nothing: it is handing over.
-            let _handing_over = self.transfer_leader(better, now);
+            let _handing_over = self.transfer_leader(to, now);
         }
+    }
+
+    /// Whether a follower's disk has completed what this one has not, in half the time at most. Who lacks what was
+    /// there long ago, and owes nothing that it was sent, is not held up by its own disk: it cannot be sent what it
+    /// lacks.
+    fn has_better_disk(&self, progress: &Progress, stall: SyncStall) -> bool {
+        // It may have been cut off since.
+        if progress.matched < stall.mark.min(self.terms.last_index()) {
+            // What it said before the log ended there says nothing.
+            let lately = self.now.since(progress.heard) < self.election_timeout / 2;
+            return lately && progress.verified <= progress.matched;
+        }
+        let took = self.leading.trial.took(progress);
+        took.is_some_and(|took| took.saturating_mul(2) <= stall.span)
     }
 
     /// The voter that was heard lately and has most of the log; of equals the one with the highest id.
     fn best_successor(&self) -> Option<MemberId> {
-        self.successor(|_| true)
+        furthest(self.voters_heard())
     }
 
-    /// The best one of those that are good enough.
-    fn successor(&self, is_good: impl Fn(&Progress) -> bool) -> Option<MemberId> {
+    fn voters_heard(&self) -> impl Iterator<Item = (MemberId, &Progress)> {
         let followers = self.leading.progress.iter();
         followers
-            .filter(|(id, progress)| {
-                self.membership().voters.contains(id)
+            .map(|(&id, progress)| (id, progress))
+            .filter(|&(id, progress)| {
+                self.membership().voters.contains(&id)
                     && progress.counts
                     && self.now.since(progress.heard) < self.election_timeout
-                    && is_good(progress)
             })
-            .max_by_key(|(id, progress)| (progress.matched, **id))
-            .map(|(&id, _)| id)
     }
 
     /// Asks the target to campaign once it has everything.
@@ -171,4 +247,10 @@ impl Raft {
         let matched = self.leading.progress.get(&of).map(|of| of.matched);
         matched.map_or(0, |Index(matched)| self.terms.last_index().0 - matched)
     }
+}
+
+fn furthest<'a>(followers: impl Iterator<Item = (MemberId, &'a Progress)>) -> Option<MemberId> {
+    followers
+        .max_by_key(|&(id, progress)| (progress.matched, id))
+        .map(|(id, _)| id)
 }

@@ -302,6 +302,7 @@ impl Shard {
         steps: &mut Steps,
         effects: &mut Effects,
     ) {
+        self.sync.event_begins(self.raft.last_index());
         match event {
             Event::Requests(batch) => {
                 for request in batch.drain(..) {
@@ -330,7 +331,7 @@ impl Shard {
                 self.log_space_exhausted = false;
                 self.spare = Some(prepared);
             }
-            Event::SegmentRefused => self.log_space_exhausted = true,
+            Event::SegmentRefused => self.segment_refused(),
             Event::Peer {
                 from,
                 incarnation,
@@ -452,17 +453,17 @@ impl Shard {
                         self.raft.log_durable(commit.last_index, &mut self.outputs);
                         self.follow_raft(VecDeque::new());
                     }
-                    self.sync.begin(now, self.raft.last_index());
+                    self.sync_begins(now);
                     effects.log.push(LogEffect::Commit(commit));
                 }
-                CommitStep::OpenSegment(_) => {
-                    if let Some(spare) = self.spare.take() {
-                        self.sync.begin(now, self.raft.last_index());
-                        effects
-                            .log
-                            .push(LogEffect::OpenSegment(self.log.open_segment(spare)));
+                CommitStep::OpenSegment(_) => match self.spare.take() {
+                    Some(spare) => {
+                        self.sync_begins(now);
+                        let opening = self.log.open_segment(spare);
+                        effects.log.push(LogEffect::OpenSegment(opening));
                     }
-                }
+                    None => self.waits_for_segment(now),
+                },
             }
         }
         // While a segment is being opened the next sequence is not known yet.

@@ -1,64 +1,101 @@
-//! A sync that the disk does not complete.
+//! A sync that the disk does not complete, and a segment that it does not prepare.
 //!
 //! The others commit without this member, hear its heartbeats and follow it: nothing but this would tell anybody.
 //! As a leader it would take writes until no more fit in memory, and then none, for as long as the disk hangs. So
-//! it hands over, if anybody with a better disk is there to take over, and says why; when that comes to nothing it leads
-//! no longer.
+//! it hands over, if a majority with better disks is there without it, and says why; when that comes to nothing it
+//! leads no longer. A sync without entries (a seal, a new term) counts like any other, but the others' disks are judged
+//! by what was appended and sent since it began: raft knows what they made of that.
 
 use super::Shard;
 use super::event::Notice;
 use crate::base::{Index, Instant};
+use crate::raft::SyncStall;
 
-/// The sync under way.
+/// What the disk was asked for last.
 #[derive(Debug, Default)]
 pub(super) struct SyncWatch {
-    began: Option<Instant>,
+    /// Where the log ended before the present event: nothing above that has left so far.
+    had: Index,
+    under_way: Option<Sync>,
+}
+
+/// What it has not completed.
+#[derive(Debug)]
+struct Sync {
+    began: Instant,
+    /// When it was found under way last.
+    looked: Instant,
     /// Where the log ended then.
-    staged: Index,
-    /// When it was called stalled last.
-    stalled: Option<Instant>,
+    mark: Index,
+    /// Whether it was said to be stalled.
+    said: bool,
     /// Whether an attempt to hand over was begun since.
     handed_over: bool,
 }
 
 impl SyncWatch {
-    /// The driver is asked to write and sync.
-    pub(super) fn begin(&mut self, now: Instant, staged: Index) {
-        self.began = Some(now);
-        self.staged = staged;
+    /// An event comes, and the log ends at `last`.
+    pub(super) fn event_begins(&mut self, last: Index) {
+        self.had = last;
     }
 
-    /// It has.
+    /// It has done it.
     pub(super) fn end(&mut self) {
-        *self = SyncWatch::default();
+        self.under_way = None;
     }
 }
 
 impl Shard {
+    /// The driver is asked to write and sync.
+    pub(super) fn sync_begins(&mut self, now: Instant) {
+        self.sync.under_way = Some(Sync {
+            began: now,
+            looked: now,
+            mark: self.raft.last_index(),
+            said: false,
+            handed_over: false,
+        });
+        self.raft.sync_began(self.sync.had, now);
+    }
+
+    /// The log goes on only with a segment that the driver is still preparing, on the same disk.
+    pub(super) fn waits_for_segment(&mut self, now: Instant) {
+        if self.sync.under_way.is_none() && !self.log_space_exhausted {
+            self.sync_begins(now);
+        }
+    }
+
+    /// There is no space for it. That is an answer of the disk: for want of space nobody gives way.
+    pub(super) fn segment_refused(&mut self) {
+        self.log_space_exhausted = true;
+        if !self.log.in_flight() {
+            self.sync.end();
+        }
+    }
+
     /// Looks whether the disk still completes its syncs: half an election timeout is long for one. Followers would wait
     /// as long for a leader that is gone.
     pub(super) fn watch_sync(&mut self, now: Instant) {
-        let Some(began) = self.sync.began else {
+        let Some(sync) = &mut self.sync.under_way else {
             return;
         };
-        let patience = self.settings.election_timeout;
-        let due = match self.sync.stalled {
-            None => began + patience / 2,
-            // The attempt to hand over has ended, or there was nobody.
-            Some(last) => last + patience,
-        };
-        if now < due {
+        let due = sync.looked + self.settings.election_timeout / 2;
+        if now < due || self.raft.transfer_target().is_some() {
             return;
         }
-        let is_news = self.sync.stalled.is_none();
-        self.sync.stalled = Some(now);
-        let (again, staged) = (self.sync.handed_over, self.sync.staged);
-        self.raft
-            .sync_stalled(again, staged, now, &mut self.outputs);
+        let span = now.since(sync.began);
+        let stall = SyncStall {
+            span,
+            mark: sync.mark,
+            again: sync.handed_over,
+        };
+        sync.looked = now;
+        sync.mark = self.raft.last_index();
+        self.raft.sync_stalled(stall, now, &mut self.outputs);
         let to = self.raft.transfer_target();
-        self.sync.handed_over |= to.is_some();
+        sync.handed_over |= to.is_some();
+        let is_news = !std::mem::replace(&mut sync.said, true);
         if is_news || to.is_some() {
-            let span = now.since(began);
             self.notices.push(Notice::SyncStalled { span, to });
         }
     }

@@ -76,6 +76,12 @@ pub(crate) struct Driver {
     pub(crate) space: bool,
     /// Whether the disk completes no writes of the log.
     pub(crate) disk_hangs: bool,
+    /// Whether it prepares no segments.
+    pub(crate) prepares_nothing: bool,
+    /// How long each sync of the log takes.
+    pub(crate) sync_takes: Duration,
+    /// When the one under way is done.
+    sync_ends: Option<Instant>,
     /// What the process is said to have allocated.
     pub(crate) memory_used_bytes: u64,
     pub(crate) answers: Vec<Answer>,
@@ -231,6 +237,9 @@ impl Driver {
             settings,
             space: true,
             disk_hangs: false,
+            prepares_nothing: false,
+            sync_takes: Duration::ZERO,
+            sync_ends: None,
             memory_used_bytes: 0,
             answers: Vec::new(),
             messages: Vec::new(),
@@ -355,7 +364,24 @@ impl Driver {
         if self.effects.log.is_empty() || self.disk_hangs {
             return false;
         }
-        match self.effects.log.remove(0) {
+        let waits = |effect: &LogEffect| {
+            self.prepares_nothing && matches!(effect, LogEffect::PrepareSegment(_))
+        };
+        let Some(next) = self.effects.log.iter().position(|effect| !waits(effect)) else {
+            return false;
+        };
+        if matches!(
+            self.effects.log[next],
+            LogEffect::Commit(_) | LogEffect::OpenSegment(_)
+        ) {
+            let takes = self.sync_takes;
+            let ends = *self.sync_ends.get_or_insert(self.now + takes);
+            if self.now < ends {
+                return false;
+            }
+            self.sync_ends = None;
+        }
+        match self.effects.log.remove(next) {
             LogEffect::Commit(commit) => {
                 self.disk
                     .write(commit.segment, commit.offset, commit.bytes());

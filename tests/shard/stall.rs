@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kontiki::raft::StepDown;
-use kontiki::shard::event::Notice;
+use kontiki::shard::event::{Event, Notice};
 
 use crate::driver::put;
 use crate::group::Group;
@@ -64,6 +64,142 @@ fn a_leader_that_cannot_hand_over_steps_down() {
     group.member(old).disk_hangs = false;
     group.run(Duration::from_secs(1));
     group.assert_same();
+}
+
+/// Goal: a leader that waits for a segment, because its disk prepares none, hands over like one whose sync hangs. One
+/// whose disk says that it is full leads on.
+#[test]
+fn a_leader_without_a_segment_hands_over() {
+    for is_full in [false, true] {
+        let mut group = Group::start(3, 1 << 20);
+        let old = group.leader();
+        group.call(old, put("before", "v")).expect("written");
+        group.member(old).notices.clear();
+        group.member(old).prepares_nothing = !is_full;
+        group.member(old).space = !is_full;
+        // More than what is left of one segment, and the whole of the spare one.
+        for number in 0..12 {
+            let value = vec![b'v'; 60 << 10];
+            group.ask(old, put(&format!("during {number}"), value));
+            group.run(Duration::from_millis(100));
+        }
+        group.run(Duration::from_secs(3));
+        let new = group.leader();
+        assert_eq!(new == old, is_full);
+        let stalled = |notice: &Notice| matches!(notice, Notice::SyncStalled { .. });
+        let notices = &group.member(old).notices;
+        assert_eq!(notices.iter().any(stalled), !is_full, "{notices:?}");
+        if !is_full {
+            group
+                .call(new, put("after", "v"))
+                .expect("written without it");
+        }
+        group.member(old).prepares_nothing = false;
+        group.member(old).space = true;
+        group.run(Duration::from_secs(1));
+        group.assert_same();
+    }
+}
+
+/// Goal: a leader whose disk hangs leads on where nobody could be elected without its disk: reads go on, and writes
+/// when it is back.
+#[test]
+fn a_leader_that_is_needed_leads_on() {
+    for count in [2, 3] {
+        let mut group = Group::start(count, 1 << 20);
+        let old = group.leader();
+        group.call(old, put("before", "v")).expect("written");
+        if count == 3 {
+            let gone = group.followers()[0];
+            group.cut_off.insert(gone);
+        }
+        group.member(old).notices.clear();
+        group.member(old).disk_hangs = true;
+        let during = group.ask(old, put("during", "v"));
+        group.run(Duration::from_secs(5));
+        assert_eq!(group.leader(), old);
+        assert_eq!(group.contents(old).len(), 1);
+        group.member(old).disk_hangs = false;
+        group.run(Duration::from_secs(1));
+        let answer = group.member(old).take(during);
+        answer.expect("answered").1.expect("written");
+        let notices = &group.member(old).notices;
+        assert!(
+            matches!(notices[..], [Notice::SyncStalled { to: None, .. }]),
+            "{notices:?}"
+        );
+    }
+}
+
+/// Goal: where all disks are slow, though they work, a leader stays one: whatever its syncs carry, a seal of what was
+/// written among them, and however they lie to those of the others.
+#[test]
+fn a_leader_among_slow_disks_is_not_disturbed_by_pauses() {
+    for syncs_ms in [[2_000; 3], [600; 3], [1_100, 1_500, 2_000]] {
+        let mut group = Group::start(3, 1 << 20);
+        let old = group.leader();
+        group.call(old, put("before", "v")).expect("written");
+        for (driver, ms) in group.members.values_mut().zip(syncs_ms) {
+            driver.notices.clear();
+            driver.sync_takes = Duration::from_millis(ms);
+        }
+        let mut written = 1;
+        let mut asked = None;
+        for _ in 0..2_000 {
+            for driver in group.members.values_mut() {
+                driver.now = driver.now + Duration::from_millis(10);
+                driver.tick();
+                if driver.effects.log.is_empty() {
+                    driver.hand_in(Event::LogIdle);
+                }
+            }
+            group.settle();
+            match asked {
+                // After a pause, which is when the log is sealed.
+                None => asked = Some(group.ask(old, put(&format!("{written}"), "v"))),
+                Some(number) => {
+                    if let Some((_, answer)) = group.member(old).take(number) {
+                        answer.expect("written");
+                        written += 1;
+                        asked = None;
+                    }
+                }
+            }
+            assert_eq!(group.leader(), old, "{syncs_ms:?}");
+        }
+        assert!(written > 4, "{syncs_ms:?}: {written}");
+        let gives_way = |notice: &Notice| {
+            let stepped_down = matches!(notice, Notice::SteppedDown(_));
+            stepped_down || matches!(notice, Notice::SyncStalled { to: Some(_), .. })
+        };
+        let notices = &group.member(old).notices;
+        assert!(!notices.iter().any(gives_way), "{syncs_ms:?}: {notices:?}");
+    }
+}
+
+/// Goal: a disk that hangs in a sync without entries, while nobody writes, makes nobody give way; the first write does.
+#[test]
+fn a_leader_whose_seal_hangs_hands_over_when_there_is_something_to_write() {
+    for recent_bytes_max in [0, 1 << 20] {
+        let mut group = Group::start(3, recent_bytes_max);
+        let old = group.leader();
+        group.call(old, put("before", "v")).expect("written");
+        group.member(old).disk_hangs = true;
+        group.member(old).hand_in(Event::LogIdle);
+        assert!(!group.member(old).effects.log.is_empty(), "it seals");
+        group.run(Duration::from_secs(5));
+        assert_eq!(group.leader(), old);
+        group.ask(old, put("during", "v"));
+        group.run(Duration::from_secs(5));
+        let new = group.leader();
+        assert_ne!(new, old);
+        group
+            .call(new, put("after", "v"))
+            .expect("written without it");
+        group.member(old).disk_hangs = false;
+        group.run(Duration::from_secs(1));
+        group.assert_same();
+    }
 }
 
 /// Goal: where all disks are as slow, a leader stays one: nobody could be elected sooner than they complete a sync.
