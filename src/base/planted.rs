@@ -65,6 +65,8 @@ pub enum Defect {
     WipedDirectoryVotes,
     /// A member whose damaged log is being rebuilt votes and acknowledges.
     CorruptVotes,
+    /// A member that was rebuilt takes a later loss of its log for the cut that was made then.
+    LossTakenForTheCut,
 }
 
 impl Defect {
@@ -105,6 +107,7 @@ impl Defect {
         Defect::ForwardedTwice,
         Defect::WipedDirectoryVotes,
         Defect::CorruptVotes,
+        Defect::LossTakenForTheCut,
     ];
 }
 

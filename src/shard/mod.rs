@@ -318,7 +318,8 @@ impl Shard {
                 }
                 self.raft.log_durable(durable.index, &mut self.outputs);
                 // What the log begins anew with is in its first commit.
-                if std::mem::take(&mut self.known.just_cut) {
+                let kept = self.settings.planted.has(Defect::LossTakenForTheCut);
+                if !kept && std::mem::take(&mut self.known.just_cut) {
                     self.store_known_members = true;
                 }
             }

@@ -15,7 +15,7 @@ use super::checker::pledges::Pledges;
 use super::checker::replicas::Replicas;
 use super::clients::Asked;
 use super::clock::Moment;
-use super::conditions::Conditions;
+use super::conditions::{Conditions, FaultKind};
 use super::dice::Dice;
 use super::disk::Tear;
 use super::estranged::Estranged;
@@ -57,6 +57,8 @@ pub(super) enum Next {
     CheckpointDurable(usize, u32, CheckpointId),
     CheckpointRead(usize, u32, Box<CheckpointRead>),
     Mend,
+    /// A member that was rebuilt loses its log.
+    LoseLog(usize),
     Unwipe(usize),
     /// Two members hear each other for the first time.
     Meet(usize, usize),
@@ -253,6 +255,7 @@ impl Cluster {
                 if before.rebuild.is_some() && known.rebuild.is_none() {
                     self.statistics.rebuilt += 1;
                     self.line(member, What::Rebuilt);
+                    self.strike_rebuilt(member);
                 }
                 let (others, confirmed) = (known.incarnations.len(), known.confirmed);
                 self.line(member, What::Knows { others, confirmed });
@@ -297,6 +300,12 @@ impl Cluster {
             }
             Next::Mend => {
                 self.mend();
+                Ok(())
+            }
+            Next::LoseLog(member) => {
+                if self.phase == Phase::Faults {
+                    self.strike_one(member, FaultKind::LoseLog);
+                }
                 Ok(())
             }
             Next::Unwipe(member) => {

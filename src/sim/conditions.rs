@@ -39,6 +39,8 @@ pub enum FaultKind {
     Spoil,
     /// A part of a checkpoint's file goes bad at rest.
     SpoilCheckpoint,
+    /// Files of the log are gone at the next start: all, or the newest.
+    LoseLog,
     /// The clock runs at another rate.
     Drift,
     /// All machines lose power at once.
@@ -79,6 +81,7 @@ const WEIGHTS: &[(FaultKind, u64)] = &[
     (FaultKind::ReadError, 2),
     (FaultKind::Spoil, 4),
     (FaultKind::SpoilCheckpoint, 4),
+    (FaultKind::LoseLog, 2),
     (FaultKind::Drift, 30),
     (FaultKind::Blackout, 2),
 ];
@@ -118,6 +121,8 @@ pub struct Conditions {
     pub new_leader_struck_per_million: u64,
     /// Faults that strike where the one before did, in a million.
     pub again_per_million: u64,
+    /// Logs that are lost again soon after the others made them whole, in a million.
+    pub lost_again_per_million: u64,
     /// Between two bursts of requests, on average.
     pub burst_interval: Duration,
     /// Requests of a burst, at most.
@@ -212,6 +217,7 @@ impl Conditions {
             pursuit: dice.time(Duration::from_micros(500), millis(300)),
             new_leader_struck_per_million: [0, 0, 200_000, 600_000][dice.place(4)],
             again_per_million: [0, 0, 300_000, 700_000][dice.place(4)],
+            lost_again_per_million: [0, 0, 100_000, 500_000][dice.place(4)],
             burst_interval: dice.time(millis(40), millis(80)),
             burst_max: dice.between(2, 6),
             patience: dice.time(millis(500), millis(7_000)),

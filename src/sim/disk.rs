@@ -14,6 +14,7 @@ use crate::base::limits::PAGE_SIZE_BYTES;
 use crate::base::{Index, Instant};
 use crate::checkpoint::Source;
 use crate::shard::event::CheckpointRead;
+use crate::wal::segment::SegmentHeader;
 use crate::wal::{Cut, Geometry, SegmentFile, SegmentSequence};
 
 /// What a disk writes as one.
@@ -32,6 +33,8 @@ pub struct Disk {
     placed: Vec<Placed>,
     /// What damage has replaced.
     damage: Vec<Write>,
+    /// Whole files of the log that are gone.
+    lost: Option<LostFiles>,
     /// Files of segments that were given up, as they were: the next segments are made of them.
     recycled: Vec<Vec<u8>>,
     /// Whether there was a segment once: said beside the log.
@@ -63,6 +66,27 @@ struct Placed {
     offset: usize,
     length: usize,
     since: Instant,
+}
+
+/// Files that are gone, and what lay in them.
+#[derive(Clone, Debug)]
+struct LostFiles {
+    files: BTreeMap<SegmentSequence, Vec<u8>>,
+    placed: Vec<Placed>,
+    recycled: Vec<Vec<u8>>,
+}
+
+/// Which files of a log are gone. Where there is no such tail, all are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Loss {
+    /// All.
+    Everything,
+    /// All that were begun; the next one, which waits for its header, stays.
+    Begun,
+    /// From one on, so that the log ends before a checkpoint that was taken from it.
+    Tail,
+    /// Of those the next one stays.
+    TailBegun,
 }
 
 /// How a block goes bad at rest.
@@ -103,6 +127,7 @@ impl Disk {
             unsynced: Vec::new(),
             placed: Vec::new(),
             damage: Vec::new(),
+            lost: None,
             recycled: Vec::new(),
             has_begun: false,
             checkpoints: BTreeMap::new(),
@@ -426,10 +451,73 @@ impl Disk {
         true
     }
 
+    /// Takes files of the log, if that can be told from a log that never had them. Whether anything was done.
+    pub fn lose(&mut self, loss: Loss, dice: &mut Dice, now: Instant) -> bool {
+        if self.is_damaged() {
+            return false;
+        }
+        self.sync(now);
+        let begun = self.begun();
+        let newest = self.checkpoints.last_key_value().map(|(&index, _)| index);
+        let own = newest.filter(|&index| self.checkpoint_source(index) == Source::Log);
+        // Nothing vouches for a tail but a checkpoint that lies in it.
+        let led_to = |(_, first): &&(SegmentSequence, Index)| own.is_some_and(|own| *first <= own);
+        let tails = begun.iter().skip(1).take_while(led_to).count();
+        let (first, keeps_next) = match loss {
+            Loss::Tail if tails > 0 => (1 + dice.place(tails), false),
+            Loss::TailBegun if tails > 0 => (1 + dice.place(tails), true),
+            Loss::Everything | Loss::Tail => (0, false),
+            Loss::Begun | Loss::TailBegun => (0, true),
+        };
+        // Those that wait to be used again lie in the same directory.
+        let all_begun = first == 0;
+        let Some(&(first, _)) = begun.get(first) else {
+            return false;
+        };
+        let is_next = |segment| begun.iter().all(|&(other, _)| other < segment);
+        let goes = |segment| segment >= first && !(keeps_next && is_next(segment));
+        self.lost = Some(LostFiles {
+            files: self
+                .files
+                .extract_if(.., |&segment, _| goes(segment))
+                .collect(),
+            placed: self
+                .placed
+                .extract_if(.., |placed| goes(placed.segment))
+                .collect(),
+            recycled: if all_begun {
+                std::mem::take(&mut self.recycled)
+            } else {
+                Vec::new()
+            },
+        });
+        true
+    }
+
+    /// The segments that have headers, and the first index of each.
+    fn begun(&self) -> Vec<(SegmentSequence, Index)> {
+        let offsets = self.geometry.header_offsets();
+        let header = |(&segment, bytes): (&SegmentSequence, &Vec<u8>)| {
+            let pages = offsets.iter().map(|&offset| {
+                let offset = usize::try_from(offset).expect("an offset fits in an address");
+                SegmentHeader::parse(&bytes[offset..])
+            });
+            let own = pages.flatten().find(|header| header.sequence == segment);
+            own.map(|header| (segment, header.first_index))
+        };
+        self.files.iter().filter_map(header).collect()
+    }
+
+    /// Whether files of the log are gone, and nobody has noticed yet.
+    #[must_use]
+    pub fn has_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
     /// Whether damage was done that is neither undone nor accepted.
     #[must_use]
     pub fn is_damaged(&self) -> bool {
-        !self.damage.is_empty() || self.spoiled.is_some()
+        !self.damage.is_empty() || self.spoiled.is_some() || self.lost.is_some()
     }
 
     /// The bytes are again what they were: the directory was restored by an operator.
@@ -438,25 +526,34 @@ impl Disk {
             self.put(write.segment, write.offset, &write.bytes);
         }
         self.checkpoints.extend(self.spoiled.take());
+        if let Some(lost) = self.lost.take() {
+            self.files.extend(lost.files);
+            self.recycled.extend(lost.recycled);
+            self.placed.extend(lost.placed);
+            self.placed.sort_by_key(|placed| placed.since);
+        }
     }
 
     /// The member lives with the damage of its log: it was repaired, cut off, or where nothing is read.
     pub fn accept_damage(&mut self) {
         self.damage.clear();
+        self.lost = None;
     }
 
     /// Cuts the log as the product does; a crash `in_between` leaves the damaged segment itself as it is.
     pub fn cut(&mut self, cut: Cut, in_between: bool) {
+        // Nobody brings back what was there before.
+        self.lost = None;
         let (zeros, first_gone) = match cut {
             Cut::At { segment, offset } => (Some((segment, offset)), segment.next()),
             Cut::From(segment) => (None, segment),
-            Cut::Everything => {
-                // Those that wait to be used again lie in the same directory.
-                self.recycled.clear();
-                (None, SegmentSequence(0))
-            }
+            Cut::Everything => (None, SegmentSequence(0)),
         };
         self.files.retain(|&segment, _| segment < first_gone);
+        if self.files.is_empty() {
+            // Those that wait to be used again lie in the same directory.
+            self.recycled.clear();
+        }
         self.placed.retain(|placed| placed.segment < first_gone);
         self.damage.retain(|write| write.segment < first_gone);
         let Some((segment, offset)) = zeros.filter(|_| !in_between) else {
@@ -488,6 +585,9 @@ impl Disk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::{ClusterId, Incarnation, MemberId, ShardId};
+    use crate::wal::append::header_page;
+    use crate::wal::{CommitSequence, LogIdentity};
 
     const SEGMENT: SegmentSequence = SegmentSequence(1);
 
@@ -547,6 +647,75 @@ mod tests {
             assert_eq!(disk.read(SEGMENT)[12_288..], whole[12_288..], "too young");
             disk.undo_damage();
             assert_eq!(disk.read(SEGMENT), whole);
+        }
+    }
+
+    /// Goal: files of a log go where that can be noticed, what an operator brings back is what there was, and a cut leaves
+    /// nothing to bring back.
+    #[test]
+    fn lost_files() {
+        let with_segments = |begun: u64| {
+            let mut disk = Disk::new(Geometry::new(64 * 1_024));
+            for sequence in 1..=begun {
+                disk.prepare(SegmentSequence(sequence));
+                let page = header_page(&header(sequence, disk.geometry()));
+                disk.write_synced(SegmentSequence(sequence), 0, &page, Instant(sequence));
+            }
+            disk.prepare(SegmentSequence(begun + 1));
+            disk
+        };
+        let check = |loss: Loss, checkpoint: Option<u64>, expected: &[u64]| {
+            let mut disk = with_segments(3);
+            if let Some(index) = checkpoint {
+                disk.write_checkpoint(0, &[1; PAGE]);
+                disk.finish_checkpoint(Index(index));
+            }
+            let listing = |disk: &Disk| -> Vec<u64> {
+                disk.listing().iter().map(|file| file.sequence.0).collect()
+            };
+            assert!(
+                disk.lose(loss, &mut Dice::new(1, 0), Instant(9)),
+                "{loss:?}"
+            );
+            assert!(!disk.lose(loss, &mut Dice::new(1, 0), Instant(9)), "once");
+            assert!(disk.is_damaged() && disk.has_lost());
+            assert_eq!(listing(&disk), expected, "{loss:?} {checkpoint:?}");
+            let mut cut = disk.clone();
+            cut.cut(Cut::Everything, false);
+            cut.undo_damage();
+            assert!(cut.listing().is_empty() && !cut.is_damaged());
+            disk.undo_damage();
+            assert_eq!(listing(&disk), [1, 2, 3, 4]);
+            assert!(!disk.is_damaged());
+        };
+        check(Loss::Everything, None, &[]);
+        check(Loss::Begun, None, &[4]);
+        // Nothing vouches for a tail.
+        check(Loss::Tail, None, &[]);
+        check(Loss::TailBegun, Some(9), &[4]);
+        // Segment 2 begins with index 10, segment 3 with index 20.
+        check(Loss::Tail, Some(10), &[1]);
+        check(Loss::TailBegun, Some(19), &[1, 4]);
+        let mut new = Disk::new(Geometry::new(64 * 1_024));
+        new.prepare(SEGMENT);
+        assert!(!new.lose(Loss::Everything, &mut Dice::new(1, 0), Instant(9)));
+    }
+
+    fn header(sequence: u64, geometry: Geometry) -> SegmentHeader {
+        SegmentHeader {
+            identity: LogIdentity {
+                cluster: ClusterId(1),
+                member: MemberId(1),
+                incarnation: Incarnation(1),
+                shard: ShardId(0),
+            },
+            segment_size_bytes: geometry.segment_size_bytes(),
+            sequence: SegmentSequence(sequence),
+            salt: sequence,
+            first_index: Index(10 * (sequence - 1)),
+            first_commit: CommitSequence(sequence),
+            previous_sequence: SegmentSequence(sequence - 1),
+            previous_checksum: 0,
         }
     }
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::clock::Moment;
 use super::cluster::{Cluster, Next, Phase};
 use super::conditions::FaultKind;
-use super::disk::{Damage, Tear};
+use super::disk::{Damage, Loss, Tear};
 use super::member::{Directory, DiskFaults, Member, Trap, drift_ppm, member_id};
 use super::network::Weather;
 use super::trace::What;
-use crate::base::Instant;
+use crate::base::{Instant, Term};
 use crate::raft::Role;
 
 /// A trap springs within so many effects.
@@ -24,6 +24,8 @@ const UNNOTICED_MAX: Duration = Duration::from_secs(20);
 const WIPED_MAX: Duration = Duration::from_secs(20);
 /// Between two looks whether the group has agreed on a member's directory.
 const AGREEMENT_INTERVAL: Duration = Duration::from_secs(1);
+/// A log that was made whole may be lost again within so much.
+const LOST_AGAIN_MAX: Duration = Duration::from_secs(10);
 const FULL_MAX: Duration = Duration::from_secs(2);
 /// A member that nothing has disturbed for this long has written everything it had to.
 const UNDISTURBED_MIN: Duration = Duration::from_secs(1);
@@ -66,6 +68,10 @@ impl Cluster {
             _ => self.victim(),
         };
         self.last_victim = Some(number);
+        self.strike_one(number, kind);
+    }
+
+    pub(super) fn strike_one(&mut self, number: usize, kind: FaultKind) {
         if self.inflict(number, kind) {
             *self.statistics.faults.entry(kind).or_default() += 1;
         }
@@ -120,6 +126,7 @@ impl Cluster {
                 self.line(number, What::ReadWillFail);
             }
             FaultKind::Spoil => return self.spoil(number),
+            FaultKind::LoseLog => return self.lose_log(number),
             FaultKind::SpoilCheckpoint => return self.spoil_checkpoint(number),
             FaultKind::Drift => {
                 let drift = drift_ppm(&mut self.dice);
@@ -324,6 +331,7 @@ impl Cluster {
         if adopted {
             self.statistics.adopted += 1;
             self.members[number].adopt();
+            self.pledges.replaced(member_id(number));
             self.line(number, What::Adopted);
         } else {
             self.members[number].unwipe();
@@ -366,10 +374,50 @@ impl Cluster {
         true
     }
 
+    /// Files of a member's log are gone when it starts the next time, also while the log is being rebuilt.
+    pub(super) fn lose_log(&mut self, number: usize) -> bool {
+        let losses = [Loss::Everything, Loss::Begun, Loss::Tail, Loss::TailBegun];
+        let loss = losses[self.dice.place(losses.len())];
+        let member = &self.members[number];
+        let running = member.process.is_some() && !member.is_displaced();
+        let others_whole = self
+            .peers(number)
+            .into_iter()
+            .all(|peer| self.members[peer].is_whole());
+        if !running || self.had_company() || !others_whole {
+            return false;
+        }
+        let again = member.known.vote_floor > Term(0);
+        // Of the process nothing remains that was not on the disk when the files went.
+        self.crash(number, None);
+        let member = &mut self.members[number];
+        let now = member.clock.read(self.now);
+        if !member.disk.lose(loss, &mut self.dice, now) {
+            return false;
+        }
+        if again {
+            self.statistics.lost_again += 1;
+        }
+        self.line(number, What::LogLost(loss));
+        true
+    }
+
+    /// A member that was rebuilt may lose its log again.
+    pub(super) fn strike_rebuilt(&mut self, number: usize) {
+        if self.phase == Phase::Faults && self.dice.chance(self.conditions.lost_again_per_million) {
+            let after = self.dice.around(LOST_AGAIN_MAX / 2);
+            self.plan_in(after, Next::LoseLog(number));
+        }
+    }
+
     /// One at a time, so that a majority is whole; and nobody could repair a member of a group of two.
     fn may_spoil(&self) -> bool {
-        let had_company = self.options.members == 1 && self.members.len() > 1;
-        !had_company && (self.members.len() == 1 || self.members.iter().all(Member::is_whole))
+        !self.had_company()
+            && (self.members.len() == 1 || self.members.iter().all(Member::is_whole))
+    }
+
+    fn had_company(&self) -> bool {
+        self.options.members == 1 && self.members.len() > 1
     }
 
     /// Damage in the file of a checkpoint. It is noticed when it is to be sent, or at the next start.

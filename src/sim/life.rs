@@ -32,12 +32,25 @@ impl Cluster {
                 Promise::DamageNoticed,
                 format_args!("member {number} starts on a damaged checkpoint"),
             )),
+            // It does not count itself whole.
+            Ok(Started { lost: true, .. }) if self.members[number].known.rebuild.is_none() => {
+                Err(broken(
+                    Promise::DamageNoticed,
+                    format_args!(
+                        "member {number} starts without files of its log as if it had them"
+                    ),
+                ))
+            }
             Ok(Started {
                 torn,
                 cut,
                 unusable,
+                lost,
                 ..
             }) => {
+                if lost {
+                    self.statistics.lost_logs += 1;
+                }
                 if (cut || unusable > 0) && !damaged {
                     return Err(broken(
                         Promise::DamageNoticed,
@@ -85,7 +98,11 @@ impl Cluster {
                 }
                 // No other member can repair it: an operator brings the directory back.
                 self.statistics.damage_found += 1;
-                self.members[number].disk.undo_damage();
+                let disk = &mut self.members[number].disk;
+                if disk.has_lost() {
+                    self.statistics.lost_logs += 1;
+                }
+                disk.undo_damage();
                 self.line(number, What::Restored);
                 let after = self.dice.around(self.conditions.down_max);
                 self.plan_in(after, Next::Start(number));

@@ -133,6 +133,8 @@ pub(super) struct Started {
     pub(super) unusable: usize,
     /// Whether it was begun with a checkpoint that is damaged.
     pub(super) misread: bool,
+    /// Whether files of the log are gone since the last start.
+    pub(super) lost: bool,
 }
 
 /// Bytes on their way to the disk.
@@ -358,6 +360,7 @@ impl Member {
             return Err((StartFailure::ReadError, "a file cannot be read".to_owned()));
         }
         let now = self.clock.read(now);
+        let lost = self.disk.has_lost();
         let mut cuts = 0;
         let mut unusable = 0;
         let Found {
@@ -437,6 +440,7 @@ impl Member {
             cut: cuts > 0,
             unusable,
             misread,
+            lost,
         })
     }
 

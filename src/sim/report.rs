@@ -52,6 +52,10 @@ pub struct Statistics {
     pub torn_tails: u64,
     /// Damage that a member found when it started.
     pub damage_found: u64,
+    /// Of that, logs of which whole files were gone.
+    pub lost_logs: u64,
+    /// Files that were lost of logs that had been made whole by the others before.
+    pub lost_again: u64,
     /// Members whose damaged logs were made whole by the others.
     pub rebuilt: u64,
     /// Checkpoints that became durable.
@@ -115,6 +119,8 @@ impl AddAssign<&Statistics> for Statistics {
             truncations,
             torn_tails,
             damage_found,
+            lost_logs,
+            lost_again,
             rebuilt,
             checkpoints,
             checkpoint_installs,
@@ -150,6 +156,8 @@ impl AddAssign<&Statistics> for Statistics {
         self.truncations += truncations;
         self.torn_tails += torn_tails;
         self.damage_found += damage_found;
+        self.lost_logs += lost_logs;
+        self.lost_again += lost_again;
         self.rebuilt += rebuilt;
         self.checkpoints += checkpoints;
         self.checkpoint_installs += checkpoint_installs;

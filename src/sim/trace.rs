@@ -11,7 +11,7 @@ use std::time::Duration;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::clock::Moment;
-use super::disk::{Damage, Tear};
+use super::disk::{Damage, Loss, Tear};
 use crate::base::limits::SIM_TRACE_LINES_KEPT;
 
 /// One event.
@@ -55,6 +55,8 @@ pub enum What {
     SyncFailed,
     Spoiled(Damage),
     CheckpointSpoiled(Damage),
+    /// Files of the log are gone.
+    LogLost(Loss),
     /// Checkpoints that do not hold.
     CheckpointsUnusable(usize),
     Restored,

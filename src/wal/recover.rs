@@ -320,13 +320,16 @@ impl Recovery {
     fn check_beginning(&mut self) {
         // A checkpoint without a log behind it is judged as such.
         let is_new = self.start == Index(0) && !self.was_cut;
-        if !is_new || self.spares.len() < self.files.len() {
+        if self.spares.len() < self.files.len() {
             return;
         }
         let first = self.files.first().map(|file| file.sequence);
         let evidence = match first {
-            None if self.has_begun => Evidence::Begun,
-            Some(segment) if segment > SegmentSequence(1) => Evidence::LaterSegment { segment },
+            None if is_new && self.has_begun => Evidence::Begun,
+            // Also in the middle of a cut: a log that began again with the first segment would never reach it.
+            Some(segment) if segment > SegmentSequence(1) && (is_new || self.was_cut) => {
+                Evidence::LaterSegment { segment }
+            }
             None | Some(_) => return,
         };
         self.corrupt(SegmentSequence(1), 0, Cause::Missing, evidence);

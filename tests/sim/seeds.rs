@@ -56,6 +56,7 @@ fn one_member() {
     let all = counted(1, 1..9);
     assert!(all.crashes > 50 && all.leader_changes > 50, "{all:?}");
     assert!(all.torn_tails > 0 && all.damage_found > 0, "{all:?}");
+    assert!(all.lost_logs > 0, "{all:?}");
     assert!(all.checkpoints > 10 && all.bad_checkpoints > 0, "{all:?}");
     assert!(all.grown > 2 && all.shrunk > 2, "{all:?}");
 }
@@ -71,6 +72,7 @@ fn three_members() {
         "{all:?}"
     );
     assert!(all.damage_found > 20 && all.rebuilt > 20, "{all:?}");
+    assert!(all.lost_logs > 20 && all.lost_again > 5, "{all:?}");
     assert!(all.membership_changes > 40, "{all:?}");
     assert!(all.lease_switches > 3, "{all:?}");
     assert!(all.removals > 10 && all.transfers > 20, "{all:?}");

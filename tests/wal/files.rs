@@ -317,6 +317,25 @@ fn only_the_spare_is_left() {
     );
 }
 
+/// Goal: spares that a crash in the middle of a cut has left go with the next cut: the log begins again with the first
+/// segment, and would end before a gap.
+#[test]
+fn a_spare_is_left_by_a_cut() {
+    let mut disk = Disk::new(32 * 1024);
+    disk.prepare(SegmentSequence(5));
+    for start in [Index(0), Index(7)] {
+        let files = listing(&disk);
+        let mut recovery = Recovery::new(disk.geometry, identity(), start, &files).expect("no gap");
+        recovery.was_cut();
+        let result = recovery.segment(&disk.files[&5], &mut |_| Ok(()));
+        result.expect("a spare");
+        let Outcome::Corrupt(damage) = recovery.finish().outcome else {
+            panic!("behind {start} the spare stays");
+        };
+        assert_eq!(damage.cut(), Cut::From(SegmentSequence(1)));
+    }
+}
+
 /// Goal: a log without any file is empty if it never began, and damaged if it did; whoever is rebuilt then waits for
 /// every voter. What is left when that was stored and the log was cut is no further damage.
 #[test]
@@ -348,12 +367,16 @@ fn check_missing(disk: &Disk, has_begun: bool, evidence: Evidence) {
     assert_eq!(damage.cut(), Cut::From(SegmentSequence(1)));
 }
 
-fn recover_begun(disk: &Disk, has_begun: bool) -> Recovered {
+fn listing(disk: &Disk) -> Vec<SegmentFile> {
     let file = |(name, bytes): (&u64, &Vec<u8>)| SegmentFile {
         sequence: SegmentSequence(*name),
         size_bytes: bytes.len() as u64,
     };
-    let files: Vec<SegmentFile> = disk.files.iter().map(file).collect();
+    disk.files.iter().map(file).collect()
+}
+
+fn recover_begun(disk: &Disk, has_begun: bool) -> Recovered {
+    let files = listing(disk);
     let mut recovery = Recovery::new(disk.geometry, identity(), Index(0), &files).expect("no gap");
     if has_begun {
         recovery.has_begun();

@@ -101,6 +101,12 @@ impl Pledges {
         }
     }
 
+    /// The group has agreed on another directory of a member: what the one before voted for counts no longer. Nobody whom
+    /// it elects has that agreement, and nobody without it is elected any more.
+    pub fn replaced(&mut self, member: MemberId) {
+        self.votes.remove(&member);
+    }
+
     /// A directory is damaged, and its member has noticed: what it once remembered, the others give back. The member's
     /// votes count as before: in their terms it gives no others.
     pub fn void(&mut self, directory: Directory) {

@@ -367,7 +367,7 @@ impl Findings {
         );
         println!(
             "members: {} crashes, {} starts, {} leader changes, {} truncations, {} checkpoints, {} installs ({} transfers given up), \
-             {} torn tails, {} times damage found, {} rebuilt",
+             {} torn tails, {} times damage found ({} lost logs, {} lost again), {} rebuilt",
             statistics.crashes,
             statistics.starts,
             statistics.leader_changes,
@@ -377,6 +377,8 @@ impl Findings {
             statistics.transfers_abandoned,
             statistics.torn_tails,
             statistics.damage_found,
+            statistics.lost_logs,
+            statistics.lost_again,
             statistics.rebuilt,
         );
         println!(
