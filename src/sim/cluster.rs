@@ -56,6 +56,8 @@ pub(super) enum Next {
     CheckpointBlock(usize, u32),
     CheckpointDurable(usize, u32, CheckpointId),
     CheckpointRead(usize, u32, Box<CheckpointRead>),
+    /// The directory of the checkpoints is synced.
+    NamesDurable(usize, u32),
     Mend,
     /// A member that was rebuilt loses its log.
     LoseLog(usize),
@@ -298,6 +300,12 @@ impl Cluster {
                 self.line(member, What::Checkpoint { index: id.index.0 });
                 self.hand_in(member, Event::CheckpointDurable(id))
             }
+            Next::NamesDurable(member, life) => {
+                if self.process(member, life).is_some() {
+                    self.members[member].disk.sync_names();
+                }
+                Ok(())
+            }
             Next::Mend => {
                 self.mend();
                 Ok(())
@@ -375,6 +383,7 @@ impl Cluster {
             | Next::Request(member, ..)
             | Next::CheckpointBlock(member, _)
             | Next::CheckpointDurable(member, ..)
+            | Next::NamesDurable(member, ..)
             | Next::CheckpointRead(member, ..)
             | Next::Known(member, ..)
             | Next::LogRead(member, ..) => *member,
@@ -391,6 +400,7 @@ impl Cluster {
             | Next::Prepared(..)
             | Next::CheckpointBlock(..)
             | Next::CheckpointDurable(..)
+            | Next::NamesDurable(..)
             | Next::Known(..) => true,
             Next::CheckpointRead(..) | Next::LogRead(..) => faults.hangs_reads,
             _ => false,

@@ -39,17 +39,20 @@ pub struct Disk {
     recycled: Vec<Vec<u8>>,
     /// Whether there was a segment once: said beside the log.
     has_begun: bool,
-    /// Checkpoints that have their names.
-    checkpoints: BTreeMap<Index, Vec<u8>>,
+    /// Checkpoints that have their names. Of two at one index that which promises less is the newer one.
+    checkpoints: BTreeMap<CheckpointName, Vec<u8>>,
     /// Which of them is damaged, and what it was.
-    spoiled: Option<(Index, Vec<u8>)>,
+    spoiled: Option<(CheckpointName, Vec<u8>)>,
     /// The one that is being written. A crash leaves nothing of it that counts.
     writing: Vec<u8>,
     /// It is about to get its name.
-    naming: Option<(Index, Source)>,
-    /// Which of those that have their names are said to come from other members.
-    received: BTreeSet<Index>,
+    naming: Option<CheckpointName>,
+    /// Which of those that were received have the names of ones of its own, though no sync of the directory says so.
+    renamed: BTreeSet<Index>,
 }
+
+/// What the name of a checkpoint's file says.
+pub type CheckpointName = (Index, Source);
 
 /// Some bytes and their place.
 #[derive(Clone, Debug)]
@@ -134,7 +137,7 @@ impl Disk {
             spoiled: None,
             writing: Vec::new(),
             naming: None,
-            received: BTreeSet::new(),
+            renamed: BTreeSet::new(),
         }
     }
 
@@ -194,9 +197,9 @@ impl Disk {
     }
 
     /// Checkpoints, newest first.
-    pub fn checkpoints(&self) -> impl Iterator<Item = (Index, &[u8])> {
+    pub fn checkpoints(&self) -> impl Iterator<Item = (CheckpointName, &[u8])> {
         let all = self.checkpoints.iter().rev();
-        all.map(|(&index, bytes)| (index, bytes.as_slice()))
+        all.map(|(&name, bytes)| (name, bytes.as_slice()))
     }
 
     /// The file of a checkpoint begins.
@@ -210,27 +213,56 @@ impl Disk {
         self.naming = Some((index, source));
     }
 
-    /// What the name of a checkpoint says.
+    /// What the name of a checkpoint says; of two, the one that promises less.
     #[must_use]
     pub fn checkpoint_source(&self, index: Index) -> Source {
-        if self.received.contains(&index) {
+        if self.checkpoints.contains_key(&(index, Source::Member)) {
             Source::Member
         } else {
             Source::Log
         }
     }
 
-    /// A checkpoint that was received has the name of one of its own.
+    /// A checkpoint that was received gets the name of one of its own. Until that is synced, a power cut may undo it.
     pub fn settle_checkpoint(&mut self, index: Index) {
-        self.received.remove(&index);
+        if self.rename_checkpoint(index, Source::Member, Source::Log) {
+            self.renamed.insert(index);
+        }
     }
 
-    /// Its writer died. What was being named may have its name; a file without one is removed.
-    pub fn abandon_checkpoint(&mut self, dice: &mut Dice) {
-        if let Some((index, _)) = self.naming
-            && dice.below(2) == 0
+    /// The directory of the checkpoints is synced.
+    pub fn sync_names(&mut self) {
+        self.renamed.clear();
+    }
+
+    fn rename_checkpoint(&mut self, index: Index, from: Source, to: Source) -> bool {
+        let Some(bytes) = self.checkpoints.remove(&(index, from)) else {
+            return false;
+        };
+        self.checkpoints.insert((index, to), bytes);
+        // What had that name is gone.
+        self.spoiled.take_if(|(name, _)| *name == (index, to));
+        if let Some((name, _)) = &mut self.spoiled
+            && *name == (index, from)
         {
-            self.finish_checkpoint(index);
+            name.1 = to;
+        }
+        true
+    }
+
+    /// Its writer died. What was being named may have its name, also beside one of the same index from elsewhere; a file
+    /// without a name is removed.
+    pub fn abandon_checkpoint(&mut self, dice: &mut Dice) {
+        if let Some((index, source)) = self.naming {
+            let other = match source {
+                Source::Log => (index, Source::Member),
+                Source::Member => (index, Source::Log),
+            };
+            match dice.below(4) {
+                0 if self.checkpoints.contains_key(&other) => self.put_checkpoint((index, source)),
+                0 | 1 => self.finish_checkpoint(index),
+                _ => {}
+            }
         }
         self.begin_checkpoint();
     }
@@ -245,21 +277,27 @@ impl Disk {
         self.writing[from..to].copy_from_slice(bytes);
     }
 
-    /// It is synced and has its name.
+    /// It is synced and has its name, and no other has that index.
     pub fn finish_checkpoint(&mut self, index: Index) {
+        let source = self.naming.take().map_or(Source::Log, |(_, source)| source);
+        for other in [Source::Log, Source::Member] {
+            self.remove_checkpoint((index, other));
+        }
+        self.put_checkpoint((index, source));
+        self.sync_names();
+    }
+
+    fn put_checkpoint(&mut self, name: CheckpointName) {
         let bytes = std::mem::take(&mut self.writing);
-        match self.naming.take() {
-            Some((_, Source::Member)) => self.received.insert(index),
-            Some((_, Source::Log)) | None => self.received.remove(&index),
-        };
-        self.checkpoints.insert(index, bytes);
-        self.spoiled.take_if(|spoiled| spoiled.0 == index);
+        self.remove_checkpoint(name);
+        self.checkpoints.insert(name, bytes);
     }
 
     /// A part of one that has its name; what is not there is missing.
     #[must_use]
     pub fn read_checkpoint(&self, read: &CheckpointRead) -> Bytes {
-        let file = self.checkpoints.get(&read.id.index);
+        let named = |source| self.checkpoints.get(&(read.id.index, source));
+        let file = named(Source::Log).or_else(|| named(Source::Member));
         let file = file.map_or(&[][..], Vec::as_slice);
         let from = usize::try_from(read.offset()).expect("an offset fits in an address");
         let from = file.len().min(from);
@@ -269,16 +307,15 @@ impl Disk {
 
     /// Older ones go.
     pub fn remove_checkpoints_before(&mut self, index: Index) {
-        self.checkpoints = self.checkpoints.split_off(&index);
-        self.received = self.received.split_off(&index);
-        self.spoiled.take_if(|spoiled| spoiled.0 < index);
+        self.checkpoints = self.checkpoints.split_off(&(index, Source::Log));
+        self.spoiled.take_if(|((spoiled, _), _)| *spoiled < index);
+        self.sync_names();
     }
 
     /// This one goes.
-    pub fn remove_checkpoint(&mut self, index: Index) {
-        self.checkpoints.remove(&index);
-        self.received.remove(&index);
-        self.spoiled.take_if(|spoiled| spoiled.0 == index);
+    pub fn remove_checkpoint(&mut self, name: CheckpointName) {
+        self.checkpoints.remove(&name);
+        self.spoiled.take_if(|spoiled| spoiled.0 == name);
     }
 
     /// Damages the file of the newest checkpoint, if there is one and nothing else is bad. Whether anything was done.
@@ -289,7 +326,7 @@ impl Disk {
         let Some(mut newest) = self.checkpoints.last_entry() else {
             return false;
         };
-        let index = *newest.key();
+        let name = *newest.key();
         let bytes = newest.get_mut();
         let whole = bytes.clone();
         let part = |size: usize, dice: &mut Dice| {
@@ -310,16 +347,16 @@ impl Disk {
         if *bytes == whole {
             return false;
         }
-        self.spoiled = Some((index, whole));
+        self.spoiled = Some((name, whole));
         true
     }
 
     /// Whether the file of this checkpoint is damaged.
     #[must_use]
-    pub fn is_spoiled(&self, index: Index) -> bool {
+    pub fn is_spoiled(&self, name: CheckpointName) -> bool {
         self.spoiled
             .as_ref()
-            .is_some_and(|spoiled| spoiled.0 == index)
+            .is_some_and(|spoiled| spoiled.0 == name)
     }
 
     /// A write and its sync are complete.
@@ -367,8 +404,13 @@ impl Disk {
         }
     }
 
-    /// The power fails: what was not synced is lost as `tear` says.
+    /// The power fails: what was not synced is lost as `tear` says, and a name may be what it was.
     pub fn power_cut(&mut self, tear: Tear, dice: &mut Dice, now: Instant) {
+        for index in std::mem::take(&mut self.renamed) {
+            if dice.below(2) == 0 && !self.checkpoints.contains_key(&(index, Source::Member)) {
+                self.rename_checkpoint(index, Source::Log, Source::Member);
+            }
+        }
         for write in std::mem::take(&mut self.unsynced) {
             self.tear(&write, tear, dice);
             self.placed.push(Placed {
@@ -458,8 +500,8 @@ impl Disk {
         }
         self.sync(now);
         let begun = self.begun();
-        let newest = self.checkpoints.last_key_value().map(|(&index, _)| index);
-        let own = newest.filter(|&index| self.checkpoint_source(index) == Source::Log);
+        let newest = self.checkpoints.last_key_value().map(|(&name, _)| name);
+        let own = newest.and_then(|(index, source)| (source == Source::Log).then_some(index));
         // Nothing vouches for a tail but a checkpoint that lies in it.
         let led_to = |(_, first): &&(SegmentSequence, Index)| own.is_some_and(|own| *first <= own);
         let tails = begun.iter().skip(1).take_while(led_to).count();
@@ -492,6 +534,12 @@ impl Disk {
             },
         });
         true
+    }
+
+    /// Whether there is a segment that says whose it is.
+    #[must_use]
+    pub fn has_segments(&self) -> bool {
+        !self.begun().is_empty()
     }
 
     /// The segments that have headers, and the first index of each.
@@ -624,6 +672,54 @@ mod tests {
         check(Some(Tear::Prefix), |kept| kept <= 32);
     }
 
+    /// Goal: a received checkpoint that was renamed has either name after a power cut, until the directory is synced; of two at
+    /// one index the one that promises less comes first, and a third replaces both.
+    #[test]
+    fn names_of_checkpoints() {
+        let received = || {
+            let mut disk = disk();
+            disk.name_checkpoint(Index(4), Source::Member);
+            disk.write_checkpoint(0, &[1]);
+            disk.finish_checkpoint(Index(4));
+            disk
+        };
+        let names = |disk: &Disk| -> Vec<Source> {
+            disk.checkpoints().map(|((_, source), _)| source).collect()
+        };
+        let after_power_cut = |synced: bool| {
+            let after = |seed| {
+                let mut disk = received();
+                disk.settle_checkpoint(Index(4));
+                if synced {
+                    disk.sync_names();
+                }
+                disk.power_cut(Tear::Nothing, &mut Dice::new(seed, 0), Instant(1));
+                names(&disk)
+            };
+            let mut seen: Vec<_> = (0..20).map(after).collect();
+            seen.sort();
+            seen.dedup();
+            seen
+        };
+        let (own, other) = (vec![Source::Log], vec![Source::Member]);
+        assert_eq!(after_power_cut(false), [own.clone(), other]);
+        assert_eq!(after_power_cut(true), [own]);
+        let died = |seed| {
+            let mut disk = received();
+            disk.begin_checkpoint();
+            disk.write_checkpoint(0, &[2]);
+            disk.name_checkpoint(Index(4), Source::Log);
+            disk.abandon_checkpoint(&mut Dice::new(seed, 0));
+            disk
+        };
+        let both = [Source::Member, Source::Log];
+        let mut both = (0..40).map(died).filter(|disk| names(disk) == both);
+        let mut both = both.next().expect("one death leaves both");
+        both.write_checkpoint(0, &[3]);
+        both.finish_checkpoint(Index(4));
+        assert_eq!(names(&both), [Source::Log]);
+    }
+
     /// Goal: damage changes one old page, once, and can be undone.
     #[test]
     fn damage_and_its_end() {
@@ -737,11 +833,17 @@ mod tests {
             let mut tries = 0..100;
             assert!(tries.any(|_| disk.spoil_checkpoint(damage, &mut dice)));
             assert!(!disk.spoil_checkpoint(damage, &mut dice), "once");
-            assert!(disk.is_damaged() && disk.is_spoiled(Index(4)));
-            assert_ne!(disk.checkpoints().next(), Some((Index(4), &whole[..])));
+            assert!(disk.is_damaged() && disk.is_spoiled((Index(4), Source::Log)));
+            assert_ne!(
+                disk.checkpoints().next(),
+                Some(((Index(4), Source::Log), &whole[..]))
+            );
             let mut undone = disk.clone();
             undone.undo_damage();
-            assert_eq!(undone.checkpoints().next(), Some((Index(4), &whole[..])));
+            assert_eq!(
+                undone.checkpoints().next(),
+                Some(((Index(4), Source::Log), &whole[..]))
+            );
             let mut replaced = disk.clone();
             replaced.write_checkpoint(0, &whole);
             replaced.finish_checkpoint(Index(4));

@@ -278,10 +278,9 @@ impl Member {
         raft.is_some_and(|raft| raft.directories().agreed.contains_key(&self.id()))
     }
 
-    /// Whether its directory says whose it is.
+    /// Whether its directory says whose it is: not while the log has no segment yet, or none any more.
     pub(super) fn is_marked(&self) -> bool {
-        let process = self.process.as_ref();
-        process.is_some_and(|process| process.shard.log().durable_index() > Index(0))
+        self.process.is_some() && self.disk.has_segments()
     }
 
     /// A part of a segment as the page cache has it.
@@ -366,7 +365,7 @@ impl Member {
         let Found {
             recovered,
             replayer,
-            checkpoint,
+            file,
             unusable: unneeded,
             ..
         } = loop {
@@ -390,8 +389,8 @@ impl Member {
             self.known.note_loss(&found.recovered, found.checkpoint);
             // In the order of the product: a crash may come before, between and within the two.
             if !interrupted || seed.is_multiple_of(2) {
-                for &index in &loss.unusable {
-                    self.disk.remove_checkpoint(index);
+                for &name in &loss.unusable {
+                    self.disk.remove_checkpoint(name);
                 }
                 if let Some(cut) = loss.cut {
                     self.disk.cut(cut, interrupted);
@@ -401,11 +400,11 @@ impl Member {
                 return Err((StartFailure::CutInterrupted, loss.words.clone()));
             }
         };
-        let misread = self.disk.is_spoiled(checkpoint.index);
+        let misread = file.is_some_and(|file| self.disk.is_spoiled(file));
         // The log does without them. One of its own is replaced by the next.
-        for index in unneeded {
-            if self.disk.checkpoint_source(index) == Source::Member {
-                self.disk.remove_checkpoint(index);
+        for name in unneeded {
+            if name.1 == Source::Member {
+                self.disk.remove_checkpoint(name);
             }
         }
         let torn = self.repair(&recovered);

@@ -5,7 +5,7 @@
 //! as well, if the log reaches back that far; otherwise something that was durable is gone. Changes nothing: what is
 //! done about a loss is the member's to decide.
 
-use super::disk::Disk;
+use super::disk::{CheckpointName, Disk};
 use super::trace::StartFailure;
 use crate::base::limits::CHECKPOINT_BLOCK_BYTES;
 use crate::base::planted::Planted;
@@ -28,8 +28,10 @@ pub(super) struct Found {
     pub(super) replayer: Replayer,
     /// The checkpoint that holds.
     pub(super) checkpoint: Position,
+    /// Its file, if there is one.
+    pub(super) file: Option<CheckpointName>,
     /// Newer ones that do not, the newest first.
-    pub(super) unusable: Vec<Index>,
+    pub(super) unusable: Vec<CheckpointName>,
     /// Something that was durable is gone.
     pub(super) loss: Option<Loss>,
 }
@@ -38,7 +40,7 @@ pub(super) struct Found {
 pub(super) struct Loss {
     pub(super) words: String,
     /// Checkpoints that go.
-    pub(super) unusable: Vec<Index>,
+    pub(super) unusable: Vec<CheckpointName>,
     /// What of the log goes.
     pub(super) cut: Option<Cut>,
 }
@@ -69,7 +71,8 @@ pub(super) fn recover(
         was_cut: known.just_cut,
     };
     let mut unusable = Vec::new();
-    for (index, bytes) in disk.checkpoints() {
+    let mut file = None;
+    for (name, bytes) in disk.checkpoints() {
         match restore(bytes, identity) {
             Ok(restored) => {
                 let id = restored.origin.id();
@@ -77,25 +80,24 @@ pub(super) fn recover(
                     term: id.term,
                     index: id.index,
                 };
-                let source = disk.checkpoint_source(id.index);
-                let replayed = Replayed::from_checkpoint(restored, source)
+                file = Some(name);
+                let replayed = Replayed::from_checkpoint(restored, name.1)
                     .map_err(|error| (StartFailure::Corrupt, error.to_string()))?;
                 beginning.checkpoint = replayed.recovers_after();
                 replayer = Replayer::after(replayed);
                 break;
             }
-            Err(error) => unusable.push((index, error)),
+            Err(error) => unusable.push((name, error)),
         }
     }
     replayer.plant(planted);
     let newest = unusable.first().copied();
     let without = |why: String| match newest {
-        Some((index, error)) => format!("the checkpoint of {index}: {error}; {why}"),
+        Some(((index, _), error)) => format!("the checkpoint of {index}: {error}; {why}"),
         None => why,
     };
-    let unusable: Vec<Index> = unusable.into_iter().map(|(index, _)| index).collect();
-    let is_own = |index: &Index| disk.checkpoint_source(*index) == Source::Log;
-    let own = unusable.iter().copied().find(is_own);
+    let unusable: Vec<CheckpointName> = unusable.into_iter().map(|(name, _)| name).collect();
+    let own = unusable.iter().find(|(_, source)| *source == Source::Log);
     let mut fold = |pieces| {
         replayer.take(pieces);
         while !replayer.run(&mut Steps::new(REPLAY_STEPS)) {}
@@ -115,7 +117,7 @@ pub(super) fn recover(
         }
         Ok(mut recovered) => {
             let loss = if let Outcome::Corrupt(damage) = &recovered.outcome {
-                let is_base = |&index: &Index| damage.missing_base() == Some(index);
+                let is_base = |&(index, _): &CheckpointName| damage.missing_base() == Some(index);
                 if !damage.is_loss() && !unusable.iter().any(is_base) {
                     return Err((StartFailure::Corrupt, damage.to_string()));
                 }
@@ -124,7 +126,7 @@ pub(super) fn recover(
                     unusable: Vec::new(),
                     cut: Some(damage.cut()),
                 })
-            } else if own.is_some_and(|index| recovered.last_index < index) {
+            } else if own.is_some_and(|(index, _)| recovered.last_index < *index) {
                 // A checkpoint of one's own gets its name when the log is durable up to its index.
                 recovered.term_lost = true;
                 Some(Loss {
@@ -142,6 +144,7 @@ pub(super) fn recover(
         recovered,
         replayer,
         checkpoint: beginning.base,
+        file,
         unusable,
         loss,
     })

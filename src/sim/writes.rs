@@ -76,7 +76,11 @@ impl Cluster {
                 let after = self.sync_time(number);
                 self.plan_checkpoint(number, after, Next::CheckpointDurable(number, life, id));
             }
-            CheckpointEffect::Settle(id) => disk.settle_checkpoint(id.index),
+            CheckpointEffect::Settle(id) => {
+                disk.settle_checkpoint(id.index);
+                let after = self.sync_time(number);
+                self.plan_checkpoint(number, after, Next::NamesDurable(number, life));
+            }
             CheckpointEffect::RemoveBefore(index) => disk.remove_checkpoints_before(index),
             CheckpointEffect::Read(read) => {
                 let after = self.dice.around(BLOCK_TIME);

@@ -151,6 +151,13 @@ fn noticed_damage() {
         .remembers(FIRST, remembered(0, None, 0))
         .expect("nothing binds it");
     breaks(Promise::OneVote, pledges.votes(FIRST, Term(3), MemberId(1)));
+    // Its own campaign is over, and what a directory said that the group has replaced.
+    pledges.votes(FIRST, Term(4), MemberId(1)).expect("its own");
+    pledges.void(FIRST);
+    pledges.votes(FIRST, Term(4), MemberId(2)).expect("another");
+    pledges.replaced(MemberId(1));
+    let new = (MemberId(1), Incarnation(7));
+    pledges.votes(new, Term(4), MemberId(3)).expect("new");
 }
 
 /// Goal: log matching: one index and term, one history.

@@ -108,8 +108,17 @@ impl Pledges {
     }
 
     /// A directory is damaged, and its member has noticed: what it once remembered, the others give back. The member's
-    /// votes count as before: in their terms it gives no others.
+    /// votes for others count as before: in their terms it gives no others. One for itself died with its campaign, of
+    /// which nobody may have heard.
     pub fn void(&mut self, directory: Directory) {
+        let (member, _) = directory;
+        if self
+            .votes
+            .get(&member)
+            .is_some_and(|given| given.candidate == member)
+        {
+            self.votes.remove(&member);
+        }
         let bond = self.bonds.entry(directory).or_default();
         bond.vote = None;
         bond.acknowledged = Index(0);

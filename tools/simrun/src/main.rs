@@ -68,7 +68,7 @@ type Count = fn(&Statistics) -> u64;
 
 /// So much must happen in a hundred seeds of at least three members and ten minutes each: fewer, and the seeds are not worth
 /// what they seem to be.
-const MINIMUMS_PER_100_SEEDS: [(&str, u64, Count); 11] = [
+const MINIMUMS_PER_100_SEEDS: [(&str, u64, Count); 12] = [
     ("crashes", 10_000, |all| all.crashes),
     ("leader changes", 8_000, |all| all.leader_changes),
     ("truncations", 3_000, |all| all.truncations),
@@ -81,6 +81,7 @@ const MINIMUMS_PER_100_SEEDS: [(&str, u64, Count); 11] = [
         all.hung_leaders_left
     }),
     ("disks hung in the calm", 20, |all| all.calm_hangs),
+    ("lost logs", 500, |all| all.lost_logs),
     ("damaged checkpoints noticed", 200, |all| {
         all.bad_checkpoints
     }),
