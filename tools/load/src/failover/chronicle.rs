@@ -19,6 +19,7 @@ use kontiki_harness::messages::{RangeRequest, RangeResponse};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::pages::Page;
 use super::stream::{Did, Record, key, value};
 use super::verify::EXAMPLES_MAX;
 use crate::history::{
@@ -223,13 +224,15 @@ impl Chronicle {
         }
     }
 
+    /// Linearizable reads of what is there.
+    pub(super) fn pages(&mut self, pages: &[Page]) {
+        for page in pages {
+            self.range(&page.request, &page.answer, page.times);
+        }
+    }
+
     /// A linearizable range that was answered, from its sending to its answer.
-    pub(super) fn range(
-        &mut self,
-        request: &RangeRequest,
-        answer: &RangeResponse,
-        times: (Instant, Instant),
-    ) {
+    fn range(&mut self, request: &RangeRequest, answer: &RangeResponse, times: (Instant, Instant)) {
         let kv = |kv: &kontiki_harness::messages::KeyValue| Kv {
             key: kv.key.clone(),
             create_revision: kv.create_revision,

@@ -7,7 +7,9 @@
 //! `stream`. Runs on the calling thread; probe, load and proxies have threads of their own.
 
 mod chronicle;
+mod kept;
 mod outcome;
+mod pages;
 pub mod report;
 mod stream;
 mod sweep;

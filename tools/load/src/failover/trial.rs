@@ -1,19 +1,19 @@
 //! One failover after the other.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kontiki_harness::client::{CallError, Client, block_on};
-use kontiki_harness::messages::{KeyValue, RANGE, RangeRequest, RangeResponse};
+use kontiki_harness::client::CallError;
 use thiserror::Error;
 
 use super::chronicle::{Chronicle, HistoryError, HistorySpec, LOAD_PREFIX};
+use super::kept::Kept;
 use super::outcome::{Cell, Settings, Trial};
+use super::pages::{Page, read_back};
 use super::stream::{Did, Record, Stream, StreamSpec, number_of, value};
-use super::verify::{Stored, verify};
+use super::verify::{EXAMPLES_MAX, Stored, verify};
 use super::victim::{Choice, Victim};
 use super::{Fault, TRIALS_MAX};
 use crate::cluster::{AGREE_TIME_MAX, Cluster, ClusterError, ClusterOptions, Placement, Program};
@@ -22,10 +22,6 @@ use crate::cluster::{AGREE_TIME_MAX, Cluster, ClusterError, ClusterOptions, Plac
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// How long endpoints may take until each acknowledges a put before the fault, and after the healing.
 const SERVE_TIME_MAX: Duration = Duration::from_secs(30);
-/// Keys read at once when all are checked.
-const PAGE_KEYS: i64 = 5_000;
-/// How often reading everything back is tried: a member may still be busy with its own return.
-const READ_ATTEMPTS_MAX: u32 = 10;
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -154,7 +150,8 @@ fn run_recorded(
 
 fn read_load_keys(cluster: &Cluster, chronicle: &mut Chronicle) -> Result<(), FailoverError> {
     for address in cluster.addresses() {
-        read_back(&[address], LOAD_PREFIX, Some(chronicle), |_| ())?;
+        let pages = read_back(&[address], LOAD_PREFIX).map_err(FailoverError::ReadBack)?;
+        chronicle.pages(&pages);
     }
     Ok(())
 }
@@ -191,6 +188,7 @@ pub(super) fn run_trials(
     mut chronicle: Option<&mut Chronicle>,
 ) -> Result<(), FailoverError> {
     let mut random = fastrand::Rng::with_seed(spec.seed);
+    let mut kept = Vec::new();
     for number in 1..=spec.trials.min(TRIALS_MAX) {
         if stop.load(Ordering::Relaxed) {
             return Err(FailoverError::Interrupted);
@@ -204,15 +202,55 @@ pub(super) fn run_trials(
             before,
             victim: spec.victim.choose(&mut random),
         };
-        let trial = run_trial(spec, cluster, &plan, chronicle.as_deref_mut())?;
+        let (trial, left) = run_trial(spec, cluster, &plan, chronicle.as_deref_mut())?;
         if spec.progress {
             eprintln!("{}", progress_line(&trial, spec.trials));
         }
         let recovered = trial.first_put_ns.is_some();
         trials.push(trial);
+        kept.push(left);
         if !recovered {
             // The next trial would measure the rest of this one.
             cluster.wait_agreed(AGREE_TIME_MAX)?;
+        }
+    }
+    ask_again(spec, cluster, stop, trials, &kept, chronicle)
+}
+
+/// Reads what all trials have left, through every member: what was read back when its trial was over may have been lost
+/// by a later restart or checkpoint, or by one member alone. What is gone counts as lost in its trial.
+fn ask_again(
+    spec: &Spec,
+    cluster: &Cluster,
+    stop: &AtomicBool,
+    trials: &mut [Trial],
+    kept: &[Kept],
+    mut chronicle: Option<&mut Chronicle>,
+) -> Result<(), FailoverError> {
+    for (member, address) in cluster.addresses().into_iter().enumerate() {
+        for (trial, kept) in trials.iter_mut().zip(kept) {
+            if stop.load(Ordering::Relaxed) {
+                return Err(FailoverError::Interrupted);
+            }
+            let pages = read_back(&[address], kept.prefix()).map_err(FailoverError::ReadBack)?;
+            if let Some(chronicle) = chronicle.as_deref_mut() {
+                chronicle.pages(&pages);
+            }
+            let Some(gone) = kept.gone(&pages) else {
+                continue;
+            };
+            let words = format!(
+                "trial {}, at the end through member {}: {gone}",
+                trial.number,
+                member + 1
+            );
+            if spec.progress {
+                eprintln!("{words}");
+            }
+            trial.lost += gone.puts;
+            if trial.examples.len() < EXAMPLES_MAX {
+                trial.examples.push(words);
+            }
         }
     }
     Ok(())
@@ -253,7 +291,7 @@ fn run_trial(
     cluster: &mut Cluster,
     plan: &Plan,
     mut chronicle: Option<&mut Chronicle>,
-) -> Result<Trial, FailoverError> {
+) -> Result<(Trial, Kept), FailoverError> {
     let start = Instant::now();
     let name = plan.number.to_string();
     let stream = start_stream(spec, cluster, &name)?;
@@ -269,7 +307,14 @@ fn run_trial(
         chronicle.puts(&records, &prefix, spec.value_bytes);
     }
     let seen = seen?;
-    let stored = read_stored(cluster, &prefix, spec.value_bytes, chronicle)?;
+    let mut addresses = cluster.addresses();
+    // Not always through the same member.
+    addresses.rotate_left(plan.number as usize % cluster.size());
+    let pages = read_back(&addresses, &prefix).map_err(FailoverError::ReadBack)?;
+    if let Some(chronicle) = chronicle {
+        chronicle.pages(&pages);
+    }
+    let stored = stored_in(&pages, &prefix, spec.value_bytes);
     let findings = verify(&records, &stored, start);
     let at = seen.at;
     let first = |is_wanted: fn(Did) -> bool| {
@@ -280,7 +325,7 @@ fn run_trial(
             .filter_map(|record| Some(ns(record.acknowledged?.0 - at)))
             .min()
     };
-    Ok(Trial {
+    let trial = Trial {
         number: plan.number,
         fault: plan.fault,
         member: seen.member,
@@ -300,7 +345,8 @@ fn run_trial(
         lost: findings.lost,
         stale: findings.stale,
         examples: findings.examples,
-    })
+    };
+    Ok((trial, Kept::new(prefix, &pages)))
 }
 
 /// What is seen of a trial while it goes on.
@@ -427,109 +473,18 @@ fn longest_gap_ns(records: &[Record], from: Instant, to: Instant) -> Option<u64>
 }
 
 /// The puts of a trial that are there.
-fn read_stored(
-    cluster: &Cluster,
-    prefix: &str,
-    value_bytes: usize,
-    chronicle: Option<&mut Chronicle>,
-) -> Result<BTreeMap<u64, Stored>, FailoverError> {
-    let mut stored = BTreeMap::new();
-    read_back(&cluster.addresses(), prefix, chronicle, |kv| {
-        if let Some(number) = number_of(prefix, &kv.key) {
-            let value_is_right = kv.value == value(number, value_bytes);
-            stored.insert(
-                number,
-                Stored {
-                    mod_revision: kv.mod_revision,
-                    version: kv.version,
-                    value_is_right,
-                },
-            );
-        }
-    })?;
-    Ok(stored)
-}
-
-/// Everything under the prefix, by linearizable reads of pages at one revision, through the first of `addresses` that
-/// answers them all.
-fn read_back(
-    addresses: &[SocketAddr],
-    prefix: &str,
-    mut chronicle: Option<&mut Chronicle>,
-    mut found: impl FnMut(&KeyValue),
-) -> Result<(), FailoverError> {
-    let mut attempt = 1;
-    loop {
-        let address = addresses[attempt as usize % addresses.len()];
-        match block_on(read_pages(address, prefix)) {
-            Ok(pages) => {
-                for page in &pages {
-                    page.answer.kvs.iter().for_each(&mut found);
-                    if let Some(chronicle) = chronicle.as_deref_mut() {
-                        chronicle.range(&page.request, &page.answer, page.times);
-                    }
-                }
-                return Ok(());
-            }
-            Err(error) if attempt == READ_ATTEMPTS_MAX => {
-                return Err(FailoverError::ReadBack(error));
-            }
-            Err(_) => {
-                std::thread::sleep(SERVE_TIME_MAX / READ_ATTEMPTS_MAX);
-                attempt += 1;
-            }
-        }
-    }
-}
-
-/// One answer of a read of everything.
-struct Page {
-    request: RangeRequest,
-    answer: RangeResponse,
-    /// Before it was sent, and after it was answered.
-    times: (Instant, Instant),
-}
-
-async fn read_pages(address: SocketAddr, prefix: &str) -> Result<Vec<Page>, CallError> {
-    let client = Client::connect(address)
-        .await
-        .map_err(|error| CallError::Broken(error.to_string()))?;
-    let mut pages = Vec::new();
-    let mut end = prefix.as_bytes().to_vec();
-    // The prefix ends with a slash, so that its last byte has a successor.
-    *end.last_mut().expect("a prefix is not empty") += 1;
-    let mut request = RangeRequest {
-        key: prefix.to_owned().into(),
-        range_end: end.into(),
-        limit: PAGE_KEYS,
-        revision: 0,
-    };
-    loop {
-        let invoked = Instant::now();
-        let answer: RangeResponse = client.call(RANGE, &request).await?;
-        let times = (invoked, Instant::now());
-        let mut next = request.clone();
-        let rest = answer.kvs.last().filter(|_| answer.more).map(|last| {
-            let mut after = last.key.to_vec();
-            after.push(0);
-            after
-        });
-        let revision = answer.header.map_or(0, |header| header.revision);
-        pages.push(Page {
-            request,
-            answer,
-            times,
-        });
-        let Some(rest) = rest else {
-            return Ok(pages);
+fn stored_in(pages: &[Page], prefix: &str, value_bytes: usize) -> BTreeMap<u64, Stored> {
+    let kvs = pages.iter().flat_map(|page| &page.answer.kvs);
+    let stored = kvs.filter_map(|kv| {
+        let number = number_of(prefix, &kv.key)?;
+        let stored = Stored {
+            mod_revision: kv.mod_revision,
+            version: kv.version,
+            value_is_right: kv.value == value(number, value_bytes),
         };
-        next.key = rest.into();
-        next.revision = match next.revision {
-            0 => revision,
-            at => at,
-        };
-        request = next;
-    }
+        Some((number, stored))
+    });
+    stored.collect()
 }
 
 fn ns(time: Duration) -> u64 {
