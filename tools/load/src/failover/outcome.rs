@@ -85,7 +85,8 @@ pub struct Trial {
     pub first_put_ns: Option<u64>,
     /// The same for a linearizable read.
     pub first_read_ns: Option<u64>,
-    /// Until every endpoint but that of the hurt member had acknowledged such a put.
+    /// Until every endpoint but that of the hurt member had acknowledged such a put; none if one had not in time, or, when
+    /// a member was asked to end, had not once more after it was gone.
     pub all_endpoints_ns: Option<u64>,
     /// The longest time without any acknowledged put, from the last one before the fault until the healing begins;
     /// none if no put was acknowledged after the fault. Unlike `first_put_ns` it ends with any acknowledgement, also of a
@@ -124,6 +125,15 @@ impl Cell {
             .count()
     }
 
+    /// Other trials, in which some endpoint but that of the hurt member acknowledged none in time.
+    #[must_use]
+    pub fn half_recovered(&self) -> usize {
+        self.trials
+            .iter()
+            .filter(|trial| trial.first_put_ns.is_some() && !trial.recovered())
+            .count()
+    }
+
     /// Lost and stale results together.
     #[must_use]
     pub fn lost_or_stale(&self) -> u64 {
@@ -143,6 +153,12 @@ impl Cell {
 }
 
 impl Trial {
+    /// Whether every endpoint but that of the hurt member served again, in time.
+    #[must_use]
+    pub fn recovered(&self) -> bool {
+        self.first_put_ns.is_some() && self.all_endpoints_ns.is_some()
+    }
+
     /// What the hurt member was.
     #[must_use]
     pub fn role(&self) -> &'static str {
@@ -157,12 +173,15 @@ impl Outcome {
         let violations: u64 = self.cells.iter().map(Cell::lost_or_stale).sum();
         let history: u64 = self.cells.iter().map(Cell::violations).sum::<u64>() - violations;
         let stuck: usize = self.cells.iter().map(Cell::without_recovery).sum();
+        let half: usize = self.cells.iter().map(Cell::half_recovered).sum();
         let failed = || self.cells.iter().filter_map(|cell| cell.failed.as_ref());
         let cells = self.cells.len();
         let reasons = [
             (violations > 0).then(|| format!("{violations} lost or stale results")),
             (history > 0).then(|| format!("{history} violations in the recorded history")),
             (stuck > 0).then(|| format!("{stuck} trials without an acknowledged put in time")),
+            (half > 0)
+                .then(|| format!("{half} trials in which not every other endpoint served in time")),
             failed().next().map(|first| {
                 let count = failed().count();
                 format!("{count} of {cells} cells failed, the first one: {first}")

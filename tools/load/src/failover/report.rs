@@ -112,6 +112,12 @@ fn head(outcome: &Outcome) -> Vec<Block> {
             "in {stuck} trials no put was acknowledged in time; their times count as longer than all others"
         )));
     }
+    let half: usize = outcome.cells.iter().map(Cell::half_recovered).sum();
+    if half > 0 {
+        blocks.push(Block::Warning(format!(
+            "in {half} trials not every endpoint but that of the hurt member acknowledged a put in time"
+        )));
+    }
     let history = outcome.cells.iter().find_map(|cell| cell.history.as_ref());
     let of_history = history.iter().flat_map(|history| &history.examples);
     for example in all()
@@ -583,6 +589,24 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected} is not in\n{text}");
         }
+    }
+
+    /// Goal: a trial in which one of the others never serves, or serves no more once the old leader is gone, is a failure
+    /// although puts were acknowledged.
+    #[test]
+    fn half_a_recovery_is_none() {
+        let half = Trial {
+            all_endpoints_ns: None,
+            ..trial(2, Some(2_000_000))
+        };
+        let outcome = outcome(vec![Cell {
+            trials: vec![trial(1, Some(1_000_000)), half],
+            ..Cell::default()
+        }]);
+        let expected = "1 trials in which not every other endpoint served in time";
+        assert_eq!(outcome.failure().as_deref(), Some(expected));
+        let text = report(&outcome).to_text();
+        assert!(text.contains("in 1 trials not every endpoint"), "{text}");
     }
 
     /// Goal: a sweep is a grid with a hole where servers refuse the settings.

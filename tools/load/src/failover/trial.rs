@@ -206,7 +206,7 @@ pub(super) fn run_trials(
         if spec.progress {
             eprintln!("{}", progress_line(&trial, spec.trials));
         }
-        let recovered = trial.first_put_ns.is_some();
+        let recovered = trial.recovered();
         trials.push(trial);
         kept.push(left);
         if !recovered {
@@ -392,11 +392,12 @@ fn hurt_and_heal(
         .copied()
         .filter(|other| *other != member)
         .collect();
-    let all_served = wait_served(stream, &others, at, spec.recovery_max);
+    let mut all_served = wait_served(stream, &others, at, spec.recovery_max);
     if plan.fault == Fault::Terminate {
-        // It may serve and lead for a while yet; what counts is the gap when it goes.
+        // It may serve and lead for a while yet; what counts is the gap when it goes, and that the others serve then.
         cluster.wait_ended(member)?;
-        wait_served(stream, &others, Instant::now(), spec.recovery_max);
+        let after_its_end = wait_served(stream, &others, Instant::now(), spec.recovery_max);
+        all_served = all_served.filter(|_| after_its_end.is_some());
     }
     std::thread::sleep(spec.after);
     let healing = Instant::now();
