@@ -1,6 +1,7 @@
 //! A server as a real process: started by flags, awaited by its log, ended by its process id.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -47,6 +48,8 @@ pub struct ServerOptions {
     pub initial_cluster: String,
     /// The CPU the process is bound to, if any.
     pub cpu: Option<usize>,
+    /// Whether the kernel kills the process when the thread that starts it ends, however that comes: also by SIGKILL.
+    pub ends_with_starter: bool,
     /// Further flags.
     pub extra: Vec<String>,
 }
@@ -67,6 +70,7 @@ impl ServerOptions {
             client_port: free_port()?,
             peer_port: free_port()?,
             cpu: None,
+            ends_with_starter: false,
             extra: Vec::new(),
         })
     }
@@ -92,16 +96,18 @@ impl ServerOptions {
             "" => format!("{}={advertised}", self.name),
             members => members.to_owned(),
         };
-        let mut command = match self.cpu {
-            Some(cpu) => {
-                // taskset becomes the server: the process id stays.
-                let mut command = Command::new("taskset");
-                command.arg("-c").arg(cpu.to_string()).arg(&self.program);
-                command
-            }
-            None => Command::new(&self.program),
-        };
+        // Each becomes the next one, the last one the server: the process id stays.
+        let mut words: Vec<OsString> = Vec::new();
+        if self.ends_with_starter {
+            words.extend(["setpriv", "--pdeathsig", "KILL"].map(OsString::from));
+        }
+        if let Some(cpu) = self.cpu {
+            words.extend(["taskset".into(), "-c".into(), cpu.to_string().into()]);
+        }
+        words.push(self.program.clone().into());
+        let mut command = Command::new(&words[0]);
         command
+            .args(&words[1..])
             .args(["--name", &self.name, "--logger", "zap"])
             .arg("--data-dir")
             .arg(&self.data_dir)
@@ -149,6 +155,13 @@ impl ServerOptions {
     }
 }
 
+/// A server that may not serve yet. Dropping it kills it.
+#[derive(Debug)]
+pub struct Starting {
+    server: Server,
+    ready: mpsc::Receiver<()>,
+}
+
 /// A running server. Dropping it kills it; while panicking, the end of its log is printed.
 #[derive(Debug)]
 pub struct Server {
@@ -163,31 +176,7 @@ impl Server {
     /// # Errors
     /// With the end of its log when it exits or is not ready within [`START_TIME_MAX`].
     pub fn start(options: &ServerOptions) -> io::Result<Server> {
-        let mut log = File::options()
-            .create(true)
-            .append(true)
-            .open(&options.log)?;
-        writeln!(log, "--- start")?;
-        let mut child = options.command().spawn()?;
-        let stderr = child.stderr.take().expect("stderr is piped");
-        let (ready_sender, ready) = mpsc::channel();
-        let copier = std::thread::spawn(move || copy_log(stderr, log, &ready_sender));
-        let server = Server {
-            child,
-            log: options.log.clone(),
-            log_copier: Some(copier),
-        };
-        match ready.recv_timeout(START_TIME_MAX) {
-            Ok(()) => Ok(server),
-            Err(cause) => {
-                let what = match cause {
-                    mpsc::RecvTimeoutError::Timeout => "is not ready in time",
-                    mpsc::RecvTimeoutError::Disconnected => "ended before it was ready",
-                };
-                let shown = last_lines(&server.log);
-                Err(io::Error::other(format!("the server {what}:\n{shown}")))
-            }
-        }
+        Starting::begin(options)?.wait()
     }
 
     /// The process id.
@@ -249,6 +238,48 @@ impl Server {
             copier.join().expect("the log copier does not panic");
         }
         Ok(status)
+    }
+}
+
+impl Starting {
+    /// Starts a server; the calling thread is its starter.
+    ///
+    /// # Errors
+    /// When there is no such program, or no place for its log.
+    pub fn begin(options: &ServerOptions) -> io::Result<Starting> {
+        let mut log = File::options()
+            .create(true)
+            .append(true)
+            .open(&options.log)?;
+        writeln!(log, "--- start")?;
+        let mut command = options.command();
+        let mut child = command.spawn().map_err(|error| {
+            let program = command.get_program().display();
+            io::Error::new(error.kind(), format!("{program}: {error}"))
+        })?;
+        let stderr = child.stderr.take().expect("stderr is piped");
+        let (ready_sender, ready) = mpsc::channel();
+        let copier = std::thread::spawn(move || copy_log(stderr, log, &ready_sender));
+        let server = Server {
+            child,
+            log: options.log.clone(),
+            log_copier: Some(copier),
+        };
+        Ok(Starting { server, ready })
+    }
+
+    /// Waits until it serves.
+    ///
+    /// # Errors
+    /// With the end of its log when it exits or is not ready within [`START_TIME_MAX`].
+    pub fn wait(self) -> io::Result<Server> {
+        let what = match self.ready.recv_timeout(START_TIME_MAX) {
+            Ok(()) => return Ok(self.server),
+            Err(mpsc::RecvTimeoutError::Timeout) => "is not ready in time",
+            Err(mpsc::RecvTimeoutError::Disconnected) => "ended before it was ready",
+        };
+        let shown = last_lines(&self.server.log);
+        Err(io::Error::other(format!("the server {what}:\n{shown}")))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Looking at a running cluster and hurting it: who leads, kill, stop, cut off, and making it whole again.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,8 +13,10 @@ use kontiki_harness::messages::{
 use kontiki_harness::server::Server;
 use rustix::process::Signal;
 
+use super::proxy::Proxies;
+use super::start::member_name;
 use super::{
-    AGREE_TIME_MAX, Cluster, ClusterError, Member, STATUS_TIME_MAX, STOP_TIME_MAX,
+    AGREE_TIME_MAX, Cluster, ClusterError, MEMBERS_MAX, Member, STATUS_TIME_MAX, STOP_TIME_MAX,
     TRANSFER_TIME_MAX, world,
 };
 
@@ -74,9 +77,7 @@ impl ClusterStatus {
             .iter()
             .all(|member| member.as_ref().is_some_and(agrees))
     }
-}
 
-impl ClusterStatus {
     /// Whether all members answer and have applied the same revision.
     #[must_use]
     pub fn level(&self) -> bool {
@@ -172,15 +173,14 @@ impl Cluster {
         Ok(at)
     }
 
-    /// Asks a member to end (SIGTERM); gives the moment right after the signal. [`Cluster::heal`] waits for its end.
+    /// Asks a member to end (SIGTERM); gives the moment right after the signal. [`Cluster::wait_ended`] waits for
+    /// its end, and has to, before [`Cluster::heal`] can start it again.
     ///
     /// # Errors
     /// When it does not run.
     pub fn terminate(&mut self, member: usize) -> Result<Instant, ClusterError> {
         self.running(member)?.signal(Signal::TERM);
-        let at = Instant::now();
-        self.members[member].stopped = false;
-        Ok(at)
+        Ok(Instant::now())
     }
 
     /// Stops a member as it stands (SIGSTOP): it keeps its connections and answers nothing.
@@ -199,13 +199,7 @@ impl Cluster {
     /// # Errors
     /// When it does not run, or the cluster was started without proxies.
     pub fn isolate(&mut self, member: usize) -> Result<Instant, ClusterError> {
-        self.running(member)?;
-        let proxies = self.proxies.as_ref();
-        let proxies = proxies.ok_or(ClusterError::State {
-            member,
-            state: "not behind a proxy",
-        })?;
-        proxies.cut(member, true);
+        self.proxies_of(member)?.cut(member, true);
         Ok(Instant::now())
     }
 
@@ -215,13 +209,7 @@ impl Cluster {
     /// # Errors
     /// When it does not run, or the cluster was started without proxies.
     pub fn delay(&mut self, member: usize, delay: Duration) -> Result<(), ClusterError> {
-        self.running(member)?;
-        let proxies = self.proxies.as_ref();
-        let proxies = proxies.ok_or(ClusterError::State {
-            member,
-            state: "not behind a proxy",
-        })?;
-        proxies.delay(member, delay);
+        self.proxies_of(member)?.delay(member, delay);
         Ok(())
     }
 
@@ -292,6 +280,33 @@ impl Cluster {
             std::fs::copy(&member.options.log, &to).map_err(world(to.display().to_string()))?;
         }
         Ok(())
+    }
+
+    /// Removes what [`Cluster::copy_logs`] has left there, of however many members: it would look like that of a later run.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn remove_logs(directory: &Path) -> Result<(), ClusterError> {
+        for member in 0..MEMBERS_MAX {
+            let log = directory.join(format!("{}.log", member_name(member)));
+            match std::fs::remove_file(&log) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(world(log.display().to_string())(error));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The proxies, for a member that runs behind them.
+    fn proxies_of(&self, member: usize) -> Result<&Proxies, ClusterError> {
+        self.running(member)?;
+        let proxies = self.proxies.as_ref();
+        proxies.ok_or(ClusterError::State {
+            member,
+            state: "not behind a proxy",
+        })
     }
 
     fn running(&self, member: usize) -> Result<&Server, ClusterError> {
@@ -375,6 +390,20 @@ mod tests {
             revision: 1,
             version: String::new(),
         })
+    }
+
+    /// Goal: only members' logs are removed, and a directory that is not there has none.
+    #[test]
+    fn logs_of_earlier_runs() {
+        let home = tempfile::tempdir().expect("a directory");
+        let names = ["m1.log", "m9.log", "load.record"];
+        for name in names {
+            std::fs::write(home.path().join(name), "x").expect("written");
+        }
+        Cluster::remove_logs(home.path()).expect("removed");
+        let left = names.map(|name| home.path().join(name).exists());
+        assert_eq!(left, [false, false, true]);
+        Cluster::remove_logs(&home.path().join("nowhere")).expect("none");
     }
 
     /// Goal: a leader gets the CPU that the fewest members use, and the first one where all are alike.

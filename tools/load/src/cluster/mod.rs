@@ -11,7 +11,7 @@ mod program;
 mod proxy;
 mod start;
 
-pub use brake::{Brake, NoBrake};
+pub use brake::{Brake, Held, NoBrake};
 pub use control::{ClusterStatus, MemberStatus};
 pub use home::default_data_dir;
 pub use program::{Kind, Program};

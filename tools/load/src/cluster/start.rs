@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use kontiki_harness::server::{Server, ServerOptions, free_port};
+use kontiki_harness::server::{Server, ServerOptions, Starting, free_port};
 
 use super::proxy::Proxies;
 use super::{
@@ -46,7 +46,8 @@ pub struct ClusterOptions {
 }
 
 impl Cluster {
-    /// Starts all members on fresh directories, and waits until they agree on a leader.
+    /// Starts all members on fresh directories, and waits until they agree on a leader. They end with the calling thread
+    /// at the latest, also when this program is killed.
     ///
     /// # Errors
     /// When the settings are senseless, a member ends, or no leader is found in time; nothing is left running.
@@ -99,16 +100,24 @@ impl Cluster {
             self.program.kind,
             self.program.to_string(),
         );
+        // By this thread, which lives as long as what it does with them: they end with it, whatever ends it.
+        let missing = self
+            .members
+            .iter_mut()
+            .filter(|member| member.server.is_none());
+        let begun: Vec<_> = missing
+            .map(|member| {
+                let starting = Starting::begin(&member.options);
+                (member, starting)
+            })
+            .collect();
         let started: Vec<Result<(), ClusterError>> = std::thread::scope(|scope| {
-            let missing = self
-                .members
-                .iter_mut()
-                .filter(|member| member.server.is_none());
-            let threads: Vec<_> = missing
-                .map(|member| {
+            let threads: Vec<_> = begun
+                .into_iter()
+                .map(|(member, starting)| {
                     let program = program.clone();
                     scope.spawn(move || {
-                        let server = Server::start(&member.options);
+                        let server = starting.and_then(Starting::wait);
                         let cause = |error: std::io::Error| ClusterError::Start {
                             kind,
                             program,
@@ -123,7 +132,7 @@ impl Cluster {
                 .collect();
             threads
                 .into_iter()
-                .map(|thread| thread.join().expect("starting does not panic"))
+                .map(|thread| thread.join().expect("waiting does not panic"))
                 .collect()
         });
         if let Some(proxies) = &self.proxies {
@@ -141,7 +150,7 @@ fn prepare(options: &ClusterOptions, home: PathBuf) -> Result<Vec<ServerOptions>
     let mut taken: Vec<u16> = Vec::new();
     let mut members = Vec::new();
     for index in 0..options.members {
-        let name = format!("m{}", index + 1);
+        let name = member_name(index);
         let directory = home.join(&name);
         std::fs::create_dir(&directory).map_err(world(directory.display().to_string()))?;
         let mut member = ServerOptions::new(&options.program.path, &directory)
@@ -153,10 +162,16 @@ fn prepare(options: &ClusterOptions, home: PathBuf) -> Result<Vec<ServerOptions>
             Placement::Spread => Some(cpu_of(&cpus, options.members, index)),
             Placement::Free => None,
         };
+        member.ends_with_starter = true;
         member.extra = flags(options);
         members.push(member);
     }
     Ok(members)
+}
+
+/// What a member is called, counted from zero.
+pub(super) fn member_name(index: usize) -> String {
+    format!("m{}", index + 1)
 }
 
 fn flags(options: &ClusterOptions) -> Vec<String> {

@@ -343,9 +343,10 @@ fn run_phase(
     let follower = (leader + 1 + round as usize % others) % cluster.size();
     let leader_pid = cluster.pid(leader)?;
     let follower_pid = cluster.pid(follower)?;
+    let mut held = None;
     match (phase, brake) {
         (Phase::SlowNetwork, _) => cluster.delay(follower, spec.network_delay)?,
-        (Phase::SlowSyncs, Some(brake)) => brake.hold(follower_pid)?,
+        (Phase::SlowSyncs, Some(brake)) => held = Some(brake.hold(follower_pid)?),
         (Phase::Stopped, _) => drop(cluster.stop(follower)?),
         (Phase::Healthy | Phase::SlowSyncs, _) => {}
     }
@@ -354,8 +355,8 @@ fn run_phase(
     let result = run(&run_spec(spec, cluster, leader, leader_pid, round), stop);
     let rss_after = rss_bytes(leader_pid);
     let healing = Instant::now();
-    if let (Phase::SlowSyncs, Some(brake)) = (phase, brake) {
-        brake.release(follower_pid)?;
+    if let Some(held) = held {
+        held.release()?;
     }
     cluster.heal(follower)?;
     let after = match stop.load(Ordering::Relaxed) {
