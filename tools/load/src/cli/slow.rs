@@ -17,6 +17,9 @@ use crate::slow::{
     FORMAT_VERSION, Load, Measured, Outcome, Phase, ROUNDS_MAX, Spec, slow_follower,
 };
 
+/// What is measured when nothing else is said.
+const PHASES: [Phase; 3] = [Phase::SlowNetwork, Phase::SlowSyncs, Phase::Stopped];
+
 /// Command line of `kontiki-load slow-follower`.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -33,14 +36,10 @@ pub(super) struct Arguments {
         help_heading = "Servers"
     )]
     flags: String,
-    /// What is wrong with the follower, one after the other; a healthy phase goes before them in each round.
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        default_value = "slow-network,slow-syncs,stopped"
-    )]
-    phases: Vec<Phase>,
+    /// What is wrong with the follower, one after the other; a healthy phase is beside them in each round. What is named here
+    /// and cannot be had on this machine is a failure [default: slow-network,slow-syncs,stopped, without what cannot be had].
+    #[arg(long, value_enum, value_delimiter = ',')]
+    phases: Option<Vec<Phase>>,
     /// How often all phases take their turn.
     #[arg(long, default_value_t = 5)]
     rounds: u32,
@@ -115,6 +114,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         parameters: parameters(&spec, sync_time),
         samples,
         left_out,
+        required: arguments.phases.clone().unwrap_or_default(),
         partial: error.map(|error| error.to_string()),
     };
     let text = report(&outcome).to_text();
@@ -160,7 +160,7 @@ fn spec(arguments: &Arguments, servers: &Servers) -> Result<Spec, Failure> {
         members: servers.members,
         placement: servers.placement,
         data_dir: servers.data_dir(),
-        phases: arguments.phases.clone(),
+        phases: arguments.phases.clone().unwrap_or_else(|| PHASES.to_vec()),
         rounds: arguments.rounds,
         duration: arguments.duration,
         warm_up: arguments.warm_up,

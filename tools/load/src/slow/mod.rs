@@ -1,8 +1,9 @@
 //! What one slow or stopped follower costs the others: put latency and the leader's memory, beside those of healthy
 //! members in the same minutes.
 //!
-//! Owns the plan of rounds and phases. Each round first measures three healthy members, then the same with one
-//! follower behind a slow network, with slow syncs, and stopped as it stands. Load goes to the leader alone, as a
+//! Owns the plan of rounds and phases. Each round measures three healthy members, and the same with one
+//! follower behind a slow network, with slow syncs, and stopped as it stands; another one of these is first in each
+//! round, so that what changes in the course of a round is in no ratio for ever. Load goes to the leader alone, as a
 //! client of the slow member waits for that member and not for the cluster. Must never compare across rounds. Runs on the
 //! calling thread; load and proxies have threads of their own.
 
@@ -91,7 +92,7 @@ pub struct Spec {
     pub placement: Placement,
     /// Below which servers keep their data.
     pub data_dir: PathBuf,
-    /// What is wrong with the follower, one after the other in each round; a healthy phase is before them.
+    /// What is wrong with the follower, one after the other in each round; a healthy phase is among them.
     pub phases: Vec<Phase>,
     /// How often, at most [`ROUNDS_MAX`].
     pub rounds: u32,
@@ -151,6 +152,9 @@ pub struct Outcome {
     pub samples: Vec<Sample>,
     /// Phases that this machine cannot have, and why.
     pub left_out: Vec<(Phase, String)>,
+    /// Phases that were asked for by name, and must not be left out.
+    #[serde(default)]
+    pub required: Vec<Phase>,
     /// Why it ended early.
     pub partial: Option<String>,
 }
@@ -201,6 +205,11 @@ impl Outcome {
         if elections > 0 {
             reasons.push(format!("{elections} elections that nobody needed"));
         }
+        for (phase, why) in &self.left_out {
+            if self.required.contains(phase) {
+                reasons.push(format!("{} was left out: {why}", phase.name()));
+            }
+        }
         for phase in self.phases() {
             let ratio = median(self.ratios(phase, |sample| sample.p99_ns));
             if let Some((ratio, max)) = ratio.zip(ratio_max).filter(|(ratio, max)| ratio > max) {
@@ -216,7 +225,7 @@ impl Outcome {
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
-    /// The phases that were measured, in their order.
+    /// The phases that were measured, each once: the healthy one first, whatever the order of the rounds.
     #[must_use]
     pub fn phases(&self) -> Vec<Phase> {
         let mut phases: Vec<Phase> = self.samples.iter().map(|sample| sample.phase).collect();
@@ -314,8 +323,8 @@ fn run_rounds(
         }
     };
     for round in 1..=spec.rounds.min(ROUNDS_MAX) {
-        for phase in &phases {
-            let sample = run_phase(spec, &mut cluster, brake.as_ref(), round, *phase, stop)?;
+        for phase in order(&phases, round) {
+            let sample = run_phase(spec, &mut cluster, brake.as_ref(), round, phase, stop)?;
             if stop.load(Ordering::Relaxed) {
                 return Err(SlowError::Interrupted);
             }
@@ -326,6 +335,13 @@ fn run_rounds(
         }
     }
     Ok(())
+}
+
+/// The phases in the order of a round, counted from one: each is the first one in its turn.
+fn order(phases: &[Phase], round: u32) -> Vec<Phase> {
+    let mut order = phases.to_vec();
+    order.rotate_left((round as usize - 1) % phases.len());
+    order
 }
 
 fn run_phase(
@@ -508,8 +524,33 @@ mod tests {
             parameters: BTreeMap::new(),
             samples,
             left_out: Vec::new(),
+            required: Vec::new(),
             partial: None,
         }
+    }
+
+    /// Goal: every phase is the first one, and each one is in every round.
+    #[test]
+    fn phases_take_turns() {
+        use Phase::{Healthy, SlowSyncs, Stopped};
+        let phases = [Healthy, SlowSyncs, Stopped];
+        let check = |round: u32, expected: [Phase; 3]| assert_eq!(order(&phases, round), expected);
+        check(1, phases);
+        check(2, [SlowSyncs, Stopped, Healthy]);
+        check(3, [Stopped, Healthy, SlowSyncs]);
+        check(4, phases);
+    }
+
+    /// Goal: what was asked for by name and could not be measured is a failure; what is only usual may be left out.
+    #[test]
+    fn named_phases_are_required() {
+        let mut found = outcome(vec![sample(1, Phase::Healthy, 100)]);
+        let why = "no right to it".to_owned();
+        found.left_out.push((Phase::SlowSyncs, why));
+        assert_eq!(found.failure(Some(2.0)), None);
+        found.required = vec![Phase::Stopped, Phase::SlowSyncs];
+        let expected = "slow syncs was left out: no right to it";
+        assert_eq!(found.failure(None).as_deref(), Some(expected));
     }
 
     /// Goal: a phase is compared with the healthy one of its own round, and fails by the median, by errors and by
