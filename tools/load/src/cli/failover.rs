@@ -11,8 +11,8 @@ use super::load::{duration, stop_at_signals};
 use crate::cluster::{Kind, MEMBERS_MAX, Placement};
 use crate::failover::report::{csv, report};
 use crate::failover::{
-    CELLS_MAX, FORMAT_VERSION, Fault, HistorySpec, Outcome, Phases, Settings, Spec, TRIALS_MAX,
-    Victim, failover, sweep,
+    CELLS_MAX, Cell, FORMAT_VERSION, Fault, HistorySpec, Outcome, Phases, Settings, Spec,
+    TRIALS_MAX, Victim, failover, sweep,
 };
 use crate::result::{Machine, Target, write_whole};
 
@@ -189,7 +189,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             (vec![cell], error)
         }
     };
-    if let (Some(error), true) = (&error, cells.iter().all(|cell| cell.trials.is_empty())) {
+    // A history tells something also without any trial that ended.
+    let nothing = |cell: &Cell| cell.trials.is_empty() && cell.history.is_none();
+    if let (Some(error), true) = (&error, cells.iter().all(nothing)) {
         return Err(error.to_string().into());
     }
     let outcome = Outcome {

@@ -23,8 +23,9 @@ use super::pages::Page;
 use super::stream::{Did, Record, key, value};
 use super::verify::EXAMPLES_MAX;
 use crate::history::{
-    Answer, Checker, Interval, Kv, Operation, Outcome, Put, PutAnswer, Range, RangeAnswer,
-    RecordError, RecordReader, RecordWriter, Recorder, Request, Unjudgeable, ValueHash,
+    Answer, Checker, Close, Entry, Interval, Kv, Operation, Outcome, Put, PutAnswer, Range,
+    RangeAnswer, RecordError, RecordReader, RecordWriter, Recorder, Report, Request, Unjudgeable,
+    ValueHash,
 };
 use crate::result::RunResult;
 use crate::run::{RecordClock, RecordSpec, RunError, RunSpec, WRONG_ANSWER, run_told};
@@ -54,6 +55,12 @@ const CONNECTIONS_PER_MEMBER: usize = 2;
 const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Patience with members before the load begins.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long an operation that begins after the last healing may take, before the load is ended.
+const LAST_WRITE_TIME: Duration = Duration::from_secs(1);
+/// One judgement or revision in so many acknowledged writes may be left open; beyond, too little was judged.
+const LEFT_OPEN_IN_WRITES: u64 = 100;
+/// So many are no matter, however few writes there were.
+const LEFT_OPEN_ALWAYS: u64 = 10;
 /// Numbers of the trials' clients begin here; those of the load are small.
 const CLIENTS_FROM: u32 = 1 << 20;
 
@@ -89,6 +96,9 @@ pub struct History {
     pub wrong_answers: u64,
     /// The first violations, in words.
     pub examples: Vec<String>,
+    /// Why this says less than it should, although it may have found nothing wrong.
+    #[serde(default)]
+    pub gaps: Vec<String>,
 }
 
 /// Why there is no judgement.
@@ -108,6 +118,12 @@ pub enum HistoryError {
         /// What is wrong with it.
         error: RecordError,
     },
+    /// What was written has no end, although its writers have ended.
+    #[error("{path} has no end")]
+    Open {
+        /// Which record.
+        path: String,
+    },
     /// The records do not say where they begin.
     #[error(transparent)]
     Unjudgeable(#[from] Unjudgeable),
@@ -120,13 +136,30 @@ pub(super) struct Chronicle {
     clock: RecordClock,
     trials: Scribe,
     load: Load,
+    /// Patience with one operation.
+    patience: Duration,
+    /// When all members served after the last healing.
+    healed: Option<Instant>,
+    /// What the load said of itself when it ended.
+    ended: Ended,
+}
+
+/// How a load has ended.
+#[derive(Debug, Default)]
+struct Ended {
+    /// Answers that it found wrong.
+    wrong_answers: u64,
+    /// Whether it did so before it was asked to.
+    by_itself: bool,
+    /// Why before its time; always there, as its time is never up.
+    why: Option<String>,
 }
 
 /// The load beside the trials. Dropping it ends it.
 #[derive(Debug)]
 struct Load {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<RunResult, RunError>>>,
+    thread: Option<JoinHandle<Result<Ended, RunError>>>,
 }
 
 /// The trials' record.
@@ -175,6 +208,7 @@ impl Chronicle {
                     // Nobody listens when the caller has given up.
                     let _ = loading.send(());
                 })
+                .map(Ended::from)
             })?;
         let mut load = Load {
             stop,
@@ -189,6 +223,9 @@ impl Chronicle {
             clock,
             trials: Scribe { writer, recorder },
             load,
+            patience,
+            healed: None,
+            ended: Ended::default(),
         })
     }
 
@@ -267,29 +304,52 @@ impl Chronicle {
         self.trials.recorder.operation(&operation);
     }
 
-    /// Ends the load, and gives how many answers it found wrong itself. What was on its way has an end in the record
-    /// afterwards.
-    pub(super) fn end_load(&mut self) -> Result<u64, HistoryError> {
-        let Some(result) = self.load.end()? else {
-            return Ok(0);
-        };
-        let wrong = result
-            .operations
-            .iter()
-            .filter_map(|operation| operation.errors.get(WRONG_ANSWER));
-        Ok(wrong.map(|error| error.count).sum())
+    /// All members serve again, from now on until the next fault.
+    pub(super) fn healed(&mut self) {
+        self.healed = Some(Instant::now());
+    }
+
+    /// Gives every operation that was on its way at the last healing the time to end, and a next one to be answered: the
+    /// load has to show that it still writes.
+    pub(super) fn await_last_writes(&self) {
+        if let Some(healed) = self.healed {
+            let until = healed + self.patience + LAST_WRITE_TIME;
+            std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    /// Ends the load. What was on its way has an end in the record afterwards.
+    pub(super) fn end_load(&mut self) -> Result<(), HistoryError> {
+        self.ended = self.load.end()?;
+        Ok(())
     }
 
     /// Judges everything, once the load has ended.
     pub(super) fn judge(self) -> Result<History, HistoryError> {
+        let healed = self.healed.map(|at| self.nanos(at));
         let Scribe { writer, recorder } = self.trials;
         drop(recorder);
         writer.finish()?;
         let mut checker = Checker::new();
+        let mut last_write = None;
         for name in [LOAD_FILE, TRIALS_FILE] {
-            read(&self.directory.join(name), &mut checker)?;
+            read(&self.directory.join(name), &mut checker, |operation| {
+                if name == LOAD_FILE && is_acknowledged_put(operation) {
+                    last_write = last_write.max(Some(operation.invoked));
+                }
+            })?;
         }
         let report = checker.check()?;
+        let mut gaps = Vec::new();
+        if self.ended.by_itself {
+            let why = self.ended.why.as_deref().unwrap_or("it does not say why");
+            gaps.push(format!("the load ended by itself: {why}"));
+        }
+        if healed.is_some() && last_write < healed {
+            gaps.push("the load wrote nothing after the last healing".to_owned());
+        }
+        gaps.extend(left_open(&report));
+        let examples = report.violations.iter().take(EXAMPLES_MAX);
         Ok(History {
             operations: report.operations,
             writes: report.writes,
@@ -298,13 +358,9 @@ impl Chronicle {
             unsettled_revisions: report.revisions_unsettled,
             unjudged: report.unjudged,
             violations: report.violation_count,
-            wrong_answers: 0,
-            examples: report
-                .violations
-                .iter()
-                .take(EXAMPLES_MAX)
-                .map(ToString::to_string)
-                .collect(),
+            wrong_answers: self.ended.wrong_answers,
+            examples: examples.map(ToString::to_string).collect(),
+            gaps,
         })
     }
 
@@ -315,13 +371,32 @@ impl Chronicle {
 }
 
 impl Load {
-    fn end(&mut self) -> Result<Option<RunResult>, RunError> {
-        self.stop.store(true, Ordering::Relaxed);
-        let ended = self
-            .thread
-            .take()
-            .map(|thread| thread.join().expect("the load does not panic"));
-        ended.transpose()
+    fn end(&mut self) -> Result<Ended, RunError> {
+        let Some(thread) = self.thread.take() else {
+            return Ok(Ended::default());
+        };
+        // It sets this flag itself when it has lost the servers.
+        let stopped_itself = self.stop.swap(true, Ordering::Relaxed);
+        let ended_itself = stopped_itself || thread.is_finished();
+        let ended = thread.join().expect("the load does not panic")?;
+        Ok(Ended {
+            by_itself: ended_itself,
+            ..ended
+        })
+    }
+}
+
+impl From<RunResult> for Ended {
+    fn from(result: RunResult) -> Ended {
+        let wrong = result
+            .operations
+            .iter()
+            .filter_map(|operation| operation.errors.get(WRONG_ANSWER));
+        Ended {
+            wrong_answers: wrong.map(|error| error.count).sum(),
+            by_itself: false,
+            why: result.partial,
+        }
     }
 }
 
@@ -332,15 +407,48 @@ impl Drop for Load {
     }
 }
 
-fn read(path: &Path, checker: &mut Checker) -> Result<(), HistoryError> {
-    let record = File::open(path)
-        .map_err(RecordError::from)
-        .and_then(|file| RecordReader::new(BufReader::new(file)))
-        .and_then(|record| record.give_to(checker));
-    record.map(drop).map_err(|error| HistoryError::Record {
-        path: path.display().to_string(),
-        error,
+/// Whether more than may be is left open by writes without an answer.
+fn left_open(report: &Report) -> Option<String> {
+    let open = report.unjudged + report.revisions_unsettled;
+    let open_max = LEFT_OPEN_ALWAYS.max(report.writes / LEFT_OPEN_IN_WRITES);
+    (open > open_max).then(|| {
+        let (unjudged, unsettled, writes) =
+            (report.unjudged, report.revisions_unsettled, report.writes);
+        format!(
+            "{unjudged} judgements and {unsettled} revisions are left open, with {writes} acknowledged writes"
+        )
     })
+}
+
+fn is_acknowledged_put(operation: &Operation) -> bool {
+    matches!(operation.request, Request::Put(_)) && matches!(operation.outcome, Outcome::Ok { .. })
+}
+
+/// Gives a whole record to the checker, and each operation of it to `seen` before.
+fn read(
+    path: &Path,
+    checker: &mut Checker,
+    mut seen: impl FnMut(&Operation),
+) -> Result<(), HistoryError> {
+    let shown = || path.display().to_string();
+    let wrong = |error| HistoryError::Record {
+        path: shown(),
+        error,
+    };
+    let file = File::open(path).map_err(|error| wrong(error.into()))?;
+    let mut record = RecordReader::new(BufReader::new(file)).map_err(wrong)?;
+    let source = checker.source(&record.header());
+    while let Some(entry) = record.read().map_err(wrong)? {
+        if let Entry::Operation(operation) = &entry {
+            seen(operation);
+        }
+        checker.add(source, entry);
+    }
+    match record.close() {
+        // Its writer has ended it: an open one would be excused what it does not hold.
+        Some(Close::Closed) => Ok(()),
+        Some(Close::Open) | None => Err(HistoryError::Open { path: shown() }),
+    }
 }
 
 fn run_spec(
@@ -406,7 +514,7 @@ fn run_spec(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{Base, Entry};
+    use crate::history::Base;
     use kontiki_harness::messages::{KeyValue, ResponseHeader};
 
     const PREFIX: &str = "t/";
@@ -435,36 +543,50 @@ mod tests {
         }
     }
 
-    fn check(puts: &[Record], kvs: Vec<KeyValue>, revision: i64, violated: bool) -> History {
-        let home = tempfile::tempdir().expect("a directory");
+    /// With an empty record of the load in `home`, which `finish` ends or leaves open.
+    fn chronicle(home: &Path, load: Load, finish: bool) -> Chronicle {
         let clock = RecordClock::start();
         let create = |name: &str| {
             let spec = RecordSpec {
-                path: home.path().join(name),
+                path: home.join(name),
                 exclusive: true,
                 clock,
             };
             spec.create().expect("a file")
         };
-        let load = create(LOAD_FILE);
-        load.recorder().entry(&Entry::Base(Base {
+        let record = create(LOAD_FILE);
+        record.recorder().entry(&Entry::Base(Base {
             revision: 1,
             kvs: Vec::new(),
         }));
-        load.finish().expect("written");
+        if finish {
+            record.finish().expect("written");
+        }
         let writer = create(TRIALS_FILE);
-        let mut chronicle = Chronicle {
-            directory: home.path().to_owned(),
+        Chronicle {
+            directory: home.to_owned(),
             clock,
             trials: Scribe {
                 recorder: writer.recorder(),
                 writer,
             },
-            load: Load {
-                stop: Arc::new(AtomicBool::new(false)),
-                thread: None,
-            },
-        };
+            load,
+            patience: Duration::ZERO,
+            healed: None,
+            ended: Ended::default(),
+        }
+    }
+
+    fn no_load() -> Load {
+        Load {
+            stop: Arc::new(AtomicBool::new(false)),
+            thread: None,
+        }
+    }
+
+    fn check(puts: &[Record], kvs: Vec<KeyValue>, revision: i64, violated: bool) -> History {
+        let home = tempfile::tempdir().expect("a directory");
+        let mut chronicle = chronicle(home.path(), no_load(), true);
         chronicle.puts(puts, PREFIX, 8);
         let request = RangeRequest {
             key: "t/".into(),
@@ -507,5 +629,67 @@ mod tests {
         assert_eq!((history.unanswered, history.settled), (1, 1));
         let history = check(&unanswered, vec![kv(0, 2)], 2, false);
         assert_eq!((history.unanswered, history.settled), (1, 0));
+    }
+
+    /// Goal: a load that ends before it is asked to, and one that writes nothing after the last healing, are gaps of the
+    /// history: the checker cannot see what nobody wrote down.
+    #[test]
+    fn loads_that_end_early() {
+        let check = |told: bool, why: &str, healed: bool, expected: &[&str]| {
+            let home = tempfile::tempdir().expect("a directory");
+            let stop = Arc::new(AtomicBool::new(told));
+            let why = Some(why.to_owned());
+            let load = Load {
+                stop: Arc::clone(&stop),
+                thread: Some(std::thread::spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        std::thread::yield_now();
+                    }
+                    Ok(Ended {
+                        why,
+                        ..Ended::default()
+                    })
+                })),
+            };
+            let mut chronicle = chronicle(home.path(), load, true);
+            if healed {
+                chronicle.healed();
+            }
+            chronicle.end_load().expect("it has a result");
+            let history = chronicle.judge().expect("records that can be read");
+            assert_eq!(history.gaps, expected);
+        };
+        check(false, "interrupted", false, &[]);
+        let lost = "the load ended by itself: the servers are gone";
+        check(true, "the servers are gone", false, &[lost]);
+        let idle = "the load wrote nothing after the last healing";
+        check(false, "interrupted", true, &[idle]);
+    }
+
+    /// Goal: a record without its end is no whole history, whatever is found in it.
+    #[test]
+    fn open_records_are_refused() {
+        let home = tempfile::tempdir().expect("a directory");
+        let chronicle = chronicle(home.path(), no_load(), false);
+        let refused = chronicle.judge().expect_err("the record is open");
+        assert!(matches!(refused, HistoryError::Open { .. }), "{refused}");
+    }
+
+    /// Goal: few judgements may be left open, a share of all is a gap.
+    #[test]
+    fn little_is_left_open() {
+        let check = |writes: u64, unjudged: u64, revisions_unsettled: u64, gap: bool| {
+            let report = Report {
+                writes,
+                unjudged,
+                revisions_unsettled,
+                ..Report::default()
+            };
+            assert_eq!(left_open(&report).is_some(), gap, "{report:?}");
+        };
+        check(0, 5, 5, false);
+        check(10, 6, 5, true);
+        check(10_000, 60, 40, false);
+        check(10_000, 61, 40, true);
     }
 }

@@ -143,6 +143,17 @@ impl Cell {
             .sum()
     }
 
+    /// Whether there is anything that the members' logs may explain.
+    #[must_use]
+    pub fn is_wrong(&self) -> bool {
+        self.violations() > 0 || self.gaps().next().is_some()
+    }
+
+    /// Why the recorded history says less than it should.
+    pub fn gaps(&self) -> impl Iterator<Item = &String> {
+        self.history.iter().flat_map(|history| &history.gaps)
+    }
+
     /// These, and whatever is wrong with the recorded history.
     #[must_use]
     pub fn violations(&self) -> u64 {
@@ -179,6 +190,11 @@ impl Outcome {
         let reasons = [
             (violations > 0).then(|| format!("{violations} lost or stale results")),
             (history > 0).then(|| format!("{history} violations in the recorded history")),
+            self.cells
+                .iter()
+                .flat_map(Cell::gaps)
+                .next()
+                .map(|gap| format!("the recorded history is not enough: {gap}")),
             (stuck > 0).then(|| format!("{stuck} trials without an acknowledged put in time")),
             (half > 0)
                 .then(|| format!("{half} trials in which not every other endpoint served in time")),

@@ -119,6 +119,11 @@ fn head(outcome: &Outcome) -> Vec<Block> {
         )));
     }
     let history = outcome.cells.iter().find_map(|cell| cell.history.as_ref());
+    for gap in outcome.cells.iter().flat_map(Cell::gaps) {
+        blocks.push(Block::Warning(format!(
+            "the recorded history is not enough: {gap}"
+        )));
+    }
     let of_history = history.iter().flat_map(|history| &history.examples);
     for example in all()
         .flat_map(|trial| &trial.examples)
@@ -589,6 +594,23 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected} is not in\n{text}");
         }
+    }
+
+    /// Goal: a history that says less than it should is a failure although nothing in it is wrong.
+    #[test]
+    fn history_with_gaps() {
+        let history = History {
+            gaps: vec!["the load ended by itself".to_owned()],
+            ..History::default()
+        };
+        let outcome = outcome(vec![Cell {
+            trials: vec![trial(1, Some(1_000_000))],
+            history: Some(history),
+            ..Cell::default()
+        }]);
+        let expected = "the recorded history is not enough: the load ended by itself";
+        assert_eq!(outcome.failure().as_deref(), Some(expected));
+        assert!(report(&outcome).to_text().contains(expected));
     }
 
     /// Goal: a trial in which one of the others never serves, or serves no more once the old leader is gone, is a failure

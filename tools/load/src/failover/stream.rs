@@ -25,7 +25,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::verify::Stored;
 
-/// Operations of one trial that are kept; at this number the stream ends itself.
+/// Operations of one trial that are kept.
 pub(super) const RECORDS_MAX: usize = 4_000_000;
 /// Probes of one endpoint that wait for an answer at a time.
 const WAITING_MAX: usize = 1_024;
@@ -51,6 +51,8 @@ pub(super) struct StreamSpec {
     pub(super) in_flight: usize,
     /// Bytes of a value.
     pub(super) value_bytes: usize,
+    /// Operations that are kept; at this number the stream ends itself.
+    pub(super) records_max: usize,
 }
 
 /// What an operation was.
@@ -134,15 +136,17 @@ impl Stream {
         self.shared.records()
     }
 
-    /// Whether it ended itself at [`RECORDS_MAX`].
+    /// Whether it has ended itself, as it keeps no more.
     pub(super) fn is_full(&self) -> bool {
-        self.records().len() >= RECORDS_MAX
+        self.records().len() >= self.shared.spec.records_max
     }
 
-    /// Ends it, waits for what is on its way up to its patience, and gives everything.
-    pub(super) fn finish(mut self) -> Vec<Record> {
+    /// Ends it, waits for what is on its way up to its patience, and gives everything; nothing if that was more than is
+    /// kept, also only at the end.
+    pub(super) fn finish(mut self) -> Option<Vec<Record>> {
         self.end();
-        std::mem::take(&mut *self.records())
+        let full = self.is_full();
+        (!full).then(|| std::mem::take(&mut *self.records()))
     }
 
     fn end(&mut self) {
@@ -167,7 +171,7 @@ impl Shared {
 
     fn keep(&self, record: Record) {
         let mut records = self.records();
-        if records.len() < RECORDS_MAX {
+        if records.len() < self.spec.records_max {
             records.push(record);
         } else {
             self.end.store(true, Ordering::Relaxed);
@@ -380,7 +384,8 @@ impl Link {
         Some(client)
     }
 
-    /// Takes note of how an operation ended, and gives the header of a good answer.
+    /// Takes note of how an operation ended, and gives the header of a good answer. One without a header counts as of
+    /// revision zero, which is never right: it is an acknowledgement, and as none it would never be missed.
     fn seen<T>(
         &self,
         ended: Result<Result<Option<ResponseHeader>, CallError>, T>,
@@ -388,7 +393,7 @@ impl Link {
         match ended {
             Ok(Ok(header)) => {
                 self.heard.set(Instant::now());
-                header
+                Some(header.unwrap_or_default())
             }
             Ok(Err(CallError::Refused { .. })) => {
                 self.heard.set(Instant::now());
@@ -411,6 +416,50 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: an answer without a header is an answer, of a revision that no store gives.
+    #[test]
+    fn answers_without_a_header() {
+        let link = Link::new(0, SocketAddr::from(([127, 0, 0, 1], 1)));
+        let header = |revision| ResponseHeader {
+            revision,
+            ..ResponseHeader::default()
+        };
+        let check = |ended: Result<Result<Option<ResponseHeader>, CallError>, ()>, expected| {
+            let seen = link.seen(ended).map(|header| header.revision);
+            assert_eq!(seen, expected);
+        };
+        check(Ok(Ok(Some(header(7)))), Some(7));
+        check(Ok(Ok(None)), Some(0));
+        check(Ok(Err(CallError::Broken("gone".to_owned()))), None);
+        check(Err(()), None);
+    }
+
+    /// Goal: a stream is full also by what ends only while it is finished: by puts and reads that nobody answers.
+    #[test]
+    fn full_at_the_end() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let finished = |records_max| {
+            let spec = StreamSpec {
+                addresses: vec![silent.local_addr().expect("bound")],
+                prefix: "t/".to_owned(),
+                interval: Duration::from_millis(1),
+                patience: Duration::from_millis(500),
+                in_flight: 4,
+                value_bytes: 8,
+                records_max,
+            };
+            let stream = Stream::start(spec).expect("threads");
+            // Of probe and load: whoever has made one sends something, and waits for the answer.
+            let connections = [(); 2].map(|()| silent.accept().expect("a connection"));
+            assert!(!stream.is_full());
+            let finished = stream.finish().map(|records| records.len());
+            drop(connections);
+            finished
+        };
+        assert_eq!(finished(1), None);
+        assert!(finished(RECORDS_MAX).is_some_and(|count| count > 1));
+    }
 
     /// Goal: a key tells its number, and no other key does.
     #[test]

@@ -12,7 +12,7 @@ use super::chronicle::{Chronicle, HistoryError, HistorySpec, LOAD_PREFIX};
 use super::kept::Kept;
 use super::outcome::{Cell, Settings, Trial};
 use super::pages::{Page, read_back};
-use super::stream::{Did, Record, Stream, StreamSpec, number_of, value};
+use super::stream::{Did, RECORDS_MAX, Record, Stream, StreamSpec, number_of, value};
 use super::verify::{EXAMPLES_MAX, Stored, verify};
 use super::victim::{Choice, Victim};
 use super::{Fault, TRIALS_MAX};
@@ -119,14 +119,40 @@ fn run_recorded(
     stop: &AtomicBool,
     cell: &mut Cell,
 ) -> Result<(), FailoverError> {
+    Cluster::remove_logs(&history.directory)?;
     let addresses = cluster.addresses();
     let mut chronicle = Chronicle::start(history, &addresses, spec.patience, spec.seed)?;
     let tried = run_trials(spec, cluster, stop, &mut cell.trials, Some(&mut chronicle));
-    let wrong_answers = chronicle.end_load()?;
-    let read = match &tried {
+    let ended = judge(spec, history, cluster, chronicle, tried, cell);
+    if ended.is_err() || cell.is_wrong() {
+        let copied = cluster.copy_logs(&history.directory);
+        // What ended the trials says more than that.
+        return ended.and(copied.map_err(FailoverError::from));
+    }
+    ended
+}
+
+/// Ends the load, and judges all that was recorded, as far as there is anything to judge.
+fn judge(
+    spec: &Spec,
+    history: &HistorySpec,
+    cluster: &Cluster,
+    mut chronicle: Chronicle,
+    tried: Result<(), FailoverError>,
+    cell: &mut Cell,
+) -> Result<(), FailoverError> {
+    if tried.is_ok() {
+        chronicle.await_last_writes();
+    }
+    let ended = chronicle.end_load();
+    if let Err(FailoverError::Full) = tried {
+        // Puts of that trial are nowhere: as nobody's they would be violations.
+        return tried;
+    }
+    let read = match (&tried, &ended) {
         // Everything that was acknowledged is still there, by every member.
-        Ok(()) => read_load_keys(cluster, &mut chronicle),
-        Err(_) => Ok(()),
+        (Ok(()), Ok(())) => read_load_keys(cluster, &mut chronicle),
+        _ => Ok(()),
     };
     if spec.progress {
         eprintln!(
@@ -134,18 +160,15 @@ fn run_recorded(
             history.directory.display()
         );
     }
-    if let Err(FailoverError::Full) = tried {
-        // Puts of that trial are nowhere: as nobody's they would be violations.
-        return tried;
-    }
-    let mut found = chronicle.judge()?;
-    found.wrong_answers = wrong_answers;
-    cell.history = Some(found);
-    let ended = tried.and(read);
-    if ended.is_err() || cell.violations() > 0 {
-        cluster.copy_logs(&history.directory)?;
-    }
-    ended
+    let judged = chronicle
+        .judge()
+        .map(|found| cell.history = Some(found))
+        .map_err(FailoverError::from);
+    // The first of them is the cause of the others.
+    tried
+        .and(ended.map_err(FailoverError::from))
+        .and(read)
+        .and(judged)
 }
 
 fn read_load_keys(cluster: &Cluster, chronicle: &mut Chronicle) -> Result<(), FailoverError> {
@@ -269,6 +292,7 @@ pub(super) fn start_stream(
         patience: spec.patience,
         in_flight: spec.in_flight,
         value_bytes: spec.value_bytes,
+        records_max: RECORDS_MAX,
     })?)
 }
 
@@ -296,17 +320,16 @@ fn run_trial(
     let name = plan.number.to_string();
     let stream = start_stream(spec, cluster, &name)?;
     let seen = hurt_and_heal(spec, cluster, plan, &stream, start);
-    let full = stream.is_full();
-    let records = stream.finish();
-    if full {
-        return Err(FailoverError::Full);
-    }
+    let records = stream.finish().ok_or(FailoverError::Full)?;
     let prefix = prefix(&name);
     // Also those of a trial that failed: they may be there.
     if let Some(chronicle) = chronicle.as_deref_mut() {
         chronicle.puts(&records, &prefix, spec.value_bytes);
     }
     let seen = seen?;
+    if let Some(chronicle) = chronicle.as_deref_mut() {
+        chronicle.healed();
+    }
     let mut addresses = cluster.addresses();
     // Not always through the same member.
     addresses.rotate_left(plan.number as usize % cluster.size());
