@@ -34,6 +34,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_mins(1);
 /// A signal that follows another so soon is the same wish: `timeout` and terminals signal process and group.
 const ONE_WISH: Duration = Duration::from_millis(500);
+/// Members of a cluster whose start failed have so long to end before they are killed.
+const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 /// Lines of its log shown of a member that ended.
 const SHOWN_LINES: usize = 3;
 
@@ -112,7 +114,7 @@ pub fn run(mut cluster: LocalCluster) -> Result<(), LocalClusterError> {
     };
     for plan in cluster.plan(&cpus) {
         if let Err(error) = starter.start(plan) {
-            starter.signal_all(Signal::TERM);
+            starter.end(&happenings, STOP_TIME_MAX);
             return Err(error);
         }
     }
@@ -196,8 +198,34 @@ impl Starter {
             .map_err(system("start a thread"))
     }
 
-    fn signal_all(&self, signal: Signal) {
-        self.members.iter().for_each(|member| member.signal(signal));
+    /// Ends what was started, and returns when it has ended: a member that is left would keep its port and its
+    /// directory from the next try. What has not ended after `patience` is killed, and at once what somebody asks to end.
+    fn end(mut self, happenings: &Receiver<Happening>, patience: Duration) {
+        for signal in [Signal::TERM, Signal::KILL] {
+            self.signal_alive(signal);
+            if self.ends(happenings, patience) {
+                return;
+            }
+        }
+    }
+
+    /// Whether all members end within `patience`, and before somebody asks for it.
+    fn ends(&mut self, happenings: &Receiver<Happening>, patience: Duration) -> bool {
+        let clock = Clock::new();
+        let until = clock.now() + patience;
+        while self.members.iter().any(|member| member.alive) {
+            match happenings.recv_timeout(until.since(clock.now())) {
+                Ok(Happening::Ended(index, _)) => self.members[index].alive = false,
+                Ok(Happening::Looked(_)) => {}
+                Ok(Happening::Asked(_)) | Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn signal_alive(&self, signal: Signal) {
+        let alive = self.members.iter().filter(|member| member.alive);
+        alive.for_each(|member| member.signal(signal));
     }
 }
 
@@ -533,5 +561,42 @@ mod tests {
         ended.store(true, Ordering::Release);
         assert!(attended.is_ok(), "{attended:?}");
         assert!(member.join().expect("no panic"), "it waited for the look");
+    }
+
+    /// Goal: when a cluster cannot be started whole, what was started of it is gone afterwards, also a member that does
+    /// not listen: the next try finds ports and directories free.
+    #[test]
+    fn no_member_is_left_of_a_failed_start() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (sender, happenings) = channel();
+        let mut starter = Starter {
+            program: "sh".into(),
+            sender,
+            members: Vec::new(),
+        };
+        let deaf = home.path().join("deaf");
+        let script = format!(
+            "trap '' TERM; : > {}; while :; do sleep 1; done",
+            deaf.display()
+        );
+        let plan = |name: &str, log: PathBuf| LocalMember {
+            name: name.into(),
+            client_port: 1,
+            words: vec!["-c".into(), script.clone()],
+            log,
+        };
+        let first = plan("m1", home.path().join("m1.log"));
+        starter.start(first).expect("it starts");
+        let second = plan("m2", home.path().join("nowhere/m2.log"));
+        starter.start(second).expect_err("its log has no place");
+        while !deaf.exists() {
+            std::thread::yield_now();
+        }
+        let pid = starter.members[0].pid;
+        let listens = happenings.try_recv();
+        assert!(listens.is_err(), "it has not ended by itself");
+        starter.end(&happenings, Duration::from_millis(50));
+        let left = PathBuf::from(format!("/proc/{pid}"));
+        assert!(!left.exists(), "{} is left", left.display());
     }
 }
