@@ -22,7 +22,7 @@ pub enum Placement {
     /// Each member on one CPU, in turn; the last CPU is left to the generator where there are enough.
     #[default]
     Spread,
-    /// Wherever the kernel puts them.
+    /// Wherever the kernel puts them; who leads is chance in a comparison, as no member has a better seat.
     Free,
 }
 
@@ -279,5 +279,34 @@ mod tests {
         sorted.sort_unstable();
         sorted.dedup();
         assert_eq!(sorted.len(), taken.len());
+    }
+
+    /// Goal: a member does not outlive the thread that started it, so that it does not outlive this program either.
+    #[test]
+    fn members_end_with_their_starter() {
+        let home = tempfile::tempdir().expect("a directory");
+        let program = home.path().join("server");
+        let script = "#!/bin/sh\necho ready to serve client requests >&2\nexec sleep 600\n";
+        std::fs::write(&program, script).expect("written");
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&program, executable).expect("it is ours");
+        let options = ClusterOptions {
+            program: Program {
+                kind: Kind::Etcd,
+                path: program,
+                version: String::new(),
+            },
+            members: 1,
+            data_dir: home.path().to_owned(),
+            placement: Placement::Spread,
+            timing: None,
+            proxied: false,
+            flags: Vec::new(),
+        };
+        let members = prepare(&options, home.path().to_owned()).expect("a member");
+        let starter = std::thread::spawn(move || Server::start(&members[0]).expect("it starts"));
+        let server = starter.join().expect("no panic");
+        let ended = server.wait(Duration::from_secs(10)).expect("it ends");
+        assert!(!ended.success(), "{ended}");
     }
 }
