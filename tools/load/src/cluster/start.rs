@@ -286,10 +286,14 @@ mod tests {
     fn members_end_with_their_starter() {
         let home = tempfile::tempdir().expect("a directory");
         let program = home.path().join("server");
-        let script = "#!/bin/sh\necho ready to serve client requests >&2\nexec sleep 600\n";
-        std::fs::write(&program, script).expect("written");
-        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(&program, executable).expect("it is ours");
+        // Written by another process: what this one has open to write, a child of another test may have open too, and
+        // then nobody can run it.
+        let script = "printf '#!/bin/sh\necho ready to serve client requests >&2\nexec sleep 600\n' > \"$1\" && chmod +x \"$1\"";
+        let written = std::process::Command::new("sh")
+            .args(["-c", script, "sh"])
+            .arg(&program)
+            .status();
+        assert!(written.is_ok_and(|status| status.success()));
         let options = ClusterOptions {
             program: Program {
                 kind: Kind::Etcd,

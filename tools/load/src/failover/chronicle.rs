@@ -140,6 +140,8 @@ pub(super) struct Chronicle {
     patience: Duration,
     /// When all members served after the last healing.
     healed: Option<Instant>,
+    /// Whether the load has had the time to write something after it.
+    awaited: bool,
     /// What the load said of itself when it ended.
     ended: Ended,
 }
@@ -225,6 +227,7 @@ impl Chronicle {
             load,
             patience,
             healed: None,
+            awaited: false,
             ended: Ended::default(),
         })
     }
@@ -311,7 +314,8 @@ impl Chronicle {
 
     /// Gives every operation that was on its way at the last healing the time to end, and a next one to be answered: the
     /// load has to show that it still writes.
-    pub(super) fn await_last_writes(&self) {
+    pub(super) fn await_last_writes(&mut self) {
+        self.awaited = true;
         if let Some(healed) = self.healed {
             let until = healed + self.patience + LAST_WRITE_TIME;
             std::thread::sleep(until.saturating_duration_since(Instant::now()));
@@ -326,7 +330,8 @@ impl Chronicle {
 
     /// Judges everything, once the load has ended.
     pub(super) fn judge(self) -> Result<History, HistoryError> {
-        let healed = self.healed.map(|at| self.nanos(at));
+        let healed = self.healed.filter(|_| self.awaited);
+        let healed = healed.map(|at| self.nanos(at));
         let Scribe { writer, recorder } = self.trials;
         drop(recorder);
         writer.finish()?;
@@ -573,6 +578,7 @@ mod tests {
             load,
             patience: Duration::ZERO,
             healed: None,
+            awaited: true,
             ended: Ended::default(),
         }
     }
