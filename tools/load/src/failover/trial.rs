@@ -250,8 +250,10 @@ fn ask_again(
     kept: &[Kept],
     mut chronicle: Option<&mut Chronicle>,
 ) -> Result<(), FailoverError> {
-    for (member, address) in cluster.addresses().into_iter().enumerate() {
-        for (trial, kept) in trials.iter_mut().zip(kept) {
+    for (trial, kept) in trials.iter_mut().zip(kept) {
+        // By one member alone or by all: it is the same puts.
+        let mut lost = 0;
+        for (member, address) in cluster.addresses().into_iter().enumerate() {
             if stop.load(Ordering::Relaxed) {
                 return Err(FailoverError::Interrupted);
             }
@@ -262,19 +264,17 @@ fn ask_again(
             let Some(gone) = kept.gone(&pages) else {
                 continue;
             };
-            let words = format!(
-                "trial {}, at the end through member {}: {gone}",
-                trial.number,
-                member + 1
-            );
+            let (number, member) = (trial.number, member + 1);
+            let words = format!("trial {number}, at the end through member {member}: {gone}");
             if spec.progress {
                 eprintln!("{words}");
             }
-            trial.lost += gone.puts;
+            lost = lost.max(gone.puts);
             if trial.examples.len() < EXAMPLES_MAX {
                 trial.examples.push(words);
             }
         }
+        trial.lost += lost;
     }
     Ok(())
 }
