@@ -355,6 +355,12 @@ impl RunResult {
         self.server_cpu()?.us_per(self.count())
     }
 
+    /// CPU that all watched servers together used of one, if nothing was asked of them: 0.05 is 50 ms a second.
+    pub fn idle_cpu_share(&self) -> Option<f64> {
+        let cpu = self.server_cpu().filter(|_| self.operations.is_empty())?;
+        per(cpu.total().as_secs_f64(), self.duration.as_secs_f64())
+    }
+
     /// CPU microseconds of the generator per acknowledged operation.
     pub fn generator_us_per_operation(&self) -> Option<f64> {
         self.generator.us_per(self.count())

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use kontiki_harness::server::etcd_program;
 use kontiki_load::cluster::{AGREE_TIME_MAX, Cluster, ClusterOptions, Kind, Placement, Program};
-use kontiki_load::compare::{self, Connections, Data, Operation, grid};
+use kontiki_load::compare::{self, Connections, Data, Measure, Operation, grid, measured};
 use kontiki_load::failover::{self, Fault, HistorySpec, Phases, Settings, Victim};
 use kontiki_load::report::pairs;
 use kontiki_load::slow::{self, Phase};
@@ -71,23 +71,16 @@ fn failover_spec(data_dir: &Path) -> failover::Spec {
     }
 }
 
-/// Goal: three members of etcd beside themselves: both sides are measured alike, over all three servers.
-#[test]
-fn null_comparison_of_three_members() {
-    let _turn = turn();
-    let data = data_dir();
-    let spec = compare::Spec {
+/// Three members of etcd beside themselves, one short pair.
+fn null_spec(data_dir: &Path, points: Vec<compare::Point>) -> compare::Spec {
+    compare::Spec {
         sides: [etcd(), etcd()],
         flags: [Vec::new(), Vec::new()],
-        points: grid(
-            &[Operation::Put, Operation::Get],
-            &[16],
-            &[Connections::Shared(4)],
-        ),
+        points,
         pairs: 1,
         members: 3,
         placement: Placement::Spread,
-        data_dir: data.path().to_owned(),
+        data_dir: data_dir.to_owned(),
         data: Data {
             keys: 1_000,
             value_bytes: 256,
@@ -97,10 +90,25 @@ fn null_comparison_of_three_members() {
         },
         duration: Duration::from_secs(1),
         warm_up: Duration::from_millis(300),
+        idle_duration: Duration::from_secs(2),
         threads: 1,
         command: Vec::new(),
         progress: false,
-    };
+    }
+}
+
+/// Goal: three members of etcd beside themselves: both sides are measured alike, over all three servers.
+#[test]
+fn null_comparison_of_three_members() {
+    let _turn = turn();
+    let data = data_dir();
+    let points = grid(
+        &[Operation::Put, Operation::Get],
+        &[16],
+        &[Connections::Shared(4)],
+    );
+    let spec = null_spec(data.path(), points);
+
     let outcome = compare::compare(&spec, &Arc::new(AtomicBool::new(false)));
     assert!(outcome.error.is_none(), "{:?}", outcome.error);
     assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
@@ -126,6 +134,32 @@ fn null_comparison_of_three_members() {
         // A machine with other work is allowed much; a server that is not counted would be out of it.
         assert!((0.4..2.5).contains(&cost.ratio()), "{comparison:?}");
     }
+    assert_empty(data.path());
+}
+
+/// Goal: members of which nothing is asked use CPU, with and without connected clients, and no operation is counted.
+#[test]
+fn idle_members() {
+    let _turn = turn();
+    let data = data_dir();
+    let spec = null_spec(data.path(), measured(&[Measure::Idle], 5));
+    let outcome = compare::compare(&spec, &Arc::new(AtomicBool::new(false)));
+    assert!(outcome.error.is_none(), "{:?}", outcome.error);
+    assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
+    assert_eq!(outcome.runs.len(), 4);
+    for run in &outcome.runs {
+        let share = run.idle_cpu_share().expect("nothing was asked");
+        assert!(share > 0.0 && share < 3.0, "{share}");
+        assert!(run.duration >= spec.idle_duration, "{:?}", run.duration);
+    }
+    let comparisons = pairs::compare(&outcome.runs);
+    let names = comparisons
+        .iter()
+        .map(|comparison| &comparison.rows[0].name);
+    assert!(
+        names.eq([&"server CPU while idle, of one CPU"; 2]),
+        "{comparisons:?}"
+    );
     assert_empty(data.path());
 }
 

@@ -9,7 +9,8 @@ use super::load::{duration, stop_at_signals};
 use super::report::Outputs;
 use crate::cluster::{Kind, MEMBERS_MAX, Placement, Program, default_data_dir, generator_cpu};
 use crate::compare::{
-    Connections, Data, IN_FLIGHT_MAX, Operation, PAIRS_MAX, Spec, compare, grid, side_names,
+    Connections, Data, IDLE_CLIENTS_MAX, IN_FLIGHT_MAX, Measure, Operation, PAIRS_MAX, Spec,
+    compare, grid, measured, side_names,
 };
 
 /// Command line of `kontiki-load compare`.
@@ -29,6 +30,18 @@ pub(super) struct Arguments {
     /// Connections that share them: a number, or `each` for one connection for each operation in flight.
     #[arg(long, value_delimiter = ',', default_value = "10,each")]
     connections: Vec<Connections>,
+    /// What is measured beside the closed loops of --operations.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    measures: Vec<Measure>,
+    /// Only --measures, no closed loop.
+    #[arg(long, requires = "measures")]
+    measures_only: bool,
+    /// Connected clients of idle members; they are measured without any as well.
+    #[arg(long, default_value_t = 100)]
+    idle_clients: usize,
+    /// The measured part of a run in which nothing is asked: CPU time is read in ticks of 10 ms.
+    #[arg(long, value_parser = duration, default_value = "20s")]
+    idle_duration: Duration,
     /// Pairs of runs at each point.
     #[arg(long, default_value_t = 5)]
     pairs: u32,
@@ -149,6 +162,9 @@ fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
     if arguments.servers.members == 0 || arguments.servers.members > MEMBERS_MAX {
         return Err(format!("--members is from 1 to {MEMBERS_MAX}").into());
     }
+    if arguments.idle_clients == 0 || arguments.idle_clients > IDLE_CLIENTS_MAX {
+        return Err(format!("--idle-clients is from 1 to {IDLE_CLIENTS_MAX}").into());
+    }
     if arguments.keys == 0 || arguments.threads == 0 {
         return Err("--keys and --threads must be at least 1".into());
     }
@@ -163,6 +179,15 @@ fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
         };
         text.split_whitespace().map(str::to_owned).collect()
     };
+    let mut points = match arguments.measures_only {
+        true => Vec::new(),
+        false => grid(
+            &arguments.operations,
+            &arguments.in_flight,
+            &arguments.connections,
+        ),
+    };
+    points.extend(measured(&arguments.measures, arguments.idle_clients));
     let names = side_names(&sides);
     if !arguments.quiet {
         eprintln!(
@@ -172,11 +197,7 @@ fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
     }
     Ok(Spec {
         flags: kinds.map(flags),
-        points: grid(
-            &arguments.operations,
-            &arguments.in_flight,
-            &arguments.connections,
-        ),
+        points,
         sides,
         pairs: arguments.pairs,
         members: arguments.servers.members,
@@ -191,6 +212,7 @@ fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
         },
         duration: arguments.duration,
         warm_up: arguments.warm_up,
+        idle_duration: arguments.idle_duration,
         threads: arguments.threads,
         command: std::env::args().collect(),
         progress: !arguments.quiet,

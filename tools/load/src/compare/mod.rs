@@ -4,6 +4,7 @@
 //! never let a side keep anything from its last run, and never give one side a setting that the other could
 //! use as well. Runs on the calling thread; the load has threads of its own.
 
+mod idle;
 mod judge;
 mod point;
 
@@ -22,7 +23,12 @@ use crate::result::{Pairing, RunResult};
 use crate::run::{self, RunError, RunSpec};
 use crate::wire::{Endpoint, TlsOptions};
 
-pub use point::{Connections, Data, IN_FLIGHT_MAX, Operation, Point, grid};
+use idle::IdleSpec;
+
+pub use point::{
+    ClosedLoop, Connections, Data, IDLE_CLIENTS_MAX, IN_FLIGHT_MAX, Measure, Operation, Point,
+    grid, measured,
+};
 
 /// Pairs at one point.
 pub const PAIRS_MAX: u32 = 1_000;
@@ -54,6 +60,8 @@ pub struct Spec {
     pub duration: Duration,
     /// Load before it.
     pub warm_up: Duration,
+    /// The measured part of a run in which nothing is asked.
+    pub idle_duration: Duration,
     /// Threads of the generator.
     pub threads: usize,
     /// The command line, for the results.
@@ -192,7 +200,10 @@ fn run_all(
                 if stop.load(Ordering::Relaxed) {
                     return Err(CompareError::Interrupted);
                 }
-                if unserved.contains(&point.operation) {
+                if point
+                    .operation()
+                    .is_some_and(|asked| unserved.contains(&asked))
+                {
                     continue;
                 }
                 let pairing = Pairing {
@@ -200,12 +211,22 @@ fn run_all(
                     side: name.clone(),
                     pair,
                 };
-                let result = run(side, point, pairing)?;
-                if let Some(why) = judge::refusal(point.operation, &result) {
-                    unserved.push(point.operation);
+                let result = match run(side, point, pairing) {
+                    Err(marred @ CompareError::Marred { .. }) => {
+                        outcome.failed.push(marred);
+                        continue;
+                    }
+                    result => result?,
+                };
+                let refused = point.operation().and_then(|operation| {
+                    let why = judge::refusal(operation, &result)?;
+                    Some((operation, why))
+                });
+                if let Some((operation, why)) = refused {
+                    unserved.push(operation);
                     outcome.failed.push(CompareError::Unserved {
                         side: name.clone(),
-                        operation: point.operation.name().to_owned(),
+                        operation: operation.name().to_owned(),
                         why,
                     });
                     continue;
@@ -249,12 +270,23 @@ fn run_one(
     }
     let led_before = cluster.status().leader();
     let before = Shares::read(&cluster)?;
-    let asked = run_spec(spec, point, &pairing, &cluster);
-    let ran = run::run(&asked, stop);
-    let mut result = ran.map_err(|error| CompareError::Run {
-        side: pairing.side.clone(),
-        error,
-    })?;
+    let mut result = match point {
+        Point::Closed(closed) => {
+            let asked = run_spec(spec, closed, &pairing, &cluster);
+            run::run(&asked, stop).map_err(|error| CompareError::Run {
+                side: pairing.side.clone(),
+                error,
+            })?
+        }
+        Point::Idle { clients } => {
+            let asked = idle_spec(spec, *clients, &pairing, &cluster);
+            idle::run(&asked, stop).map_err(|why| CompareError::Marred {
+                side: pairing.side.clone(),
+                point: point.to_string(),
+                why,
+            })?
+        }
+    };
     let others = before.others(&Shares::read(&cluster)?);
     if run::verdict(&result) == run::Verdict::Clean {
         // What a clean run notes is for its own report; here it would stand there for every run.
@@ -267,7 +299,19 @@ fn run_one(
     Ok(result)
 }
 
-fn run_spec(spec: &Spec, point: &Point, pairing: &Pairing, cluster: &Cluster) -> RunSpec {
+fn idle_spec(spec: &Spec, clients: usize, pairing: &Pairing, cluster: &Cluster) -> IdleSpec {
+    IdleSpec {
+        label: pairing.side.clone(),
+        command: spec.command.clone(),
+        addresses: cluster.addresses(),
+        pids: cluster.pids(),
+        clients,
+        warm_up: spec.warm_up,
+        duration: spec.idle_duration,
+    }
+}
+
+fn run_spec(spec: &Spec, point: &ClosedLoop, pairing: &Pairing, cluster: &Cluster) -> RunSpec {
     let endpoint = |address: std::net::SocketAddr| Endpoint {
         tls: false,
         host: address.ip().to_string(),
@@ -279,7 +323,7 @@ fn run_spec(spec: &Spec, point: &Point, pairing: &Pairing, cluster: &Cluster) ->
         endpoints: cluster.addresses().into_iter().map(endpoint).collect(),
         tls: TlsOptions::default(),
         leader_only: false,
-        workload: point.workload(&spec.data),
+        workload: point.operation.workload(&spec.data),
         shape: point.shape(),
         connections: point.connections.count(point.in_flight),
         threads: spec.threads,
@@ -334,13 +378,19 @@ fn describe(
 
 fn progress_line(result: &RunResult) -> String {
     let pairing = result.pairing.as_ref().expect("compared runs are paired");
+    let whose = format!(
+        "{}, pair {}, {}",
+        pairing.point,
+        pairing.pair + 1,
+        pairing.side
+    );
+    if let Some(share) = result.idle_cpu_share() {
+        return format!("{whose}: {:.2} % of a CPU, all servers", share * 100.0);
+    }
     let latency = result.latency();
     let ms = |quantile| latency.quantile_ns(quantile) as f64 / 1e6;
     format!(
-        "{}, pair {}, {}: {:.0}/s, {:.1} us of server CPU each, p50 {:.2} ms, p99 {:.2} ms, generator {:.1} us",
-        pairing.point,
-        pairing.pair + 1,
-        pairing.side,
+        "{whose}: {:.0}/s, {:.1} us of server CPU each, p50 {:.2} ms, p99 {:.2} ms, generator {:.1} us",
         result.rate_per_second(),
         result.server_us_per_operation().unwrap_or(f64::NAN),
         ms(0.5),
@@ -457,6 +507,7 @@ mod tests {
             },
             duration: Duration::from_secs(1),
             warm_up: Duration::ZERO,
+            idle_duration: Duration::ZERO,
             threads: 1,
             command: Vec::new(),
             progress: false,
@@ -476,8 +527,9 @@ mod tests {
         let stop = AtomicBool::new(false);
         let mut asked = Vec::new();
         let run = |side: usize, point: &Point, pairing: Pairing| {
-            asked.push(format!("{} {}", pairing.side, point.operation.name()));
-            let watches = point.operation == Operation::Watch;
+            let operation = point.operation().expect("no idle point is asked for");
+            asked.push(format!("{} {}", pairing.side, operation.name()));
+            let watches = operation == Operation::Watch;
             let mut result = judge::tests::result(&[("put", 10)]);
             match (watches, side) {
                 (true, _) => result.operations[0].add_error("Unimplemented", "no watch"),

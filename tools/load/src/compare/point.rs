@@ -1,5 +1,5 @@
-//! The fixed points at which two servers are compared: what is done, how much of it at once, over how many
-//! connections.
+//! The points at which two servers are compared: what is done, how much of it at once or how often, over how many
+//! connections. No I/O and no clock.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,6 +9,10 @@ use crate::workload::{KeyOrder, KeySpec, Kind, ValueSpec, WorkloadSpec};
 
 /// Operations in flight at most: each is a stream of its own.
 pub const IN_FLIGHT_MAX: usize = 100_000;
+/// Connected clients of idle members at most: each is an open file of this process, and of a member.
+pub const IDLE_CLIENTS_MAX: usize = 10_000;
+/// Bytes of a key.
+pub(super) const KEY_BYTES: usize = 24;
 /// Bytes of a value below which an event could not tell when its put was to start.
 const WATCHED_VALUE_BYTES_MIN: usize = 16;
 
@@ -89,9 +93,9 @@ impl FromStr for Connections {
     }
 }
 
-/// One fixed point.
+/// A closed loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Point {
+pub struct ClosedLoop {
     /// What.
     pub operation: Operation,
     /// How many at once.
@@ -100,17 +104,68 @@ pub struct Point {
     pub connections: Connections,
 }
 
+/// One point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// A number of operations in flight, at whatever rate they are answered.
+    Closed(ClosedLoop),
+    /// Nothing is asked.
+    Idle {
+        /// Connected clients, each of which has been answered once.
+        clients: usize,
+    },
+}
+
 impl fmt::Display for Point {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let connections = self.connections.count(self.in_flight);
-        let plural = if connections == 1 { "" } else { "s" };
-        write!(
-            f,
-            "{}, {} in flight, {connections} connection{plural}",
-            self.operation.name(),
-            self.in_flight
-        )
+        match self {
+            Point::Closed(closed) => write!(
+                f,
+                "{}, {} in flight, {}",
+                closed.operation.name(),
+                closed.in_flight,
+                counted(closed.connections.count(closed.in_flight), "connection")
+            ),
+            Point::Idle { clients: 0 } => f.write_str("idle, no client"),
+            Point::Idle { clients } => {
+                write!(f, "idle, {}", counted(*clients, "connected client"))
+            }
+        }
     }
+}
+
+fn counted(count: usize, name: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {name}{plural}")
+}
+
+/// What is measured beside closed loops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Measure {
+    /// CPU of members of which nothing is asked, without clients and with connected ones.
+    Idle,
+}
+
+/// The points of these measures, each once.
+#[must_use]
+pub fn measured(measures: &[Measure], idle_clients: usize) -> Vec<Point> {
+    let mut points: Vec<Point> = Vec::new();
+    for measure in measures {
+        let of_measure = match measure {
+            Measure::Idle => vec![
+                Point::Idle { clients: 0 },
+                Point::Idle {
+                    clients: idle_clients,
+                },
+            ],
+        };
+        for point in of_measure {
+            if !points.contains(&point) {
+                points.push(point);
+            }
+        }
+    }
+    points
 }
 
 /// Every operation with every number in flight over every kind of connections; points that would be the same
@@ -125,11 +180,11 @@ pub fn grid(
     for operation in operations {
         for connections in connections {
             for in_flight in in_flight {
-                let point = Point {
+                let point = Point::Closed(ClosedLoop {
                     operation: *operation,
                     in_flight: *in_flight,
                     connections: *connections,
-                };
+                });
                 if !points
                     .iter()
                     .any(|other| other.to_string() == point.to_string())
@@ -158,18 +213,36 @@ pub struct Data {
 }
 
 impl Point {
+    /// What is done there; none if nothing.
+    pub(super) fn operation(&self) -> Option<Operation> {
+        match self {
+            Point::Closed(closed) => Some(closed.operation),
+            Point::Idle { .. } => None,
+        }
+    }
+}
+
+impl ClosedLoop {
+    pub(super) fn shape(&self) -> Shape {
+        Shape::Closed {
+            in_flight: self.in_flight,
+        }
+    }
+}
+
+impl Operation {
     /// What the generator is to do.
-    pub(super) fn workload(&self, data: &Data) -> WorkloadSpec {
-        let watching = self.operation == Operation::Watch;
+    pub(super) fn workload(self, data: &Data) -> WorkloadSpec {
+        let watching = self == Operation::Watch;
         let value_bytes = match watching {
             true => data.value_bytes.max(WATCHED_VALUE_BYTES_MIN),
             false => data.value_bytes,
         };
         WorkloadSpec {
-            mix: vec![(self.operation.kind(), 1)],
+            mix: vec![(self.kind(), 1)],
             keys: KeySpec {
                 count: if watching { 1 } else { data.keys },
-                size_bytes: 24,
+                size_bytes: KEY_BYTES,
                 prefix: "kontiki-load/".to_owned(),
                 order: KeyOrder::Uniform,
             },
@@ -177,21 +250,15 @@ impl Point {
                 size_min: value_bytes,
                 size_max: value_bytes,
             },
-            serializable: self.operation == Operation::GetSerializable,
+            serializable: self == Operation::GetSerializable,
             range_keys: data.range_keys,
-            fill: !matches!(self.operation, Operation::Put | Operation::Watch),
+            fill: !matches!(self, Operation::Put | Operation::Watch),
             watchers: if watching { data.watchers } else { 0 },
             watch_streams: 1,
             watched_keys: u64::from(watching),
             leases: 1,
             lease_ttl_seconds: 60,
             seed: data.seed,
-        }
-    }
-
-    pub(super) fn shape(&self) -> Shape {
-        Shape::Closed {
-            in_flight: self.in_flight,
         }
     }
 }
@@ -216,6 +283,19 @@ mod tests {
                 "put, 1000 in flight, 1000 connections",
             ]
         );
+    }
+
+    /// Goal: each measure has its points once, however often it is named.
+    #[test]
+    fn measures_once() {
+        let check = |measures: &[Measure], clients: usize, expected: &[&str]| {
+            let points = measured(measures, clients);
+            let names: Vec<String> = points.iter().map(Point::to_string).collect();
+            assert_eq!(names, expected, "{measures:?}");
+        };
+        let idle = ["idle, no client", "idle, 100 connected clients"];
+        check(&[Measure::Idle, Measure::Idle], 100, &idle);
+        check(&[], 100, &[]);
     }
 
     /// Goal: numbers and `each`, nothing else.

@@ -13,14 +13,19 @@ const RUN: &str = "run,label,point,side,pair,operation";
 /// Columns of a [`Summary`].
 const LATENCY: &str = "count,mean_us,p50_us,p90_us,p99_us,p999_us,max_us";
 
-/// One row for each operation of each run. Costs are those of the whole run, per operation of any kind.
+/// One row for each operation of each run, and one for a run in which nothing was asked. Costs are those of the whole run, per operation of any kind.
 pub fn operations(runs: &[RunResult]) -> String {
     let mut text = format!(
-        "{RUN},{LATENCY},seconds,per_second,errors,server_us_per_operation,server_rss_bytes,\
+        "{RUN},{LATENCY},seconds,per_second,errors,server_us_per_operation,server_rss_bytes,server_cpu_seconds,\
          generator_us_per_operation,partial\n"
     );
+    let nothing = [OpResult::new("")];
     for (index, run) in runs.iter().enumerate() {
-        for operation in &run.operations {
+        let operations = match &run.operations[..] {
+            [] => &nothing[..],
+            operations => operations,
+        };
+        for operation in operations {
             let seconds = run.duration.as_secs_f64();
             let rate = if seconds > 0.0 {
                 operation.count() as f64 / seconds
@@ -36,6 +41,7 @@ pub fn operations(runs: &[RunResult]) -> String {
                 optional(run.server_us_per_operation()),
                 run.server_rss_bytes()
                     .map_or_else(String::new, |bytes| bytes.to_string()),
+                optional(run.server_cpu().map(|cpu| cpu.total().as_secs_f64())),
                 optional(run.generator_us_per_operation()),
                 quoted(run.partial.as_deref().unwrap_or_default()),
             ];

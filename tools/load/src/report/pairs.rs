@@ -56,13 +56,22 @@ pub struct ComparedMetric {
     pub ratios: Vec<f64>,
 }
 
+/// CPU of servers of which nothing is asked.
+const IDLE_CPU: &str = "server CPU while idle, of one CPU";
+
 /// Compared at every point, the most important first.
-pub const METRICS: [Metric; 8] = [
+pub const METRICS: [Metric; 9] = [
     Metric {
         name: "server CPU per operation",
         unit: Unit::Microseconds,
         better: Better::Lower,
         of: RunResult::server_us_per_operation,
+    },
+    Metric {
+        name: IDLE_CPU,
+        unit: Unit::Share,
+        better: Better::Lower,
+        of: RunResult::idle_cpu_share,
     },
     Metric {
         name: "operations per second",
@@ -230,7 +239,9 @@ fn compare_point(runs: &[RunResult], point: &str) -> Option<Comparison> {
         let side = usize::from(pairing.side != ours);
         pairs.entry(pairing.pair).or_default()[side] = Some(run);
     }
-    let sound = |run: &&RunResult| run.partial.is_none() && run.count() > 0;
+    // Where nothing was asked, nothing could be acknowledged.
+    let answered = |run: &RunResult| run.count() > 0 || run.operations.is_empty();
+    let sound = |run: &&RunResult| run.partial.is_none() && answered(run);
     let whole: Vec<(&RunResult, &RunResult)> = pairs
         .values()
         .filter_map(|[ours, theirs]| ours.filter(sound).zip(theirs.filter(sound)))

@@ -203,6 +203,11 @@ fn pages_are_well_formed() {
     check(&[sample("a", 1_000), sample("a", 2_000)], "a (2)");
     check(&paired(), "kontiki / etcd, each pair and the median");
     check(&[ramp], "p99 by offered rate");
+    let mut idle = paired();
+    for run in &mut idle {
+        run.operations.clear();
+    }
+    check(&idle, "server CPU while idle, of one CPU");
     check(&[empty], "Nothing was measured that could be drawn.");
     check(&[], "kontiki-load: 0 runs");
 }
@@ -322,7 +327,14 @@ fn csv_rows() {
     check(
         &csv::operations(&runs),
         1,
-        "0,etcd,,,,put,3000,5005.013,5001.215,9003.007,9904.127,9994.239,10002.431,4.000,750.00,0,40.000,52428800,3.000,",
+        "0,etcd,,,,put,3000,5005.013,5001.215,9003.007,9904.127,9994.239,10002.431,4.000,750.00,0,40.000,52428800,0.120,3.000,",
+    );
+    let mut idle = sample("idle", 1);
+    idle.operations.clear();
+    check(
+        &csv::operations(&[idle]),
+        1,
+        "0,idle,,,,,0,0.000,0.000,0.000,0.000,0.000,0.000,4.000,0.00,0,,52428800,0.120,,",
     );
     check(
         &csv::intervals(&runs),
