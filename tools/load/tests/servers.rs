@@ -18,6 +18,7 @@ use kontiki_load::cluster::{AGREE_TIME_MAX, Cluster, ClusterOptions, Kind, Place
 use kontiki_load::compare::{self, Connections, Data, Measure, Operation, grid, measured};
 use kontiki_load::failover::{self, Fault, HistorySpec, Phases, Settings, Victim};
 use kontiki_load::report::pairs;
+use kontiki_load::result::RunResult;
 use kontiki_load::slow::{self, Phase};
 
 static TURN: Mutex<()> = Mutex::new(());
@@ -142,7 +143,10 @@ fn null_comparison_of_three_members() {
 fn idle_members() {
     let _turn = turn();
     let data = data_dir();
-    let spec = null_spec(data.path(), measured(&[Measure::Idle], 5));
+    let spec = null_spec(
+        data.path(),
+        measured(&[Measure::Idle], Connections::Shared(4), 5),
+    );
     let outcome = compare::compare(&spec, &Arc::new(AtomicBool::new(false)));
     assert!(outcome.error.is_none(), "{:?}", outcome.error);
     assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
@@ -160,6 +164,37 @@ fn idle_members() {
         names.eq([&"server CPU while idle, of one CPU"; 2]),
         "{comparisons:?}"
     );
+    assert_empty(data.path());
+}
+
+/// Goal: open loops run at rates found just before: both sides of a pair at one rate, or each at half of its own.
+#[test]
+fn open_loops_at_found_rates() {
+    let _turn = turn();
+    let data = data_dir();
+    let measures = [Measure::HighestRate, Measure::HalfRate];
+    let points = measured(&measures, Connections::Shared(4), 1);
+    let spec = null_spec(data.path(), points);
+    let outcome = compare::compare(&spec, &Arc::new(AtomicBool::new(false)));
+    assert!(outcome.error.is_none(), "{:?}", outcome.error);
+    assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
+    let [ours, theirs, half, other_half] = &outcome.runs[..] else {
+        panic!("one pair at each point: {:?}", outcome.runs.len());
+    };
+    let detail = |run: &RunResult, name: &str| {
+        let value = run.target.details.get(name).expect("said beside the run");
+        value.parse::<f64>().expect("a number")
+    };
+    let rate = |run| detail(run, "rate of the open loop, /s");
+    let highest = |run| detail(run, "highest rate found by a closed loop, /s");
+    assert!(rate(ours) > 100.0 && rate(ours) == rate(theirs));
+    assert_eq!(rate(ours), highest(theirs));
+    for run in [half, other_half] {
+        assert!((rate(run) - highest(run) / 2.0).abs() <= 1.0);
+        // What was intended was done: the load is far from what the members can.
+        let done = run.rate_per_second();
+        assert!((0.8..1.2).contains(&(done / rate(run))), "{done}");
+    }
     assert_empty(data.path());
 }
 

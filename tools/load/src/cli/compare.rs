@@ -30,7 +30,7 @@ pub(super) struct Arguments {
     /// Connections that share them: a number, or `each` for one connection for each operation in flight.
     #[arg(long, value_delimiter = ',', default_value = "10,each")]
     connections: Vec<Connections>,
-    /// What is measured beside the closed loops of --operations.
+    /// What is measured beside the closed loops of --operations; over the first of --connections.
     #[arg(long, value_enum, value_delimiter = ',')]
     measures: Vec<Measure>,
     /// Only --measures, no closed loop.
@@ -187,7 +187,12 @@ fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
             &arguments.connections,
         ),
     };
-    points.extend(measured(&arguments.measures, arguments.idle_clients));
+    let first = arguments.connections.first().copied();
+    points.extend(measured(
+        &arguments.measures,
+        first.ok_or("--connections names none")?,
+        arguments.idle_clients,
+    ));
     let names = side_names(&sides);
     if !arguments.quiet {
         eprintln!(

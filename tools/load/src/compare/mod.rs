@@ -24,16 +24,23 @@ use crate::run::{self, RunError, RunSpec};
 use crate::wire::{Endpoint, TlsOptions};
 
 use idle::IdleSpec;
+use point::Load;
 
 pub use point::{
-    ClosedLoop, Connections, Data, IDLE_CLIENTS_MAX, IN_FLIGHT_MAX, Measure, Operation, Point,
-    grid, measured,
+    ClosedLoop, Connections, Data, IDLE_CLIENTS_MAX, IN_FLIGHT_MAX, Measure, OpenLoop, Operation,
+    Point, Rate, grid, measured,
 };
 
 /// Pairs at one point.
 pub const PAIRS_MAX: u32 = 1_000;
 /// Runs in which others use more than this part of all CPUs, in percent, are counted as disturbed.
 pub const OTHERS_PERCENT_MAX: f64 = 10.0;
+/// The side that is divided by.
+const THEIRS: usize = 1;
+/// Under which name a run of an open loop keeps the highest rate that a closed loop has found.
+const HIGHEST_DETAIL: &str = "highest rate found by a closed loop, /s";
+/// Under which name it keeps its own rate.
+const RATE_DETAIL: &str = "rate of the open loop, /s";
 /// Under which name each run keeps what others used.
 const OTHERS_DETAIL: &str = "CPU of others, % of all CPUs";
 
@@ -147,7 +154,8 @@ impl Outcome {
 /// Runs all pairs of all points.
 pub fn compare(spec: &Spec, stop: &Arc<AtomicBool>) -> Outcome {
     let mut outcome = Outcome::default();
-    let run = |side, point: &Point, pairing| run_one(spec, side, point, pairing, stop);
+    let mut found = None;
+    let run = |side, point: &Point, pairing| run_one(spec, side, point, pairing, &mut found, stop);
     outcome.error = run_all(spec, stop, run, &mut outcome).err();
     note_others(&mut outcome.runs);
     outcome
@@ -248,16 +256,127 @@ fn run_all(
     Ok(())
 }
 
+/// A highest rate that both sides of a pair use.
+struct Found {
+    point: String,
+    pair: u32,
+    rate: f64,
+}
+
+/// A run of `side` at `point`, after a closed loop that finds its rate if it is an open loop that needs one.
 fn run_one(
     spec: &Spec,
     side: usize,
     point: &Point,
     pairing: Pairing,
+    found: &mut Option<Found>,
     stop: &Arc<AtomicBool>,
 ) -> Result<RunResult, CompareError> {
-    let program = &spec.sides[side];
+    let open = match point {
+        Point::Closed(closed) => return run_load(spec, side, &closed.load(), pairing, stop),
+        Point::Idle { clients } => return run_idle(spec, side, *clients, pairing, stop),
+        Point::Open(open) => open,
+    };
+    let highest = match (open.rate, &*found) {
+        (Rate::HighestOfTheirs, Some(found))
+            if found.point == pairing.point && found.pair == pairing.pair =>
+        {
+            found.rate
+        }
+        (Rate::HighestOfTheirs, _) => find_highest(spec, THEIRS, open, pairing.pair, stop)?,
+        (Rate::HalfOfOwn, _) => find_highest(spec, side, open, pairing.pair, stop)?,
+    };
+    let rate = match open.rate {
+        Rate::HighestOfTheirs => highest,
+        Rate::HalfOfOwn => highest / 2.0,
+    };
+    *found = Some(Found {
+        point: pairing.point.clone(),
+        pair: pairing.pair,
+        rate: highest,
+    });
+    let mut result = run_load(spec, side, &open.load(rate), pairing, stop)?;
+    // Every pair has a rate of its own: in the summary it would make a row of each.
+    result.workload.summary = format!("{point}, {} B values", spec.data.value_bytes);
+    let details = &mut result.target.details;
+    details.insert(HIGHEST_DETAIL.to_owned(), format!("{highest:.0}"));
+    details.insert(RATE_DETAIL.to_owned(), format!("{rate:.0}"));
+    Ok(result)
+}
+
+/// What a side does at most, by a closed loop on fresh members.
+fn find_highest(
+    spec: &Spec,
+    side: usize,
+    open: &OpenLoop,
+    pair: u32,
+    stop: &Arc<AtomicBool>,
+) -> Result<f64, CompareError> {
+    let closed = open.highest();
+    let pairing = Pairing {
+        point: format!("to find the highest rate: {}", Point::Closed(closed)),
+        side: side_names(&spec.sides)[side].clone(),
+        pair,
+    };
+    let found = run_load(spec, side, &closed.load(), pairing, stop)?;
+    if spec.progress {
+        eprintln!("{}", progress_line(&found));
+    }
+    // A rate is found also where some operations failed, but not by a run that ended early.
+    if found.partial.is_some() || found.count() == 0 {
+        let pairing = found.pairing.as_ref().expect("it was given one");
+        return Err(CompareError::Marred {
+            side: pairing.side.clone(),
+            point: pairing.point.clone(),
+            why: judge::failures(&found),
+        });
+    }
+    Ok(found.rate_per_second())
+}
+
+fn run_load(
+    spec: &Spec,
+    side: usize,
+    load: &Load,
+    pairing: Pairing,
+    stop: &Arc<AtomicBool>,
+) -> Result<RunResult, CompareError> {
+    run_on_fresh_members(spec, side, pairing, stop, |cluster, pairing| {
+        let asked = run_spec(spec, load, pairing, cluster);
+        run::run(&asked, stop).map_err(|error| CompareError::Run {
+            side: pairing.side.clone(),
+            error,
+        })
+    })
+}
+
+fn run_idle(
+    spec: &Spec,
+    side: usize,
+    clients: usize,
+    pairing: Pairing,
+    stop: &Arc<AtomicBool>,
+) -> Result<RunResult, CompareError> {
+    run_on_fresh_members(spec, side, pairing, stop, |cluster, pairing| {
+        let asked = idle_spec(spec, clients, pairing, cluster);
+        idle::run(&asked, stop).map_err(|why| CompareError::Marred {
+            side: pairing.side.clone(),
+            point: pairing.point.clone(),
+            why,
+        })
+    })
+}
+
+/// Starts members, measures them by `run`, and says beside its result what a reader of the figures must know.
+fn run_on_fresh_members(
+    spec: &Spec,
+    side: usize,
+    pairing: Pairing,
+    stop: &AtomicBool,
+    run: impl FnOnce(&Cluster, &Pairing) -> Result<RunResult, CompareError>,
+) -> Result<RunResult, CompareError> {
     let cluster = Cluster::start(&ClusterOptions {
-        program: program.clone(),
+        program: spec.sides[side].clone(),
         members: spec.members,
         data_dir: spec.data_dir.clone(),
         placement: spec.placement,
@@ -270,23 +389,7 @@ fn run_one(
     }
     let led_before = cluster.status().leader();
     let before = Shares::read(&cluster)?;
-    let mut result = match point {
-        Point::Closed(closed) => {
-            let asked = run_spec(spec, closed, &pairing, &cluster);
-            run::run(&asked, stop).map_err(|error| CompareError::Run {
-                side: pairing.side.clone(),
-                error,
-            })?
-        }
-        Point::Idle { clients } => {
-            let asked = idle_spec(spec, *clients, &pairing, &cluster);
-            idle::run(&asked, stop).map_err(|why| CompareError::Marred {
-                side: pairing.side.clone(),
-                point: point.to_string(),
-                why,
-            })?
-        }
-    };
+    let mut result = run(&cluster, &pairing)?;
     let others = before.others(&Shares::read(&cluster)?);
     if run::verdict(&result) == run::Verdict::Clean {
         // What a clean run notes is for its own report; here it would stand there for every run.
@@ -311,7 +414,7 @@ fn idle_spec(spec: &Spec, clients: usize, pairing: &Pairing, cluster: &Cluster) 
     }
 }
 
-fn run_spec(spec: &Spec, point: &ClosedLoop, pairing: &Pairing, cluster: &Cluster) -> RunSpec {
+fn run_spec(spec: &Spec, load: &Load, pairing: &Pairing, cluster: &Cluster) -> RunSpec {
     let endpoint = |address: std::net::SocketAddr| Endpoint {
         tls: false,
         host: address.ip().to_string(),
@@ -323,9 +426,9 @@ fn run_spec(spec: &Spec, point: &ClosedLoop, pairing: &Pairing, cluster: &Cluste
         endpoints: cluster.addresses().into_iter().map(endpoint).collect(),
         tls: TlsOptions::default(),
         leader_only: false,
-        workload: point.operation.workload(&spec.data),
-        shape: point.shape(),
-        connections: point.connections.count(point.in_flight),
+        workload: load.operation.workload(&spec.data),
+        shape: load.shape,
+        connections: load.connections,
         threads: spec.threads,
         warm_up: spec.warm_up,
         duration: spec.duration,

@@ -13,6 +13,10 @@ pub const IN_FLIGHT_MAX: usize = 100_000;
 pub const IDLE_CLIENTS_MAX: usize = 10_000;
 /// Bytes of a key.
 pub(super) const KEY_BYTES: usize = 24;
+/// Operations in flight at which the highest rate of a side is found: the largest of the fixed points.
+const HIGHEST_IN_FLIGHT: usize = 1_000;
+/// Operations in flight at most in an open loop. Later ones wait, and their waiting counts.
+const OPEN_IN_FLIGHT_MAX: usize = 10_000;
 /// Bytes of a value below which an event could not tell when its put was to start.
 const WATCHED_VALUE_BYTES_MIN: usize = 16;
 
@@ -104,11 +108,31 @@ pub struct ClosedLoop {
     pub connections: Connections,
 }
 
+/// An open loop of puts. Its rate is found by a closed loop right before each pair, or before each run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenLoop {
+    /// How often.
+    pub rate: Rate,
+    /// Over how many connections.
+    pub connections: Connections,
+}
+
+/// How often puts start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    /// At the highest rate of the side that is divided by: the same for both.
+    HighestOfTheirs,
+    /// At half of the highest rate of the side that is measured.
+    HalfOfOwn,
+}
+
 /// One point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
     /// A number of operations in flight, at whatever rate they are answered.
     Closed(ClosedLoop),
+    /// Puts that start when their time has come, whether the server keeps up or not.
+    Open(OpenLoop),
     /// Nothing is asked.
     Idle {
         /// Connected clients, each of which has been answered once.
@@ -126,6 +150,15 @@ impl fmt::Display for Point {
                 closed.in_flight,
                 counted(closed.connections.count(closed.in_flight), "connection")
             ),
+            Point::Open(open) => {
+                let rate = match open.rate {
+                    Rate::HighestOfTheirs => "the opponent's highest rate",
+                    Rate::HalfOfOwn => "half of its own highest rate",
+                };
+                let connections = open.connections.count(HIGHEST_IN_FLIGHT);
+                let connections = counted(connections, "connection");
+                write!(f, "put, open loop at {rate}, {connections}")
+            }
             Point::Idle { clients: 0 } => f.write_str("idle, no client"),
             Point::Idle { clients } => {
                 write!(f, "idle, {}", counted(*clients, "connected client"))
@@ -144,11 +177,16 @@ fn counted(count: usize, name: &str) -> String {
 pub enum Measure {
     /// CPU of members of which nothing is asked, without clients and with connected ones.
     Idle,
+    /// Puts in an open loop at the highest rate of the side that is divided by, the same for both.
+    HighestRate,
+    /// Puts in an open loop at half of each side's own highest rate.
+    HalfRate,
 }
 
-/// The points of these measures, each once.
+/// The points of these measures, each once; open loops over `connections`.
 #[must_use]
-pub fn measured(measures: &[Measure], idle_clients: usize) -> Vec<Point> {
+pub fn measured(measures: &[Measure], connections: Connections, idle_clients: usize) -> Vec<Point> {
+    let open = |rate| vec![Point::Open(OpenLoop { rate, connections })];
     let mut points: Vec<Point> = Vec::new();
     for measure in measures {
         let of_measure = match measure {
@@ -158,6 +196,8 @@ pub fn measured(measures: &[Measure], idle_clients: usize) -> Vec<Point> {
                     clients: idle_clients,
                 },
             ],
+            Measure::HighestRate => open(Rate::HighestOfTheirs),
+            Measure::HalfRate => open(Rate::HalfOfOwn),
         };
         for point in of_measure {
             if !points.contains(&point) {
@@ -217,15 +257,55 @@ impl Point {
     pub(super) fn operation(&self) -> Option<Operation> {
         match self {
             Point::Closed(closed) => Some(closed.operation),
+            Point::Open(_) => Some(Operation::Put),
             Point::Idle { .. } => None,
         }
     }
 }
 
+/// Load as the generator takes it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Load {
+    /// What.
+    pub(super) operation: Operation,
+    /// When.
+    pub(super) shape: Shape,
+    /// Over how many connections.
+    pub(super) connections: usize,
+}
+
 impl ClosedLoop {
-    pub(super) fn shape(&self) -> Shape {
-        Shape::Closed {
-            in_flight: self.in_flight,
+    pub(super) fn load(&self) -> Load {
+        Load {
+            operation: self.operation,
+            shape: Shape::Closed {
+                in_flight: self.in_flight,
+            },
+            connections: self.connections.count(self.in_flight),
+        }
+    }
+}
+
+impl OpenLoop {
+    /// The closed loop that finds the highest rate of a side.
+    pub(super) fn highest(&self) -> ClosedLoop {
+        ClosedLoop {
+            operation: Operation::Put,
+            in_flight: HIGHEST_IN_FLIGHT,
+            connections: self.connections,
+        }
+    }
+
+    /// At `rate` operations per second.
+    pub(super) fn load(&self, rate: f64) -> Load {
+        Load {
+            operation: Operation::Put,
+            shape: Shape::Open {
+                rate,
+                poisson: false,
+                in_flight_max: OPEN_IN_FLIGHT_MAX,
+            },
+            connections: self.connections.count(HIGHEST_IN_FLIGHT),
         }
     }
 }
@@ -289,13 +369,19 @@ mod tests {
     #[test]
     fn measures_once() {
         let check = |measures: &[Measure], clients: usize, expected: &[&str]| {
-            let points = measured(measures, clients);
+            let points = measured(measures, Connections::Shared(10), clients);
             let names: Vec<String> = points.iter().map(Point::to_string).collect();
             assert_eq!(names, expected, "{measures:?}");
         };
         let idle = ["idle, no client", "idle, 100 connected clients"];
         check(&[Measure::Idle, Measure::Idle], 100, &idle);
         check(&[], 100, &[]);
+        let rates = [Measure::HighestRate, Measure::HalfRate];
+        let open = [
+            "put, open loop at the opponent's highest rate, 10 connections",
+            "put, open loop at half of its own highest rate, 10 connections",
+        ];
+        check(&rates, 100, &open);
     }
 
     /// Goal: numbers and `each`, nothing else.
