@@ -5,6 +5,7 @@
 //! measure anything itself, and never trust a file it reads: a number that cannot be is refused when read.
 //! Runs on whatever thread holds the result; nothing here blocks but `ResultFile::{read, write}`.
 
+mod figure;
 mod latency;
 mod machine;
 
@@ -17,6 +18,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use figure::{Figure, Met, Wanted};
 pub use latency::{LATENCY_NS_MAX, Latency, Packed, PackedError, Summary};
 pub use machine::Machine;
 
@@ -43,6 +45,9 @@ const SECONDS_MAX: f64 = 1e9;
 pub struct ResultFile {
     /// See [`FORMAT_VERSION`].
     pub format: u32,
+    /// Those that have goals; made of the runs, so that other programs need not know how.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub figures: Vec<Figure>,
     /// In the order in which they ran.
     pub runs: Vec<RunResult>,
 }
@@ -246,6 +251,7 @@ impl ResultFile {
     pub fn new(runs: Vec<RunResult>) -> ResultFile {
         ResultFile {
             format: FORMAT_VERSION,
+            figures: Vec::new(),
             runs,
         }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::Failure;
-use crate::report::{Report, csv, hlog, runs};
+use crate::report::{Report, csv, goals, hlog, runs};
 use crate::result::{ResultFile, RunResult, write_whole};
 
 /// Command line of `kontiki-load report`.
@@ -66,7 +66,9 @@ impl Outputs {
             write_whole(&path, text.as_bytes())?;
         }
         for path in both(&self.json, "result.json") {
-            ResultFile::new(runs.to_vec()).write(&path)?;
+            let mut file = ResultFile::new(runs.to_vec());
+            file.figures = goals::figures(runs);
+            file.write(&path)?;
         }
         for path in both(&self.csv, "raw.csv") {
             write_whole(&path, csv::operations(runs).as_bytes())?;

@@ -345,7 +345,13 @@ impl Operation {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use clap::ValueEnum as _;
+
     use super::*;
+    use crate::report::goals;
+    use crate::result::{CpuCost, Pairing, ServerCost};
 
     /// Goal: the grid of the goals has each point once: one in flight is one connection, shared or not.
     #[test]
@@ -361,6 +367,49 @@ mod tests {
                 "put, 1000 in flight, 10 connections",
                 "put, 64 in flight, 64 connections",
                 "put, 1000 in flight, 1000 connections",
+            ]
+        );
+    }
+
+    /// Goal: the goals know the points by these names; another name would cost them their figures without a word.
+    #[test]
+    fn points_have_goals() {
+        let connections = [Connections::Shared(10)];
+        let operations = [Operation::Put, Operation::Get, Operation::GetSerializable];
+        let mut points = grid(&operations, &[1, 64, 256, 1000], &connections);
+        points.extend(measured(Measure::value_variants(), connections[0], 100));
+        let mut runs = Vec::new();
+        for point in &points {
+            for side in ["kontiki", "etcd"] {
+                let done: &[_] = match point.operation() {
+                    Some(operation) => &[(operation.name(), 10)],
+                    None => &[],
+                };
+                let mut run = crate::compare::judge::tests::result(done);
+                run.servers.push(ServerCost {
+                    pid: 1,
+                    name: side.to_owned(),
+                    cpu: CpuCost {
+                        user: Duration::from_secs(1),
+                        system: Duration::ZERO,
+                    },
+                    rss_bytes: 1,
+                });
+                run.pairing = Some(Pairing {
+                    point: point.to_string(),
+                    side: side.to_owned(),
+                    pair: 0,
+                });
+                runs.push(run);
+            }
+        }
+        let figures = goals::figures(&runs);
+        let found: Vec<&str> = figures.iter().map(|figure| figure.goal.as_str()).collect();
+        assert_eq!(
+            found,
+            [
+                "G1", "G2", "G2", "G2", "G3", "G4", "G5", "G6", "G7", "G9", "G10", "G10", "G10",
+                "G10"
             ]
         );
     }

@@ -7,6 +7,7 @@
 
 pub mod chart;
 pub mod csv;
+pub mod goals;
 pub mod hlog;
 mod html;
 mod markup;

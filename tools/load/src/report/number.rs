@@ -25,6 +25,20 @@ pub enum Unit {
 }
 
 impl Unit {
+    /// In files for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Unit::Nanoseconds => "ns",
+            Unit::Seconds => "s",
+            Unit::Microseconds => "us",
+            Unit::Count => "count",
+            Unit::PerSecond => "per_second",
+            Unit::Bytes => "bytes",
+            Unit::Ratio => "ratio",
+            Unit::Share => "share",
+        }
+    }
+
     /// The number with its unit; `-` for what is not a number.
     pub fn format(self, value: f64) -> String {
         if !value.is_finite() {

@@ -57,7 +57,7 @@ pub struct ComparedMetric {
 }
 
 /// CPU of servers of which nothing is asked.
-const IDLE_CPU: &str = "server CPU while idle, of one CPU";
+pub(super) const IDLE_CPU: &str = "server CPU while idle, of one CPU";
 
 /// Compared at every point, the most important first.
 pub const METRICS: [Metric; 9] = [
@@ -224,7 +224,20 @@ pub(super) fn distinct<'a>(values: impl Iterator<Item = &'a str>) -> Vec<&'a str
     seen
 }
 
-fn compare_point(runs: &[RunResult], point: &str) -> Option<Comparison> {
+/// The pairs of runs at one point.
+pub(super) struct Paired<'a> {
+    /// The side that ran first.
+    pub(super) ours: &'a str,
+    /// The other one.
+    pub(super) theirs: &'a str,
+    /// Number and both runs of each pair that can be used.
+    pub(super) whole: Vec<(u32, &'a RunResult, &'a RunResult)>,
+    /// How many cannot.
+    pub(super) left_out: usize,
+}
+
+/// The pairs at this point; none unless it has exactly two sides.
+pub(super) fn paired<'a>(runs: &'a [RunResult], point: &str) -> Option<Paired<'a>> {
     let here = || {
         let paired = runs
             .iter()
@@ -242,26 +255,40 @@ fn compare_point(runs: &[RunResult], point: &str) -> Option<Comparison> {
     // Where nothing was asked, nothing could be acknowledged.
     let answered = |run: &RunResult| run.count() > 0 || run.operations.is_empty();
     let sound = |run: &&RunResult| run.partial.is_none() && answered(run);
-    let whole: Vec<(&RunResult, &RunResult)> = pairs
-        .values()
-        .filter_map(|[ours, theirs]| ours.filter(sound).zip(theirs.filter(sound)))
+    let whole: Vec<(u32, &RunResult, &RunResult)> = pairs
+        .iter()
+        .filter_map(|(pair, [ours, theirs])| {
+            let both = ours.filter(sound).zip(theirs.filter(sound));
+            both.map(|(ours, theirs)| (*pair, ours, theirs))
+        })
         .collect();
-    Some(Comparison {
-        point: point.to_owned(),
-        ours: ours.to_owned(),
-        theirs: theirs.to_owned(),
-        rows: METRICS
-            .iter()
-            .filter_map(|metric| compare_metric(metric, &whole))
-            .collect(),
-        pairs_left_out: pairs.len() - whole.len(),
+    Some(Paired {
+        ours,
+        theirs,
+        left_out: pairs.len() - whole.len(),
+        whole,
     })
 }
 
-fn compare_metric(metric: &Metric, pairs: &[(&RunResult, &RunResult)]) -> Option<ComparedMetric> {
-    let values: Vec<(f64, f64)> = pairs
+fn compare_point(runs: &[RunResult], point: &str) -> Option<Comparison> {
+    let paired = paired(runs, point)?;
+    Some(Comparison {
+        point: point.to_owned(),
+        ours: paired.ours.to_owned(),
+        theirs: paired.theirs.to_owned(),
+        rows: METRICS
+            .iter()
+            .filter_map(|metric| compare_metric(metric, &paired))
+            .collect(),
+        pairs_left_out: paired.left_out,
+    })
+}
+
+fn compare_metric(metric: &Metric, paired: &Paired<'_>) -> Option<ComparedMetric> {
+    let values: Vec<(f64, f64)> = paired
+        .whole
         .iter()
-        .filter_map(|(ours, theirs)| (metric.of)(ours).zip((metric.of)(theirs)))
+        .filter_map(|(_, ours, theirs)| (metric.of)(ours).zip((metric.of)(theirs)))
         .filter(|(ours, theirs)| *ours > 0.0 && *theirs > 0.0)
         .collect();
     let side = |of: fn(&(f64, f64)) -> f64| median(&values.iter().map(of).collect::<Vec<f64>>());

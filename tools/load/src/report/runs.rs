@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 
 use super::chart::{Axis, Bar, BarChart, Line, LineChart, Scale, Stroke};
-use super::{Block, Cell, Chart, Report, Table, Unit, number, pairs};
+use super::{Block, Cell, Chart, Report, Table, Unit, goals, number, pairs};
 use crate::result::{CpuCost, RunResult};
 
 /// Runs that one report shows; more would be a page that nobody reads.
@@ -39,6 +39,7 @@ pub fn report(runs: &[RunResult]) -> Report {
         _ => head.push(Block::Table(overview(&shown))),
     }
     report.push("", head);
+    report.push("Goals", goals::blocks(runs));
     for comparison in pairs::compare(runs) {
         let heading = format!("Compared: {}", comparison.point);
         report.push(heading, pairs::blocks(&comparison));

@@ -7,7 +7,8 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
 use super::*;
 use crate::result::{
-    CpuCost, Latency, Machine, OpResult, Pairing, RampStep, RunResult, ServerCost, Target, Workload,
+    CpuCost, Latency, Machine, Met, OpResult, Pairing, RampStep, RunResult, ServerCost, Target,
+    Workload,
 };
 
 /// Everything that markup, CSV and terminals could stumble over.
@@ -167,6 +168,83 @@ fn pairs_as_ratios() {
     let text = runs::report(&runs).to_text();
     assert!(text.contains("Compared: put, 64 in flight"), "{text}");
     assert!(text.contains("1 of the pairs left out"), "{text}");
+}
+
+/// Three pairs of linearizable and as many of serializable gets, ours a tenth slower where it is linearizable.
+fn reads() -> Vec<RunResult> {
+    let mut runs = Vec::new();
+    for (point, ours_ms) in [("get, 256", 4_400), ("get serializable, 256", 4_000)] {
+        for mut run in paired() {
+            let pairing = run.pairing.as_mut().expect("paired");
+            pairing.point = format!("{point} in flight, 10 connections");
+            if pairing.side == "kontiki" {
+                run.duration = Duration::from_millis(ours_ms);
+                run.target.program = "kontiki".to_owned();
+            }
+            runs.push(run);
+        }
+    }
+    runs
+}
+
+// Goal: figures with goals are judged by the median of their pairs where ours runs beside another's, and shown
+// without a judgement where it does not; points without a goal have none.
+#[test]
+fn figures_beside_their_goals() {
+    let check = |runs: &[RunResult], expected: &[(&str, f64, Option<Met>)]| {
+        let found = goals::figures(runs);
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+        for (figure, (goal, value, met)) in found.iter().zip(expected) {
+            assert_eq!(
+                (figure.goal.as_str(), figure.met),
+                (*goal, *met),
+                "{figure:?}"
+            );
+            assert!((figure.value - value).abs() < 0.01, "{figure:?}");
+            assert!(figure.lowest <= figure.value && figure.value <= figure.highest);
+            assert_eq!(figure.pairs, 3);
+        }
+    };
+    check(&paired(), &[]);
+    let runs = reads();
+    // The same CPU for the same number of gets; a tenth slower is more than must be, and less than the target.
+    let g9 = ("G9", 1.0, Some(Met::Nothing));
+    check(&runs, &[g9, ("G10", 1.0 / 1.1, Some(Met::Must))]);
+    let mut null = runs.clone();
+    for run in &mut null {
+        run.target.program = "etcd".to_owned();
+    }
+    check(&null, &[("G9", 1.0, None), ("G10", 1.0 / 1.1, None)]);
+    check(&runs[..6], &[g9]);
+    let mut rates = paired();
+    for run in &mut rates {
+        let pairing = run.pairing.as_mut().expect("paired");
+        pairing.point = "put, open loop at half of its own highest rate, 10 connections".to_owned();
+        run.target.program.clone_from(&pairing.side);
+    }
+    check(&rates, &[("G7", 2.0, Some(Met::Stretch))]);
+    for run in &mut rates {
+        let pairing = run.pairing.as_mut().expect("paired");
+        pairing.point = "put, open loop at the opponent's highest rate, 10 connections".to_owned();
+    }
+    check(&rates, &[("G6", 0.5, Some(Met::Nothing))]);
+    for run in &mut rates {
+        let pairing = run.pairing.as_mut().expect("paired");
+        pairing.point = "idle, no client".to_owned();
+        run.operations.clear();
+        if pairing.side == "kontiki" {
+            run.duration *= 6;
+        }
+    }
+    check(&rates, &[("G2", 1.0 / 6.0, Some(Met::Stretch))]);
+    let text = runs::report(&runs).to_text();
+    let row = text.lines().find(|line| line.starts_with("G10"));
+    let row = row.expect("in the table");
+    for part in ["0.909", ">= 0.850", ">= 0.950", ">= 0.980", "must"] {
+        assert!(row.contains(part), "{row}");
+    }
+    assert!(text.contains("The levels were set for 3 members"), "{text}");
+    assert!(parsed(&runs::report(&runs).to_html()).contains(">= 0.850"));
 }
 
 // Goal: medians of an even and an odd number of values, and of none.
