@@ -8,6 +8,7 @@
 mod figure;
 mod latency;
 mod machine;
+mod optimum;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,6 +22,7 @@ use thiserror::Error;
 pub use figure::{Figure, Met, Wanted};
 pub use latency::{LATENCY_NS_MAX, Latency, Packed, PackedError, Summary};
 pub use machine::Machine;
+pub use optimum::Optimum;
 
 /// The form of a result file. A file with a higher number is refused, not guessed at.
 pub const FORMAT_VERSION: u32 = 1;
@@ -90,6 +92,9 @@ pub struct RunResult {
     /// Where this run stands among runs in turn (A B A B ...).
     #[serde(default)]
     pub pairing: Option<Pairing>,
+    /// What disk and network alone would have taken; none where that was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optimum: Option<Optimum>,
     /// What a reader must know, for example a failed check of the answers.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -365,6 +370,14 @@ impl RunResult {
     pub fn idle_cpu_share(&self) -> Option<f64> {
         let cpu = self.server_cpu().filter(|_| self.operations.is_empty())?;
         per(cpu.total().as_secs_f64(), self.duration.as_secs_f64())
+    }
+
+    /// The shortest possible time of a commit by the median time of an operation; only where one client waits for
+    /// each before the next one.
+    pub fn share_of_optimum(&self) -> Option<f64> {
+        let optimum = self.optimum.as_ref()?;
+        let p50_ns = self.latency().quantile_ns(0.5);
+        per(optimum.commit_ns() as f64, p50_ns as f64)
     }
 
     /// CPU microseconds of the generator per acknowledged operation.

@@ -198,6 +198,28 @@ fn open_loops_at_found_rates() {
     assert_empty(data.path());
 }
 
+/// Goal: one client's puts go to the leader, and what disk and network alone take is measured beside.
+#[test]
+fn one_client_beside_the_optimum() {
+    let _turn = turn();
+    let data = data_dir();
+    let points = measured(&[Measure::OneClient], Connections::Shared(4), 1);
+    let spec = null_spec(data.path(), points);
+    let outcome = compare::compare(&spec, &Arc::new(AtomicBool::new(false)));
+    assert!(outcome.error.is_none(), "{:?}", outcome.error);
+    assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
+    assert_eq!(outcome.runs.len(), 2);
+    for run in &outcome.runs {
+        assert_eq!(run.workload.parameters["load goes to"], "the leader");
+        let optimum = run.optimum.as_ref().expect("measured beside");
+        let share = run.share_of_optimum().expect("puts were answered");
+        assert!(optimum.sync.summary().count > 10, "{optimum:?}");
+        // No upper bound: others may use the disk before and after, and not in between.
+        assert!(share > 0.0 && share.is_finite(), "{share}: {optimum:?}");
+    }
+    assert_empty(data.path());
+}
+
 /// Goal: after every kind of fault another member leads, nothing is lost or stale, and the cluster is whole again.
 #[test]
 fn every_fault_once() {

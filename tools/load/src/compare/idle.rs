@@ -90,6 +90,7 @@ pub(super) fn run(spec: &IdleSpec, stop: &AtomicBool) -> Result<RunResult, Strin
         generator,
         steps: Vec::new(),
         pairing: None,
+        optimum: None,
         notes: Vec::new(),
         partial,
     })

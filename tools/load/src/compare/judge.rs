@@ -114,6 +114,7 @@ pub(super) mod tests {
             generator: CpuCost::default(),
             steps: Vec::new(),
             pairing: None,
+            optimum: None,
             notes: Vec::new(),
             partial: None,
         }

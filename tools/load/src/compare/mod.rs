@@ -6,6 +6,7 @@
 
 mod idle;
 mod judge;
+mod optimum;
 mod point;
 
 use std::path::PathBuf;
@@ -24,7 +25,8 @@ use crate::run::{self, RunError, RunSpec};
 use crate::wire::{Endpoint, TlsOptions};
 
 use idle::IdleSpec;
-use point::Load;
+use optimum::Samples;
+use point::{KEY_BYTES, Load};
 
 pub use point::{
     ClosedLoop, Connections, Data, IDLE_CLIENTS_MAX, IN_FLIGHT_MAX, Measure, OpenLoop, Operation,
@@ -274,6 +276,7 @@ fn run_one(
 ) -> Result<RunResult, CompareError> {
     let open = match point {
         Point::Closed(closed) => return run_load(spec, side, &closed.load(), pairing, stop),
+        Point::OneClient => return run_one_client(spec, side, pairing, stop),
         Point::Idle { clients } => return run_idle(spec, side, *clients, pairing, stop),
         Point::Open(open) => open,
     };
@@ -347,6 +350,53 @@ fn run_load(
             side: pairing.side.clone(),
             error,
         })
+    })
+}
+
+/// One client at the leader, with what disk and network take alone before it and after it.
+fn run_one_client(
+    spec: &Spec,
+    side: usize,
+    pairing: Pairing,
+    stop: &Arc<AtomicBool>,
+) -> Result<RunResult, CompareError> {
+    run_on_fresh_members(spec, side, pairing, stop, |cluster, pairing| {
+        let marred = |why: String| CompareError::Marred {
+            side: pairing.side.clone(),
+            point: pairing.point.clone(),
+            why,
+        };
+        let status = cluster.status();
+        let leader = status
+            .leader()
+            .ok_or_else(|| marred("nobody leads".to_owned()))?;
+        let bytes = KEY_BYTES + spec.data.value_bytes;
+        let mut samples = Samples::default();
+        let take = |samples: &mut Samples| {
+            let taken = samples.take(&cluster.home(), bytes, cluster.cpus()[leader]);
+            taken.map_err(|error| marred(format!("measuring disk and network: {error}")))
+        };
+        take(&mut samples)?;
+        let asked = run_spec(spec, &Load::of_one_client(), pairing, cluster);
+        let ran = run::run(&asked, stop);
+        let mut result = ran.map_err(|error| CompareError::Run {
+            side: pairing.side.clone(),
+            error,
+        })?;
+        take(&mut samples)?;
+        let optimum = samples.optimum(spec.members);
+        let optimum = optimum.ok_or_else(|| marred("nothing was measured beside".to_owned()))?;
+        let us = |ns: u64| format!("{:.1}", ns as f64 / 1e3);
+        let details = [
+            ("round trip alone, us", optimum.round_trip.summary().p50_ns),
+            ("sync alone, us", optimum.sync.summary().p50_ns),
+            ("shortest possible commit, us", optimum.commit_ns()),
+        ];
+        for (name, ns) in details {
+            result.target.details.insert(name.to_owned(), us(ns));
+        }
+        result.optimum = Some(optimum);
+        Ok(result)
     })
 }
 
@@ -425,7 +475,7 @@ fn run_spec(spec: &Spec, load: &Load, pairing: &Pairing, cluster: &Cluster) -> R
         command: spec.command.clone(),
         endpoints: cluster.addresses().into_iter().map(endpoint).collect(),
         tls: TlsOptions::default(),
-        leader_only: false,
+        leader_only: load.leader_only,
         workload: load.operation.workload(&spec.data),
         shape: load.shape,
         connections: load.connections,

@@ -138,6 +138,9 @@ pub enum Point {
         /// Connected clients, each of which has been answered once.
         clients: usize,
     },
+    /// One client that puts at the leader, each when the one before is answered, beside what disk and network alone
+    /// take in the same minute.
+    OneClient,
 }
 
 impl fmt::Display for Point {
@@ -159,6 +162,7 @@ impl fmt::Display for Point {
                 let connections = counted(connections, "connection");
                 write!(f, "put, open loop at {rate}, {connections}")
             }
+            Point::OneClient => f.write_str("put, one client at the leader"),
             Point::Idle { clients: 0 } => f.write_str("idle, no client"),
             Point::Idle { clients } => {
                 write!(f, "idle, {}", counted(*clients, "connected client"))
@@ -181,6 +185,8 @@ pub enum Measure {
     HighestRate,
     /// Puts in an open loop at half of each side's own highest rate.
     HalfRate,
+    /// Puts of one client at the leader, beside what disk and network alone take.
+    OneClient,
 }
 
 /// The points of these measures, each once; open loops over `connections`.
@@ -198,6 +204,7 @@ pub fn measured(measures: &[Measure], connections: Connections, idle_clients: us
             ],
             Measure::HighestRate => open(Rate::HighestOfTheirs),
             Measure::HalfRate => open(Rate::HalfOfOwn),
+            Measure::OneClient => vec![Point::OneClient],
         };
         for point in of_measure {
             if !points.contains(&point) {
@@ -257,7 +264,7 @@ impl Point {
     pub(super) fn operation(&self) -> Option<Operation> {
         match self {
             Point::Closed(closed) => Some(closed.operation),
-            Point::Open(_) => Some(Operation::Put),
+            Point::Open(_) | Point::OneClient => Some(Operation::Put),
             Point::Idle { .. } => None,
         }
     }
@@ -272,6 +279,20 @@ pub(super) struct Load {
     pub(super) shape: Shape,
     /// Over how many connections.
     pub(super) connections: usize,
+    /// To the leader alone.
+    pub(super) leader_only: bool,
+}
+
+impl Load {
+    /// One put after the other, at the leader.
+    pub(super) fn of_one_client() -> Load {
+        Load {
+            operation: Operation::Put,
+            shape: Shape::Closed { in_flight: 1 },
+            connections: 1,
+            leader_only: true,
+        }
+    }
 }
 
 impl ClosedLoop {
@@ -282,6 +303,7 @@ impl ClosedLoop {
                 in_flight: self.in_flight,
             },
             connections: self.connections.count(self.in_flight),
+            leader_only: false,
         }
     }
 }
@@ -306,6 +328,7 @@ impl OpenLoop {
                 in_flight_max: OPEN_IN_FLIGHT_MAX,
             },
             connections: self.connections.count(HIGHEST_IN_FLIGHT),
+            leader_only: false,
         }
     }
 }
@@ -351,7 +374,7 @@ mod tests {
 
     use super::*;
     use crate::report::goals;
-    use crate::result::{CpuCost, Pairing, ServerCost};
+    use crate::result::{CpuCost, Latency, Optimum, Pairing, ServerCost};
 
     /// Goal: the grid of the goals has each point once: one in flight is one connection, shared or not.
     #[test]
@@ -395,6 +418,15 @@ mod tests {
                     },
                     rss_bytes: 1,
                 });
+                run.optimum = (*point == Point::OneClient).then(|| {
+                    let mut latency = Latency::new();
+                    latency.record_ns(1);
+                    Optimum {
+                        round_trip: latency.pack(),
+                        sync: latency.pack(),
+                        replicated: true,
+                    }
+                });
                 run.pairing = Some(Pairing {
                     point: point.to_string(),
                     side: side.to_owned(),
@@ -408,8 +440,8 @@ mod tests {
         assert_eq!(
             found,
             [
-                "G1", "G2", "G2", "G2", "G3", "G4", "G5", "G6", "G7", "G9", "G10", "G10", "G10",
-                "G10"
+                "G1", "G2", "G2", "G2", "G3", "G4", "G5", "G6", "G7", "G8", "G9", "G10", "G10",
+                "G10", "G10"
             ]
         );
     }

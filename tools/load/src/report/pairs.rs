@@ -60,7 +60,7 @@ pub struct ComparedMetric {
 pub(super) const IDLE_CPU: &str = "server CPU while idle, of one CPU";
 
 /// Compared at every point, the most important first.
-pub const METRICS: [Metric; 9] = [
+pub const METRICS: [Metric; 10] = [
     Metric {
         name: "server CPU per operation",
         unit: Unit::Microseconds,
@@ -102,6 +102,12 @@ pub const METRICS: [Metric; 9] = [
         unit: Unit::Nanoseconds,
         better: Better::Lower,
         of: |run| Some(run.latency().max_ns() as f64),
+    },
+    Metric {
+        name: "share of the physical optimum",
+        unit: Unit::Share,
+        better: Better::Higher,
+        of: RunResult::share_of_optimum,
     },
     Metric {
         name: "server memory",

@@ -64,6 +64,7 @@ fn sample(label: &str, step_ns: u64) -> RunResult {
         generator: cpu(6, 3),
         steps: Vec::new(),
         pairing: None,
+        optimum: None,
         notes: Vec::new(),
         partial: None,
     }

@@ -51,6 +51,11 @@ fn run() -> RunResult {
             side: "etcd".to_owned(),
             pair: 0,
         }),
+        optimum: Some(Optimum {
+            round_trip: latency.pack(),
+            sync: latency.pack(),
+            replicated: true,
+        }),
         notes: vec!["\"quoted\" \u{1} <note>".to_owned()],
         partial: Some("server closed the connection".to_owned()),
     }

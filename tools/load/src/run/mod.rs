@@ -253,6 +253,7 @@ pub fn run_told(
         generator,
         steps: Vec::new(),
         pairing: None,
+        optimum: None,
         notes,
         partial,
     })
