@@ -147,11 +147,11 @@ pub(super) fn blocks(runs: &[RunResult]) -> Vec<Block> {
         return Vec::new();
     };
     let (ours, theirs) = (sides.ours, sides.theirs);
+    // What matters stands where a narrow page shows it.
     let mut table = Table::new(
-        &["goal", "figure", "at"],
+        &["goal", "figure", "met"],
         &[
-            ours, theirs, "judged", "lowest", "highest", "pairs", "must", "target", "stretch",
-            "met",
+            "judged", "must", "target", "stretch", ours, theirs, "lowest", "highest", "pairs",
         ],
     );
     for (figure, unit) in &judged {
@@ -168,23 +168,23 @@ pub(super) fn blocks(runs: &[RunResult]) -> Vec<Block> {
         let level = |value: f64| Cell::from(format!("{sign} {}", Unit::Ratio.format(value)));
         table.push(vec![
             figure.goal.as_str().into(),
-            figure.name.as_str().into(),
-            figure.point.as_str().into(),
-            unit.format(figure.ours).into(),
-            unit.format(figure.theirs).into(),
+            format!("{} ({})", figure.name, figure.point).into(),
+            Cell::from(met).with_tone(tone),
             ratio(figure.value),
-            ratio(figure.lowest),
-            ratio(figure.highest),
-            figure.pairs.to_string().into(),
             level(figure.must),
             level(figure.target),
             level(figure.stretch),
-            Cell::from(met).with_tone(tone),
+            unit.format(figure.ours).into(),
+            unit.format(figure.theirs).into(),
+            ratio(figure.lowest),
+            ratio(figure.highest),
+            figure.pairs.to_string().into(),
         ]);
     }
     let mut text = format!(
         "Judged is the median of the pairs: {ours} / {theirs}, but {ours} alone for G7, G8 and G10. \
-         Latencies of open loops count from the time at which a put was to start."
+         Latencies of open loops count from the time at which a put was to start. A share of the optimum above 1 is not \
+         judged: others used the disk."
     );
     let members: Vec<u32> = runs.iter().map(|run| run.target.members).collect();
     if members.iter().any(|members| *members != MEMBERS) {
@@ -246,6 +246,8 @@ impl Goal {
         let judges = paired.whole.first().is_some_and(|(_, ours, theirs)| {
             ours.target.program == OURS && theirs.target.program != OURS
         });
+        // More than all of the optimum is no success: the disk was slower while it was timed alone.
+        let possible = unit != Unit::Share || self.wanted == Wanted::AtMost || value <= 1.0;
         let [must, target, stretch] = self.levels;
         let figure = Figure {
             goal: self.id.to_owned(),
@@ -262,7 +264,7 @@ impl Goal {
             must,
             target,
             stretch,
-            met: judges.then(|| self.wanted.met(value, self.levels)),
+            met: (judges && possible).then(|| self.wanted.met(value, self.levels)),
         };
         Some((figure, unit))
     }

@@ -7,8 +7,8 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
 use super::*;
 use crate::result::{
-    CpuCost, Latency, Machine, Met, OpResult, Pairing, RampStep, RunResult, ServerCost, Target,
-    Workload,
+    CpuCost, Latency, Machine, Met, OpResult, Optimum, Pairing, RampStep, RunResult, ServerCost,
+    Target, Workload,
 };
 
 /// Everything that markup, CSV and terminals could stumble over.
@@ -238,6 +238,29 @@ fn figures_beside_their_goals() {
         }
     }
     check(&rates, &[("G2", 1.0 / 6.0, Some(Met::Stretch))]);
+    // Puts of 6.5 ms in the median, beside commits that could take 3 ms and 9 ms: the latter cannot be.
+    for (sync_ns, value, met) in [
+        (3_000_000, 0.5, Met::Nothing),
+        (9_000_000, 1.5, Met::Nothing),
+    ] {
+        let mut one = paired();
+        for run in &mut one {
+            let pairing = run.pairing.as_mut().expect("paired");
+            pairing.point = "put, one client at the leader".to_owned();
+            run.target.program.clone_from(&pairing.side);
+            let (mut sync, mut round_trip) = (Latency::new(), Latency::new());
+            sync.record_ns(sync_ns);
+            round_trip.record_ns(1);
+            run.optimum = Some(Optimum {
+                round_trip: round_trip.pack(),
+                sync: sync.pack(),
+                replicated: false,
+            });
+        }
+        let share = one[2].share_of_optimum().expect("measured beside");
+        check(&one, &[("G8", share, (value < 1.0).then_some(met))]);
+        assert_eq!(share > 1.0, value > 1.0, "{share}");
+    }
     let text = runs::report(&runs).to_text();
     let row = text.lines().find(|line| line.starts_with("G10"));
     let row = row.expect("in the table");
