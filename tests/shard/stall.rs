@@ -78,10 +78,10 @@ fn a_leader_without_a_segment_hands_over() {
         group.member(old).prepares_nothing = !is_full;
         group.member(old).space = !is_full;
         // More than what is left of one segment, and the whole of the spare one.
-        for number in 0..12 {
-            let value = vec![b'v'; 60 << 10];
+        for number in 0..40 {
+            let value = vec![b'v'; 16 << 10];
             group.ask(old, put(&format!("during {number}"), value));
-            group.run(Duration::from_millis(100));
+            group.settle();
         }
         group.run(Duration::from_secs(3));
         let new = group.leader();
