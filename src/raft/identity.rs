@@ -432,9 +432,17 @@ impl Raft {
         outputs: &mut Vec<Output>,
     ) {
         // Who refuses may not have the entry yet that says that it is this one.
-        if incarnation == self.incarnation && !self.is_own_agreed() {
+        if incarnation == self.incarnation && !self.is_own_named() {
             self.silence(Output::OwnIdentityRefused, outputs);
         }
+    }
+
+    /// Whether this member's log says that the group agrees on its directory. Whether that is committed is not known for
+    /// long after a start where nothing is written, and those who refuse may be the only ones that it hears. Going on
+    /// grants nothing; and who refuses says so again if that entry is cut off.
+    fn is_own_named(&self) -> bool {
+        let in_force = &self.membership().incarnations;
+        self.is_own_agreed() || in_force.get(&self.id) == Some(&self.incarnation)
     }
 
     /// Enough others have answered that at least one of them would know the majority that an earlier

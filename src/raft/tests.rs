@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod identity;
 mod stalls;
 
 const ME: MemberId = MemberId(7);
@@ -346,94 +347,6 @@ fn lost_term() {
     member.answer(Term(8), question, Index(3));
     assert!(!member.raft.is_rebuilding());
     assert!(!member.votes_in(Term(8)) && member.votes_in(Term(9)));
-}
-
-/// Goal: who was elected from another directory than the one stored here is followed, because the entry that says which
-/// one it is comes from that leader; it gets no vote. Once the group has agreed on a directory no other one is heard.
-#[test]
-fn leader_of_another_directory() {
-    let other_directory = |body| Message {
-        term: Term(5),
-        incarnation: Incarnation(99),
-        body,
-    };
-    let heartbeat = Body::Heartbeat(Heartbeat {
-        commit: Index(0),
-        sent: Instant(0),
-        context: None,
-        digest: None,
-    });
-    let question = Body::VoteRequest(VoteRequest {
-        pre: false,
-        term: Term(5),
-        last: Position {
-            term: Term(4),
-            index: Index(9),
-        },
-        transfer: false,
-    });
-    let check = |agreed: Option<u128>, body: Body, expected: Option<MemberId>| {
-        let mut config = config(&[ME, LEADER, OTHER]);
-        let agreed = agreed.map(|incarnation| (LEADER, Incarnation(incarnation)));
-        config.memberships[0].1.incarnations.extend(agreed);
-        let mut raft = Raft::new(config, HardState::default(), LogTerms::default(), Index(0));
-        let mut outputs = Vec::new();
-        raft.step(LEADER, other_directory(body), Instant(1), &mut outputs);
-        assert_eq!(raft.leader(), expected, "{agreed:?}: {outputs:?}");
-        let heard = expected.is_some();
-        assert_eq!(raft.term() == Term(5), heard, "{agreed:?}: {outputs:?}");
-        // So are its forwarded requests and its checkpoints.
-        assert_eq!(raft.hears(LEADER, Incarnation(99)), heard, "{agreed:?}");
-        // Its greeting was let in before that, if it said that the group has agreed on its directory.
-        let known = agreed.map(|(_, incarnation)| incarnation);
-        let lets_in = known.is_none_or(|known| known == Incarnation(99));
-        assert_eq!(raft.lets_in(LEADER, Incarnation(99), true), lets_in);
-        assert_eq!(
-            raft.lets_in(LEADER, Incarnation(99), false),
-            known.is_some() && lets_in
-        );
-        for from in [Incarnation(8), Incarnation(99)] {
-            for says in [false, true] {
-                let greeted = raft.directories().admit(LEADER, from, says);
-                assert_eq!(greeted, raft.lets_in(LEADER, from, says), "{agreed:?}");
-            }
-        }
-        // What it said in a term that is over counts no more.
-        if known.is_none() {
-            let newer = Message {
-                term: Term(6),
-                incarnation: Incarnation(OTHER.0.into()),
-                body: Body::NewerTerm,
-            };
-            raft.step(OTHER, newer, Instant(2), &mut outputs);
-            assert!(!raft.hears(LEADER, Incarnation(99)));
-        }
-    };
-    check(None, heartbeat.clone(), Some(LEADER));
-    check(Some(8), heartbeat.clone(), None);
-    check(Some(99), heartbeat, Some(LEADER));
-    check(None, question, None);
-}
-
-/// Goal: a refusal of somebody who knows another directory ends a member only while the group has not agreed on its
-/// own.
-#[test]
-fn refused_though_agreed_on() {
-    let check = |agreed: bool, expected: &[Output]| {
-        let mut config = config(&[ME, LEADER, OTHER]);
-        let own = agreed.then_some((ME, OWN));
-        config.memberships[0].1.incarnations.extend(own);
-        let mut raft = Raft::new(config, HardState::default(), LogTerms::default(), Index(0));
-        let refused = Message {
-            term: Term(0),
-            incarnation: Incarnation(OTHER.0.into()),
-            body: Body::IdentityRefused { incarnation: OWN },
-        };
-        let seen = outputs(|out| raft.step(OTHER, refused, Instant(1), out));
-        assert_eq!(seen, expected);
-    };
-    check(false, &[Output::OwnIdentityRefused]);
-    check(true, &[]);
 }
 
 fn say(raft: &mut Raft, from: MemberId, body: Body, now: Instant) -> Vec<Output> {

@@ -167,7 +167,7 @@ impl Cluster {
             EndReason::Removed => ("removed", self.group.is_removed(member_id(number))),
             EndReason::OtherDirectory => {
                 let member = &self.members[number];
-                let unsettled = member.adopted && !member.knows_own_agreed();
+                let unsettled = member.adopted && !member.log_names_own();
                 ("other directory", member.is_wiped() || unsettled)
             }
             EndReason::Diverged(_) => ("diverged", false),

@@ -271,11 +271,14 @@ impl Member {
         self.aside.as_ref().is_some_and(|own| own.foreign)
     }
 
-    /// Whether it runs, and its committed log names a directory for it. It must be this one, and then nobody can tell it
-    /// otherwise.
-    pub(super) fn knows_own_agreed(&self) -> bool {
+    /// Whether it runs, and its log names a directory for it, committed or not. It must be this one, and then nobody can
+    /// tell it otherwise.
+    pub(super) fn log_names_own(&self) -> bool {
         let raft = self.process.as_ref().map(|process| process.shard.raft());
-        raft.is_some_and(|raft| raft.directories().agreed.contains_key(&self.id()))
+        raft.is_some_and(|raft| {
+            let named = &raft.membership().incarnations;
+            named.contains_key(&self.id()) || raft.directories().agreed.contains_key(&self.id())
+        })
     }
 
     /// Whether its directory says whose it is: not while the log has no segment yet, or none any more.

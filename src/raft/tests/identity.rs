@@ -1,0 +1,129 @@
+//! Whose word is heard, of data directories that take the place of others.
+
+use super::*;
+
+/// Goal: who was elected from another directory than the one stored here is followed, because the entry that says which one
+/// it is comes from that leader; it gets no vote, and once the group has agreed on a directory no other one is heard.
+#[test]
+fn leader_of_another_directory() {
+    let other_directory = |body| Message {
+        term: Term(5),
+        incarnation: Incarnation(99),
+        body,
+    };
+    let heartbeat = Body::Heartbeat(Heartbeat {
+        commit: Index(0),
+        sent: Instant(0),
+        context: None,
+        digest: None,
+    });
+    let question = Body::VoteRequest(VoteRequest {
+        pre: false,
+        term: Term(5),
+        last: Position {
+            term: Term(4),
+            index: Index(9),
+        },
+        transfer: false,
+    });
+    let check = |agreed: Option<u128>, body: Body, expected: Option<MemberId>| {
+        let mut config = config(&[ME, LEADER, OTHER]);
+        let agreed = agreed.map(|incarnation| (LEADER, Incarnation(incarnation)));
+        config.memberships[0].1.incarnations.extend(agreed);
+        let mut raft = Raft::new(config, HardState::default(), LogTerms::default(), Index(0));
+        let mut outputs = Vec::new();
+        raft.step(LEADER, other_directory(body), Instant(1), &mut outputs);
+        assert_eq!(raft.leader(), expected, "{agreed:?}: {outputs:?}");
+        let heard = expected.is_some();
+        assert_eq!(raft.term() == Term(5), heard, "{agreed:?}: {outputs:?}");
+        // So are its forwarded requests and its checkpoints.
+        assert_eq!(raft.hears(LEADER, Incarnation(99)), heard, "{agreed:?}");
+        // Its greeting was let in before that, if it said that the group has agreed on its directory.
+        let known = agreed.map(|(_, incarnation)| incarnation);
+        let lets_in = known.is_none_or(|known| known == Incarnation(99));
+        assert_eq!(raft.lets_in(LEADER, Incarnation(99), true), lets_in);
+        assert_eq!(
+            raft.lets_in(LEADER, Incarnation(99), false),
+            known.is_some() && lets_in
+        );
+        for from in [Incarnation(8), Incarnation(99)] {
+            for says in [false, true] {
+                let greeted = raft.directories().admit(LEADER, from, says);
+                assert_eq!(greeted, raft.lets_in(LEADER, from, says), "{agreed:?}");
+            }
+        }
+        // What it said in a term that is over counts no more.
+        if known.is_none() {
+            let newer = Message {
+                term: Term(6),
+                incarnation: Incarnation(OTHER.0.into()),
+                body: Body::NewerTerm,
+            };
+            raft.step(OTHER, newer, Instant(2), &mut outputs);
+            assert!(!raft.hears(LEADER, Incarnation(99)));
+        }
+    };
+    check(None, heartbeat.clone(), Some(LEADER));
+    check(Some(8), heartbeat.clone(), None);
+    check(Some(99), heartbeat, Some(LEADER));
+    check(None, question, None);
+}
+
+/// Goal: a refusal of somebody who knows another directory ends a member only while its log does not say that it is this
+/// one: committed, or not known to be so far, as after a start.
+#[test]
+fn refused_though_its_log_names_it() {
+    let check = |named_at: Option<u64>, commit: u64, last: u64, expected: &[Output]| {
+        let mut config = config(&[ME, LEADER, OTHER]);
+        if let Some(at) = named_at {
+            let named = config.memberships[0].1.after(&Change::Incarnation(ME, OWN));
+            config
+                .memberships
+                .push((Index(at), named.expect("a change")));
+        }
+        let mut terms = LogTerms::default();
+        for _ in 0..last {
+            terms.append(Term(1), 10);
+        }
+        let recovered = HardState {
+            term: Term(1),
+            vote: None,
+            commit: Index(commit),
+        };
+        let mut raft = Raft::new(config, recovered, terms, Index(last));
+        let refused = Message {
+            term: Term(0),
+            incarnation: Incarnation(OTHER.0.into()),
+            body: Body::IdentityRefused { incarnation: OWN },
+        };
+        let seen = outputs(|out| raft.step(OTHER, refused, Instant(1), out));
+        assert_eq!(seen, expected, "{named_at:?} of {last}, {commit} committed");
+        // Nothing is granted for what may still be cut off.
+        let agreed = named_at.is_some_and(|at| at <= commit);
+        assert_eq!(raft.directories().own_agreed, agreed);
+    };
+    check(None, 3, 3, &[Output::OwnIdentityRefused]);
+    check(Some(2), 3, 3, &[]);
+    check(Some(2), 1, 3, &[]);
+}
+
+/// Goal: a member whose log says that it is removed, though nobody knows so far whether that is committed, is still the one
+/// that the group has agreed on.
+#[test]
+fn refused_while_it_is_removed() {
+    let mut config = config(&[ME, LEADER, OTHER]);
+    config.memberships[0].1.incarnations.insert(ME, OWN);
+    let removed = config.memberships[0].1.after(&Change::Remove(ME));
+    config
+        .memberships
+        .push((Index(1), removed.expect("a change")));
+    let mut terms = LogTerms::default();
+    terms.append(Term(1), 10);
+    let recovered = HardState {
+        term: Term(1),
+        ..HardState::default()
+    };
+    let mut raft = Raft::new(config, recovered, terms, Index(1));
+    let refused = Body::IdentityRefused { incarnation: OWN };
+    assert_eq!(say(&mut raft, OTHER, refused, Instant(1)), []);
+}
