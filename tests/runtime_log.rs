@@ -289,11 +289,13 @@ fn surveyed_behind_a_checkpoint() {
 /// sent it, and the log does not say yet that it leads there, nothing is lost that it ever vouched for. The file goes.
 #[test]
 fn damaged_checkpoints() {
-    for (source, begins_anew, rebuilds) in [
-        (Source::Log, false, true),
-        (Source::Log, true, true),
-        (Source::Member, false, false),
-        (Source::Member, true, true),
+    for (source, index, begins_anew, rebuilds) in [
+        (Source::Log, 5, None, true),
+        (Source::Log, 5, Some(5), true),
+        // The received one that it began anew after went when this one was taken.
+        (Source::Log, 9, Some(5), true),
+        (Source::Member, 5, None, false),
+        (Source::Member, 5, Some(5), true),
     ] {
         let root = tempfile::tempdir().expect("a directory");
         let places = Places {
@@ -303,7 +305,7 @@ fn damaged_checkpoints() {
         for directory in [&places.log, &places.checkpoints] {
             std::fs::create_dir(directory).expect("made");
         }
-        let index = Index(5);
+        let index = Index(index);
         let file = places
             .checkpoints
             .join(CheckpointId::file_name(index, source));
@@ -311,9 +313,13 @@ fn damaged_checkpoints() {
         std::thread::spawn(move || {
             executor::run(async move {
                 let anew = |appender: &mut Appender| {
-                    if begins_anew {
-                        let staged = appender.stage_base(TERM, TERM, index);
+                    if let Some(base) = begins_anew {
+                        let staged = appender.stage_base(TERM, TERM, Index(base));
                         staged.expect("it fits");
+                        for index in (base + 1..=index.0).map(Index) {
+                            let staged = appender.stage_entry(TERM, index, &value(index));
+                            staged.expect("it fits");
+                        }
                     }
                 };
                 written(&places.log, anew).await;
@@ -333,13 +339,13 @@ fn damaged_checkpoints() {
                 assert_eq!(
                     (known.rebuild.is_some(), known.just_cut),
                     expected,
-                    "{source:?}, {begins_anew}"
+                    "{source:?}, {index}, {begins_anew:?}"
                 );
             })
             .expect("a ring");
         })
         .join()
         .expect("the test passes");
-        assert!(!file.exists(), "{source:?}, {begins_anew}");
+        assert!(!file.exists(), "{source:?}, {index}, {begins_anew:?}");
     }
 }

@@ -358,8 +358,10 @@ async fn attempt(
     let mut recovered = recovery.finish();
     if let Outcome::Corrupt(damage) = recovered.outcome {
         let directory = directory.to_path_buf();
-        let is_base = |file: &Unusable| damage.missing_base() == Some(file.index);
-        if !damage.is_loss() && !unusable.iter().any(is_base) {
+        // That one is gone since a newer checkpoint was there, which led beyond it.
+        let leads_beyond =
+            |file: &Unusable| damage.missing_base().is_some_and(|base| file.index >= base);
+        if !damage.is_loss() && !unusable.iter().any(leads_beyond) {
             let damage = Box::new(damage);
             return Err(RecoveryError::Unreadable { directory, damage });
         }

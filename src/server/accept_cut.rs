@@ -177,8 +177,9 @@ impl Member {
             return Ok((base, Some(loss)));
         }
         if let Outcome::Corrupt(damage) = found.outcome {
-            let is_base = |file: &Unusable| damage.missing_base() == Some(file.index);
-            if !damage.is_loss() && !unusable.iter().any(is_base) {
+            let leads_beyond =
+                |file: &Unusable| damage.missing_base().is_some_and(|base| file.index >= base);
+            if !damage.is_loss() && !unusable.iter().any(leads_beyond) {
                 return Err(AcceptCutError::Unreadable(Box::new(damage)));
             }
             let loss = Loss {

@@ -117,8 +117,10 @@ pub(super) fn recover(
         }
         Ok(mut recovered) => {
             let loss = if let Outcome::Corrupt(damage) = &recovered.outcome {
-                let is_base = |&(index, _): &CheckpointName| damage.missing_base() == Some(index);
-                if !damage.is_loss() && !unusable.iter().any(is_base) {
+                let leads_beyond = |&(index, _): &CheckpointName| {
+                    damage.missing_base().is_some_and(|base| index >= base)
+                };
+                if !damage.is_loss() && !unusable.iter().any(leads_beyond) {
                     return Err((StartFailure::Corrupt, damage.to_string()));
                 }
                 Some(Loss {
