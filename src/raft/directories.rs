@@ -24,6 +24,14 @@ pub struct Directories {
 impl Directories {
     /// Whether a connection is let in from a member with this directory, which says of itself whether the group has
     /// `agreed` on it.
+    ///
+    /// So two directories of one id may be let in: the stored one and the agreed one. What is said to that id then
+    /// reaches the agreed one, also the answer to a request of the other, and it may count a vote that it never asked
+    /// for. That is safe: this member has no entry that names the agreed directory, or it would let in no other, so all
+    /// that it ever acknowledged and that is committed lies before that entry; and who says *agreed* has that entry
+    /// committed in its own log, and all before it. So it lacks nothing that this vote must have made sure of; and the
+    /// vote is one of its term and given to nobody else. The stored one gets no majority for anything: that entry is
+    /// committed by one which hears the agreed one only.
     #[must_use]
     pub fn admit(&self, member: MemberId, incarnation: Incarnation, agreed: bool) -> bool {
         let (known, stored) = (self.agreed.get(&member), self.stored.get(&member));

@@ -56,6 +56,14 @@ pub(super) struct LinkTerms {
     pub(super) shard: ShardId,
 }
 
+impl LinkTerms {
+    /// Whether the other one comes from another directory of the same id, that does not say, as this one does, that the
+    /// group has agreed on it.
+    pub(super) fn outranks(&self, other: &LinkTerms) -> bool {
+        self.incarnation != other.incarnation && self.agreed && !other.agreed
+    }
+}
+
 /// What the connections to one peer share.
 pub(super) struct LinkShares {
     /// Messages for this path.

@@ -14,7 +14,7 @@ use std::task::Waker;
 
 use super::hello::{Admission, Path, Refusal};
 use super::inbox::Inbox;
-use super::link::{Link, LinkShares};
+use super::link::{Link, LinkShares, LinkTerms};
 use super::outgoing::{Waiting, path_of};
 use super::{TransportEvent, TransportStats};
 use crate::base::MemberId;
@@ -138,10 +138,16 @@ impl Table {
         }
     }
 
-    /// A connection is there.
+    /// A connection is there. Of two data directories under one id, the one that says that the group has agreed on it
+    /// keeps its connections, and the other one gets none.
     pub(super) fn opened(&mut self, own: MemberId, link: &Rc<Link>, inbox: &Inbox) {
         let terms = &link.terms;
         let peer = self.peers.entry(terms.peer).or_default();
+        if peer.links().any(|held| held.terms.outranks(terms)) {
+            link.close();
+            return;
+        }
+        peer.drop_outranked(own, terms, inbox);
         let lane = &mut peer.lanes[lane_of(terms.path)];
         if let Some(before) = lane.slot(terms.dialed).replace(Rc::clone(link)) {
             // Its other end is gone, or has forgotten it.
@@ -273,6 +279,24 @@ impl Table {
 impl Peer {
     fn links(&self) -> impl Iterator<Item = &Rc<Link>> {
         self.lanes.iter().flat_map(Lane::links)
+    }
+
+    /// Takes out the connections that must not stay beside one on these terms.
+    fn drop_outranked(&mut self, own: MemberId, terms: &LinkTerms, inbox: &Inbox) {
+        for path in Path::ALL {
+            for dialed in [false, true] {
+                let lane = &mut self.lanes[lane_of(path)];
+                let slot = lane.slot(dialed);
+                let Some(link) = slot.take_if(|held| terms.outranks(&held.terms)) else {
+                    continue;
+                };
+                lane.choose(path, own < terms.peer);
+                link.close();
+                if link.in_use.replace(false) {
+                    self.tell_lost(terms.peer, path, inbox);
+                }
+            }
+        }
     }
 
     /// Tells the shard, once until something is heard again.

@@ -323,6 +323,51 @@ fn agreed_directory() {
     });
 }
 
+/// Goal: of two live directories of one member, where neither is known to be agreed on, the one that says so of itself
+/// takes the connections of the other one, which gets none back while it is there.
+#[test]
+fn two_directories() {
+    on_new_thread(|| async {
+        let admission = |directories: Directories| Admission {
+            directories,
+            hear_strangers: true,
+        };
+        let mut a = Node::start(A);
+        a.transport.set_admission(admission(Directories {
+            stored: [(B, incarnation(B))].into(),
+            ..Directories::default()
+        }));
+        let peers = [(A, vec![a.url()])];
+        let mut stored = Node::start(B);
+        stored.transport.set_peers(&peers);
+        stored.reach(&mut a).await;
+
+        let mut other = config(B);
+        other.incarnation = Incarnation(5);
+        let mut agreed = Node::start_with(other, "127.0.0.1:0".parse().expect("an address"));
+        agreed.transport.set_admission(admission(Directories {
+            own_agreed: true,
+            ..Directories::default()
+        }));
+        agreed.transport.set_peers(&peers);
+        assert!(matches!(a.event().await, TransportEvent::Disconnected(B)));
+        agreed.reach(&mut a).await;
+        // It connects again and again.
+        for _ in 0..3 {
+            let event = stored.event().await;
+            assert!(matches!(event, TransportEvent::Disconnected(A)));
+        }
+        assert!(a.event_now().await.is_none(), "something was lost");
+        a.say(B, heartbeat(7));
+        let (from, message) = agreed.message().await;
+        assert_eq!((from, number_of(&message)), (A, 7));
+
+        drop(agreed);
+        assert!(matches!(a.event().await, TransportEvent::Disconnected(B)));
+        stored.reach(&mut a).await;
+    });
+}
+
 /// Goal: the end of a transport ends its connections and gives its port back.
 #[test]
 fn dropped() {
