@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::checker::{Promise, Verdict, broken};
 use super::clock::Moment;
 use super::cluster::{Cluster, Next, Phase};
-use super::member::{Member, member_id, member_number};
+use super::member::{member_id, member_number};
 use super::trace::What;
 use crate::raft::Role;
 
@@ -114,16 +114,10 @@ impl Cluster {
     }
 
     /// # Errors
-    /// Nobody could ever write with that leader, and it leads all the same. A write may not have come so far as to its
-    /// disk; but then, after seconds in which clients asked all members, somebody else must lead.
+    /// Nobody could ever write with that leader, and it leads all the same, after seconds in which clients asked all
+    /// members: also beside another one, for then no majority answers it.
     pub(super) fn calm_hang_over(&mut self, number: usize) -> Verdict {
-        let member: &Member = &self.members[number];
-        let writes = member
-            .process
-            .as_ref()
-            .is_some_and(|process| process.job.is_some());
-        let others_lead = (0..self.members.len()).any(|other| other != number && self.leads(other));
-        if self.leads(number) && (writes || !others_lead) {
+        if self.leads(number) {
             return Err(broken(
                 Promise::Liveness,
                 format_args!("member {number} leads though its disk completes nothing"),
