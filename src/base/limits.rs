@@ -395,7 +395,7 @@ const _: () = assert!(PEER_FRAME_BYTES_MAX as u64 <= SHARD_FORWARDED_ANSWERS_BYT
 
 /// For a member to take the connection.
 pub const CLIENT_CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
-/// From there to its answer: longer than a member waits for its group, with usual settings.
+/// From the first attempt to connect to its answer, without looking up its name: longer than a member waits for its group, with usual settings.
 pub const CLIENT_CALL_TIME_MAX: Duration = Duration::from_secs(15);
 /// One answer.
 pub const CLIENT_ANSWER_BYTES_MAX: usize = 64 * KIB as usize;

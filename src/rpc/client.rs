@@ -101,7 +101,9 @@ fn mode(answer: Bytes) -> Result<ReadMode, ClientError> {
 /// The message that answers a unary call.
 fn call(member: &Url, method: Method, message: &impl Message) -> Result<Bytes, ClientError> {
     let message = frame(message).map_err(|_| ClientError::Nonsense)?;
-    let stream = connect(member)?;
+    let clock = Clock::new();
+    let due = clock.now() + CLIENT_CALL_TIME_MAX;
+    let stream = connect(member, &clock, due)?;
     let uri = Uri::builder()
         .scheme("http")
         .authority(authority(member))
@@ -114,13 +116,25 @@ fn call(member: &Url, method: Method, message: &impl Message) -> Result<Bytes, C
     let headers = head.headers_mut();
     headers.insert(header::CONTENT_TYPE, GRPC_CONTENT_TYPE);
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    let clock = Clock::new();
-    let due = clock.now() + CLIENT_CALL_TIME_MAX;
+    ask(stream, head, message, clock, due)
+}
+
+/// One request and its answer, over a connection of their own.
+fn ask(
+    stream: TcpStream,
+    head: Request<()>,
+    message: Bytes,
+    clock: Clock,
+    due: Instant,
+) -> Result<Bytes, ClientError> {
     let watched = stream.try_clone()?;
+    let clock = Rc::new(clock);
     let full = Rc::new(Cell::new(false));
     let socket = Socket {
         stream,
         full: Rc::clone(&full),
+        clock: Rc::clone(&clock),
+        due,
     };
     let answer = exchange(socket, head, message);
     block_on(answer, &watched, &full, &clock, due).unwrap_or(Err(ClientError::Late))
@@ -136,10 +150,15 @@ fn authority(member: &Url) -> String {
     }
 }
 
-fn connect(member: &Url) -> io::Result<TcpStream> {
+/// To the first address of its name that takes it. How long a name may take to look up, the system says.
+fn connect(member: &Url, clock: &Clock, due: Instant) -> Result<TcpStream, ClientError> {
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in (member.host(), member.port()).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CLIENT_CONNECT_TIME_MAX) {
+        let left = due.since(clock.now());
+        if left == Duration::ZERO {
+            return Err(ClientError::Late);
+        }
+        match TcpStream::connect_timeout(&address, left.min(CLIENT_CONNECT_TIME_MAX)) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 stream.set_nonblocking(true)?;
@@ -148,7 +167,7 @@ fn connect(member: &Url) -> io::Result<TcpStream> {
             Err(error) => failure = error,
         }
     }
-    Err(failure)
+    Err(failure.into())
 }
 
 async fn exchange(socket: Socket, head: Request<()>, message: Bytes) -> Result<Bytes, ClientError> {
@@ -228,9 +247,13 @@ fn check_end(trailers: &HeaderMap) -> Result<(), ClientError> {
 
 /// A text of somebody else, fit for a terminal: not endless, and without what a terminal would obey.
 fn shown(text: &str) -> String {
-    let visible = |letter: char| match letter.is_control() {
-        true => char::REPLACEMENT_CHARACTER,
-        false => letter,
+    let visible = |letter: char| match letter {
+        // What turns the direction of the text around it.
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+            char::REPLACEMENT_CHARACTER
+        }
+        letter if letter.is_control() => char::REPLACEMENT_CHARACTER,
+        letter => letter,
     };
     text.chars()
         .take(CLIENT_REASON_CHARS_MAX)
@@ -243,6 +266,9 @@ struct Socket {
     stream: TcpStream,
     /// The kernel has not taken what was written: whoever waits must wait for that as well.
     full: Rc<Cell<bool>>,
+    clock: Rc<Clock>,
+    /// Nothing is read from then on.
+    due: Instant,
 }
 
 fn ready<T>(result: io::Result<T>) -> Poll<io::Result<T>> {
@@ -258,6 +284,11 @@ impl AsyncRead for Socket {
         _: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // HTTP/2 reads for as long as something comes, and a peer may see to that. Whoever drives this looks at the time
+        // as soon as nothing does.
+        if self.clock.now() >= self.due {
+            return Poll::Pending;
+        }
         ready(self.stream.read(buffer.initialize_unfilled())).map_ok(|count| buffer.advance(count))
     }
 }
@@ -333,7 +364,12 @@ fn block_on<T>(
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
+
+    /// For what takes a tenth of it.
+    const PATIENCE: Duration = Duration::from_secs(3);
 
     /// Goal: a member is named as HTTP wants it, however its URL is spelt.
     #[test]
@@ -353,7 +389,39 @@ mod tests {
     fn shown_texts() {
         assert_eq!(shown("no \u{e9} is left"), "no \u{e9} is left");
         assert_eq!(shown("\u{1b}[2J\n"), "\u{fffd}[2J\u{fffd}");
+        assert_eq!(shown("\u{202e}a\u{2069}"), "\u{fffd}a\u{fffd}");
         let long = "\u{e9}".repeat(CLIENT_REASON_CHARS_MAX + 1);
         assert_eq!(shown(&long).chars().count(), CLIENT_REASON_CHARS_MAX);
+    }
+
+    /// Goal: a peer that never stops talking, and says nothing, is left when the time is over.
+    #[test]
+    fn an_endless_peer() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let talking = std::thread::spawn(move || {
+            let (mut peer, _) = listener.accept().expect("it connects");
+            // Its settings, and then frames of a type that nobody knows: they are skipped.
+            let _ = peer.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
+            let noise = [0, 0, 0, 0xfa, 0, 0, 0, 0, 0].repeat(8 << 10);
+            let clock = Clock::new();
+            let due = clock.now() + 4 * PATIENCE;
+            while clock.now() < due && peer.write_all(&noise).is_ok() {}
+        });
+        let clock = Clock::new();
+        let member = Url::parse(&format!("http://{address}")).expect("a URL");
+        let began = clock.now();
+        let stream = connect(&member, &clock, began + PATIENCE).expect("it listens");
+        let mut head = Request::new(());
+        *head.uri_mut() = Uri::from_static("http://member/none");
+        let due = began + PATIENCE / 10;
+        let answer = ask(stream, head, Bytes::new(), Clock::new(), due);
+        let took = clock.now().since(began);
+        assert!(matches!(answer, Err(ClientError::Late)), "{answer:?}");
+        assert!(took < PATIENCE, "{took:?}");
+        talking.join().expect("its peer has gone");
+        // What is over when it begins is not begun.
+        let answer = connect(&member, &clock, began);
+        assert!(matches!(answer, Err(ClientError::Late)), "{answer:?}");
     }
 }
