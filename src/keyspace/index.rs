@@ -367,9 +367,18 @@ mod tests {
     /// What holds between two changes, whatever they were.
     fn check_shape(index: &KeyIndex) {
         let branches = index.branches.parts();
-        for branch in branches {
+        for (number, branch) in branches.iter().enumerate() {
             assert!((1..=PARTS_MAX).contains(&branch.len()));
-            for leaf in branch.parts() {
+            for (at, leaf) in branch.parts().iter().enumerate() {
+                // No bound lies above the first key of its part, nor below the last one of the part before, or at it.
+                for end in [0, leaf.len().saturating_sub(1)] {
+                    let Some((key, _)) = leaf.entries(end..leaf.len()).next() else {
+                        continue;
+                    };
+                    let key = key.bytes();
+                    let found = (index.branches.covering(key), branch.covering(key));
+                    assert_eq!(found, (number, at), "{key:?}");
+                }
                 assert!(leaf.len() <= PARTS_MAX);
                 assert_eq!(leaf.len(), leaf.entries(0..leaf.len()).count());
                 assert!(!leaf.is_vacant() || branches.len() + branch.len() == 2);
