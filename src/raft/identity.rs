@@ -412,8 +412,8 @@ impl Raft {
         }
     }
 
-    /// Only voters count, and who is none now is asked again when it is one. While no voter is known, the first to answer
-    /// are remembered.
+    /// Only voters count, and who is none now is asked again when it is one. While no voter is known, the first to
+    /// answer are remembered.
     fn note_confirmation(&mut self, from: MemberId) {
         let voters = self.voters_known();
         let confirmed_by = &mut self.identity.confirmed_by;
@@ -437,9 +437,9 @@ impl Raft {
         }
     }
 
-    /// Whether this member's log says that the group agrees on its directory. Whether that is committed is not known for
-    /// long after a start where nothing is written, and those who refuse may be the only ones that it hears. Going on
-    /// grants nothing; and who refuses says so again if that entry is cut off.
+    /// Whether this member's log says that the group agrees on its directory. Whether that is committed is not known
+    /// for long after a start where nothing is written, and those who refuse may be the only ones that it hears. Going
+    /// on grants nothing; and who refuses says so again if that entry is cut off.
     fn is_own_named(&self) -> bool {
         let in_force = &self.membership().incarnations;
         self.is_own_agreed() || in_force.get(&self.id) == Some(&self.incarnation)

@@ -284,8 +284,8 @@ impl AsyncRead for Socket {
         _: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // HTTP/2 reads for as long as something comes, and a peer may see to that. Whoever drives this looks at the time
-        // as soon as nothing does.
+        // HTTP/2 reads for as long as something comes, and a peer may see to that. Whoever drives this looks at the
+        // time as soon as nothing does.
         if self.clock.now() >= self.due {
             return Poll::Pending;
         }
@@ -396,6 +396,10 @@ mod tests {
 
     /// Goal: a peer that never stops talking, and says nothing, is left when the time is over.
     #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a peer on a thread of its own, which blocks, and whose port is any"
+    )]
     fn an_endless_peer() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");

@@ -69,8 +69,8 @@ fn leader_of_another_directory() {
     check(None, question, None);
 }
 
-/// Goal: a refusal of somebody who knows another directory ends a member only while its log does not say that it is this
-/// one: committed, or not known to be so far, as after a start.
+/// Goal: a refusal of somebody who knows another directory ends a member only while its log does not say that it is
+/// this one: committed, or not known to be so far, as after a start.
 #[test]
 fn refused_though_its_log_names_it() {
     let check = |named_at: Option<u64>, commit: u64, last: u64, expected: &[Output]| {
@@ -107,8 +107,8 @@ fn refused_though_its_log_names_it() {
     check(Some(2), 1, 3, &[]);
 }
 
-/// Goal: a member whose log says that it is removed, though nobody knows so far whether that is committed, is still the one
-/// that the group has agreed on.
+/// Goal: a member whose log says that it is removed, though nobody knows so far whether that is committed, is still the
+/// one that the group has agreed on.
 #[test]
 fn refused_while_it_is_removed() {
     let mut config = config(&[ME, LEADER, OTHER]);
