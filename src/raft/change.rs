@@ -4,6 +4,7 @@
 use super::Raft;
 use super::membership::{Change, ChangeRefusal, Membership};
 use super::message::Body;
+use super::progress::Progress;
 use super::types::{Output, Role, StepDown};
 use crate::base::{Incarnation, Index, MemberId, Term};
 
@@ -43,13 +44,15 @@ impl Raft {
             && !self.change_is_under_way()
     }
 
-    /// Whether a member is this one, or a follower that this leader has heard within an election timeout.
+    /// Whether a member is this one, or a follower that has answered this leader within an election timeout with a word
+    /// that counts. One that has to rebuild its log, or has said nothing since this leader was elected, holds nothing
+    /// together: were somebody else removed, the group could be left without a majority.
     #[must_use]
     pub fn is_heard(&self, member: MemberId) -> bool {
-        member == self.id
-            || self
-                .progress(member)
-                .is_some_and(|progress| self.now.since(progress.heard) < self.election_timeout)
+        let lately = |progress: &Progress| {
+            progress.answered && self.now.since(progress.heard_whole) < self.election_timeout
+        };
+        member == self.id || self.progress(member).is_some_and(lately)
     }
 
     /// Majorities before and after two changes need not have a voter in common.

@@ -289,6 +289,7 @@ impl Raft {
             progress.passed = None;
         }
         progress.counts = counts;
+        progress.answered = counts;
         if counts {
             progress.heard_whole = now;
         }

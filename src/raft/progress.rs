@@ -69,6 +69,8 @@ pub struct Progress {
     /// When it was last heard with a word that counts, on our clock. One that is new has as long as one that falls
     /// silent: its directory is about to be confirmed.
     pub heard_whole: Instant,
+    /// Whether it was heard like that at all in this term, and not otherwise since.
+    pub answered: bool,
     /// When the newest heartbeat that it has answered left, on our clock; zero for none.
     pub followed: Instant,
     /// The commit index it was last told.
@@ -96,6 +98,7 @@ impl Progress {
             counts: true,
             heard: now,
             heard_whole: now,
+            answered: false,
             followed: Instant(0),
             told_commit: Index(0),
             inflight: VecDeque::new(),

@@ -521,3 +521,27 @@ fn answers_of_strangers() {
     };
     check(false, confirmed);
 }
+
+/// Goal: who holds a group together has answered this leader with a word that counts: not who has said nothing yet, and
+/// not who has to rebuild its log.
+#[test]
+fn who_is_heard() {
+    let now = Instant(0) + Duration::from_secs(5);
+    let id = MemberId(8);
+    let mut raft = leader_of_five(now);
+    assert!(raft.is_heard(ME) && !raft.is_heard(id));
+    for (standing, expected) in [
+        (Standing::Rebuilding, false),
+        (Standing::Whole, true),
+        (Standing::Rebuilding, false),
+    ] {
+        let answer = HeartbeatResponse {
+            sent: now,
+            context: None,
+            matched: Matched::default(),
+            standing,
+        };
+        say(&mut raft, id, Body::HeartbeatResponse(answer), now);
+        assert_eq!(raft.is_heard(id), expected, "{standing:?}");
+    }
+}
