@@ -13,7 +13,7 @@ use super::member::{Directory, DiskFaults, Member, Trap, drift_ppm, member_id};
 use super::network::Weather;
 use super::trace::What;
 use crate::base::{Instant, Term};
-use crate::raft::Role;
+use crate::raft::{Role, majority_size};
 
 /// A trap springs within so many effects.
 const TRAP_EFFECTS_MAX: u64 = 60;
@@ -362,7 +362,7 @@ impl Cluster {
         ];
         let damage = damages[self.dice.place(damages.len())];
         let before = vouched_before(&self.members[number], self.now);
-        if !self.may_spoil() {
+        if !self.may_spoil(number) {
             return false;
         }
         let member = &mut self.members[number];
@@ -380,11 +380,7 @@ impl Cluster {
         let loss = losses[self.dice.place(losses.len())];
         let member = &self.members[number];
         let running = member.process.is_some() && !member.is_displaced();
-        let others_whole = self
-            .peers(number)
-            .into_iter()
-            .all(|peer| self.members[peer].is_whole());
-        if !running || self.had_company() || !others_whole {
+        if !running || !self.is_spared(number) {
             return false;
         }
         let again = member.known.vote_floor > Term(0);
@@ -410,10 +406,27 @@ impl Cluster {
         }
     }
 
-    /// One at a time, so that a majority is whole; and nobody could repair a member of a group of two.
-    fn may_spoil(&self) -> bool {
-        !self.had_company()
-            && (self.members.len() == 1 || self.members.iter().all(Member::is_whole))
+    /// One at a time.
+    fn may_spoil(&self, number: usize) -> bool {
+        self.is_spared(number) && self.members.iter().all(Member::is_whole)
+    }
+
+    /// Whether all but this member are whole, and a majority without it wherever a membership is in force: nobody could
+    /// repair a member of a group of two. A lone one is repaired by its operator.
+    fn is_spared(&self, number: usize) -> bool {
+        if self.members.len() == 1 {
+            return true;
+        }
+        let spared = |of: usize| {
+            let voters = self.members[of].voters();
+            let others = voters.len() - usize::from(voters.contains(&member_id(number)));
+            voters.is_empty() || others >= majority_size(voters.len())
+        };
+        // Unchecked, somebody else may still be removed then.
+        let settled = self.conditions.membership.strict || self.is_unchanging();
+        let peers = self.peers(number);
+        let whole = peers.iter().all(|&peer| self.members[peer].is_whole());
+        whole && settled && !self.had_company() && self.present().into_iter().all(spared)
     }
 
     fn had_company(&self) -> bool {
@@ -429,7 +442,7 @@ impl Cluster {
             Damage::Misdirected,
         ];
         let damage = damages[self.dice.place(damages.len())];
-        let possible = self.may_spoil() && self.members[number].process.is_some();
+        let possible = self.may_spoil(number) && self.members[number].process.is_some();
         let disk = &mut self.members[number].disk;
         if !possible || !disk.spoil_checkpoint(damage, &mut self.dice) {
             return false;

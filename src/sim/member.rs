@@ -4,6 +4,8 @@
 //! product's own replay folds them, what recovery asks for is repaired, and everything is synced before
 //! anything counts as durable.
 
+use std::collections::BTreeSet;
+
 use super::clock::{Clock, Moment};
 use super::conditions::Conditions;
 use super::dice::Dice;
@@ -50,6 +52,8 @@ pub(super) struct Member {
     pub(super) retired: bool,
     /// It dies after so many further effects.
     pub(super) trap: Option<Trap>,
+    /// The voters by what was in force when its process died.
+    last_voters: BTreeSet<MemberId>,
 }
 
 /// A member's own directory while it is not where it should be.
@@ -185,6 +189,7 @@ impl Member {
             undisturbed_since: Instant(0),
             faults: DiskFaults::default(),
             trap: None,
+            last_voters: BTreeSet::new(),
         }
     }
 
@@ -195,6 +200,14 @@ impl Member {
 
     fn id(&self) -> MemberId {
         member_id(self.number)
+    }
+
+    /// The voters by the membership that is in force here.
+    pub(super) fn voters(&self) -> &BTreeSet<MemberId> {
+        match &self.process {
+            Some(process) => &process.shard.raft().membership().voters,
+            None => &self.last_voters,
+        }
     }
 
     /// An empty directory takes the place of the member's own.
@@ -463,6 +476,7 @@ impl Member {
     pub(super) fn die(&mut self, power: Option<Tear>, dice: &mut Dice, now: Moment) {
         self.trap = None;
         self.faults.hangs_until = Moment(0);
+        self.last_voters = self.voters().clone();
         let process = self.process.take();
         for (segment, offset, bytes) in process
             .iter()

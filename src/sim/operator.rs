@@ -152,6 +152,11 @@ impl Cluster {
         true
     }
 
+    /// Whether nothing that the operator asked for may still be done.
+    pub(super) fn is_unchanging(&self) -> bool {
+        self.operator.changes_until <= self.now && self.operator.asked.is_empty()
+    }
+
     fn choose_step(&mut self, group: &[Listed]) -> Option<Step> {
         let learners = group.iter().filter(|member| member.is_learner).count();
         let leaving = |order: &&Order| matches!(order.kind, Kind::Remove);
@@ -159,14 +164,22 @@ impl Cluster {
         let voters = group.len() - learners;
         let smallest = GROUP_MIN.min(self.options.members);
         let room = group.len() < self.conditions.group_max && self.members.len() < SIM_MEMBERS_MAX;
-        // Unchecked, a majority might come to be of members that have nothing yet and so do not vote.
+        // Unchecked, a majority might come to be of members that have nothing yet and so do not vote, or that have lost
+        // what they had.
         let strict = self.conditions.membership.strict;
+        let all_whole = self
+            .present()
+            .into_iter()
+            .all(|of| self.members[of].is_whole());
         let weight = |possible: bool, weight: u32| if possible { weight } else { 0 };
         self.dice.weighted(&[
             (weight(room && strict, 3), Step::AddVoter),
             (weight(room, 3), Step::AddLearner),
             (weight(learners > 0, 6), Step::Promote),
-            (weight(voters > smallest + leaving, 5), Step::Remove),
+            (
+                weight(voters > smallest + leaving && (strict || all_whole), 5),
+                Step::Remove,
+            ),
             (weight(!group.is_empty(), 1), Step::Update),
             (weight(self.conditions.read_modes, 4), Step::ReadMode),
         ])
