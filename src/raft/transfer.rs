@@ -22,6 +22,10 @@ use super::progress::Progress;
 use super::types::{Output, Role, StepDown};
 use crate::base::{Index, Instant, MemberId};
 
+/// Election timeouts that a sync lasts before those are waited for no longer whose disks have shown nothing, because they
+/// cannot be sent what would show it.
+const UNTRIED_TIMEOUTS: u32 = 4;
+
 /// A transfer under way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Transfer {
@@ -174,13 +178,15 @@ impl Raft {
 
     /// Whether a follower's disk has completed what this one has not, in half the time at most. Who lacks what was
     /// there long ago, and owes nothing that it was sent, is not held up by its own disk: it cannot be sent what it
-    /// lacks.
+    /// lacks. That says nothing of its disk, and what is still in memory here only to be written can be sent when the
+    /// sync ends: disks that are all slow must not cost the leader for that, so it takes longer.
     fn has_better_disk(&self, progress: &Progress, stall: SyncStall) -> bool {
         // It may have been cut off since.
         if progress.matched < stall.mark.min(self.terms.last_index()) {
             // What it said before the log ended there says nothing.
             let lately = self.now.since(progress.heard) < self.election_timeout / 2;
-            return lately && progress.verified <= progress.matched;
+            let long = stall.span >= self.election_timeout * UNTRIED_TIMEOUTS;
+            return long && lately && progress.verified <= progress.matched;
         }
         let took = self.leading.trial.took(progress);
         took.is_some_and(|took| took.saturating_mul(2) <= stall.span)
