@@ -27,9 +27,10 @@ impl Cluster {
         }
         let after = self.dice.around(self.conditions.burst_interval);
         self.plan_in(after, Next::Burst);
-        // A disk that hangs in the calm may cost the leader, and so an election, like what happened before.
+        // A disk that hangs in the calm may cost the leader, and so an election, like what happened before. Where a
+        // member keeps nothing in memory for others, the leader waits for its disk for some timeouts first.
         let grace = match self.hung_in_calm {
-            Some(_) => CALM_GRACE + CALM_HANG_BEGINS,
+            Some(_) => CALM_GRACE + CALM_HANG_BEGINS + 2 * self.conditions.election_timeout,
             None => CALM_GRACE,
         };
         let must_succeed =
@@ -48,10 +49,12 @@ impl Cluster {
         Ok(())
     }
 
-    /// Whether a member need not serve, for its disk hangs, or did so a moment ago.
+    /// Whether a member need not serve, for its disk hangs or all are slow, or did so a moment ago.
     fn is_excused(&self, number: usize) -> bool {
+        let slow = self.slow_in_calm;
         self.hung_in_calm
             .is_some_and(|(hung, until)| hung == number && self.now < until)
+            || slow.is_some_and(|slow| self.now < slow.excused_until())
     }
 
     pub(super) fn ask(

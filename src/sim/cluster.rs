@@ -19,6 +19,7 @@ use super::conditions::{Conditions, FaultKind};
 use super::dice::Dice;
 use super::disk::Tear;
 use super::estranged::Estranged;
+use super::hung::SlowCalm;
 use super::member::{Member, Process, member_id};
 use super::network::Network;
 use super::operator::Operator;
@@ -70,6 +71,10 @@ pub(super) enum Next {
     /// A disk hangs, and nothing else is wrong; and that ends.
     CalmHang,
     CalmHangOver(usize),
+    /// All disks are slow, and nothing else is wrong; somebody must lead all the same; and that ends.
+    CalmSlow,
+    CalmSlowLook,
+    CalmSlowOver,
     Burst,
     Fault,
     /// A fault beside the usual ones.
@@ -107,6 +112,8 @@ pub(super) struct Cluster {
     pub(super) agreed: BTreeMap<MemberId, Incarnation>,
     /// The member whose disk hangs in the calm, and until when it need not serve for that.
     pub(super) hung_in_calm: Option<(usize, Moment)>,
+    /// All disks are slow in the calm.
+    pub(super) slow_in_calm: Option<SlowCalm>,
     pub(super) filter: EventFilter,
     /// Requests under way: at which member, and whether they must succeed.
     pub(super) asked: BTreeMap<u32, Asked>,
@@ -158,6 +165,7 @@ impl Cluster {
             operator: Operator::default(),
             agreed: BTreeMap::new(),
             hung_in_calm: None,
+            slow_in_calm: None,
             asked: BTreeMap::new(),
             pledges: Pledges::default(),
             last_victim: None,
@@ -339,6 +347,15 @@ impl Cluster {
                 Ok(())
             }
             Next::CalmHangOver(member) => self.calm_hang_over(member),
+            Next::CalmSlow => {
+                self.slow_disks_in_calm();
+                Ok(())
+            }
+            Next::CalmSlowLook => {
+                self.look_for_leader();
+                Ok(())
+            }
+            Next::CalmSlowOver => self.slow_calm_over(),
             Next::Burst => self.burst(),
             Next::Fault => {
                 if self.phase == Phase::Faults {

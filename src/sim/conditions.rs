@@ -147,6 +147,8 @@ pub struct Conditions {
     pub hang_max: Duration,
     /// Whether a disk still hangs when every other fault has ended: the others must serve without it.
     pub hangs_in_calm: bool,
+    /// Whether all disks are slow then, if none hangs: syncs take longer than an election's patience.
+    pub slow_in_calm: bool,
     /// How long a network fault lasts, at most.
     pub network_fault_max: Duration,
     /// Pairs of members whose links do not work from the beginning.
@@ -230,6 +232,7 @@ impl Conditions {
             down_max: dice.time(millis(20), millis(2_000)),
             hang_max: dice.time(millis(1_000), millis(12_000)),
             hangs_in_calm: dice.below(2) == 0,
+            slow_in_calm: dice.below(2) == 0,
             network_fault_max: dice.time(millis(300), millis(8_000)),
             unmet_pairs: match members {
                 0..UNMET_MEMBERS_MIN => 0,

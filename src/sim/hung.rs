@@ -2,6 +2,7 @@
 //!
 //! The process of such a member lives, answers and sends heartbeats; only what it writes never becomes durable. A leader
 //! must not stay one then. When every other fault has ended and one disk hangs, the others must serve.
+//! Where all disks are slow instead, nobody is better, and somebody must go on leading.
 
 use std::time::Duration;
 
@@ -19,6 +20,22 @@ const CALM_HANG_ENDS: Duration = Duration::from_secs(20);
 const CALM_HANG_GRACE: Duration = Duration::from_secs(5);
 /// A calm of less is too short to hang in, and to catch up afterwards.
 const CALM_MIN: Duration = Duration::from_secs(28);
+
+/// All disks are slow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SlowCalm {
+    pub(super) until: Moment,
+    /// How often somebody looked who leads, and how often nobody did.
+    looks: u32,
+    leaderless: u32,
+}
+
+impl SlowCalm {
+    /// Until when nobody need serve for that.
+    pub(super) fn excused_until(&self) -> Moment {
+        self.until.after(CALM_HANG_GRACE)
+    }
+}
 
 impl Cluster {
     /// A disk hangs. Of three, one does so until the power is off.
@@ -63,15 +80,79 @@ impl Cluster {
     pub(super) fn plan_calm_hang(&mut self) {
         if self.conditions.hangs_in_calm && self.options.calm_for >= CALM_MIN {
             self.plan_in(CALM_HANG_BEGINS, Next::CalmHang);
+        } else if self.conditions.slow_in_calm && self.options.calm_for >= CALM_MIN {
+            self.plan_in(CALM_HANG_BEGINS, Next::CalmSlow);
         }
     }
 
-    /// The disk of a leader hangs, or of somebody else, if all others are whole and have a majority without it.
-    pub(super) fn hang_in_calm(&mut self) {
-        let leader = (0..self.members.len()).find(|&number| self.leads(number));
-        let Some(leader) = leader else {
+    /// All disks are slow, if all members are whole and somebody leads.
+    pub(super) fn slow_disks_in_calm(&mut self) {
+        let Phase::Calm { since } = self.phase else {
             return;
         };
+        if self.settled_voters().is_none() {
+            return;
+        }
+        let until = since.after(CALM_HANG_ENDS);
+        self.slow_in_calm = Some(SlowCalm {
+            until,
+            looks: 0,
+            leaderless: 0,
+        });
+        self.statistics.calm_slow += 1;
+        self.line(0, What::Slow(until.since(self.now)));
+        self.look_later();
+        self.schedule.plan(until, Next::CalmSlowOver);
+    }
+
+    fn look_later(&mut self) {
+        self.plan_in(self.conditions.election_timeout / 2, Next::CalmSlowLook);
+    }
+
+    /// Who leads while all disks are slow?
+    pub(super) fn look_for_leader(&mut self) {
+        let led = (0..self.members.len()).any(|number| self.leads(number));
+        let now = self.now;
+        let Some(slow) = self.slow_in_calm.as_mut().filter(|slow| now < slow.until) else {
+            return;
+        };
+        slow.looks += 1;
+        slow.leaderless += u32::from(!led);
+        self.look_later();
+    }
+
+    /// # Errors
+    /// Mostly nobody led, though no disk was worse than another.
+    pub(super) fn slow_calm_over(&mut self) -> Verdict {
+        let Some(SlowCalm {
+            looks, leaderless, ..
+        }) = self.slow_in_calm
+        else {
+            return Ok(());
+        };
+        if 2 * leaderless > looks {
+            return Err(broken(
+                Promise::Liveness,
+                format_args!(
+                    "nobody leads at {leaderless} of {looks} looks while all disks are slow"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// How long a sync takes while all disks are slow: longer than a leader is waited for.
+    pub(super) fn slow_calm_sync(&mut self) -> Option<Duration> {
+        let now = self.now;
+        let slow = self.slow_in_calm.filter(|slow| now < slow.until)?;
+        let timeout = self.conditions.election_timeout;
+        let takes = self.dice.time(2 * timeout, 4 * timeout);
+        Some(takes.min(slow.until.since(now)))
+    }
+
+    /// The voters, if somebody leads them, no change is under way, and all are whole.
+    fn settled_voters(&self) -> Option<Vec<usize>> {
+        let leader = (0..self.members.len()).find(|&number| self.leads(number))?;
         let listed = self.group.newest();
         let voters: Vec<usize> = listed
             .iter()
@@ -80,7 +161,6 @@ impl Cluster {
             .collect();
         let process = self.members[leader].process.as_ref();
         let in_force = process.map(|process| &process.shard.raft().membership().voters);
-        // No change is under way.
         let settled = in_force.is_some_and(|in_force| {
             in_force.len() == voters.len()
                 && voters
@@ -91,9 +171,15 @@ impl Cluster {
             let member = &self.members[number];
             member.process.is_some() && member.is_whole() && member.known.confirmed
         };
-        if voters.len() < 3 || !settled || !self.serving().iter().all(healthy) {
+        (voters.len() >= 3 && settled && self.serving().iter().all(healthy)).then_some(voters)
+    }
+
+    /// The disk of a leader hangs, or of somebody else, if all others are whole and have a majority without it.
+    pub(super) fn hang_in_calm(&mut self) {
+        let leader = (0..self.members.len()).find(|&number| self.leads(number));
+        let (Some(leader), Some(voters)) = (leader, self.settled_voters()) else {
             return;
-        }
+        };
         let any = voters[self.dice.place(voters.len())];
         let number = if self.dice.below(4) == 0 { any } else { leader };
         let Phase::Calm { since } = self.phase else {

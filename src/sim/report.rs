@@ -80,6 +80,8 @@ pub struct Statistics {
     pub hung_leaders_left: u64,
     /// Disks that hung while nothing else was wrong, and the others served.
     pub calm_hangs: u64,
+    /// Times that all disks were slow while nothing else was wrong, and somebody led.
+    pub calm_slow: u64,
     /// Damaged checkpoints that were noticed: at a start, or when they were to be sent.
     pub bad_checkpoints: u64,
     /// Pairs of members that met after the cluster had begun.
@@ -133,6 +135,7 @@ impl AddAssign<&Statistics> for Statistics {
             foreign_directories,
             hung_leaders_left,
             calm_hangs,
+            calm_slow,
             bad_checkpoints,
             meetings,
             greetings_refused,
@@ -170,6 +173,7 @@ impl AddAssign<&Statistics> for Statistics {
         self.foreign_directories += foreign_directories;
         self.hung_leaders_left += hung_leaders_left;
         self.calm_hangs += calm_hangs;
+        self.calm_slow += calm_slow;
         self.bad_checkpoints += bad_checkpoints;
         self.meetings += meetings;
         self.greetings_refused += greetings_refused;

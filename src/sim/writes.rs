@@ -101,6 +101,9 @@ impl Cluster {
     }
 
     pub(super) fn sync_time(&mut self, number: usize) -> Duration {
+        if let Some(slow) = self.slow_calm_sync() {
+            return slow;
+        }
         let slow = self.members[number].faults.slow_until > self.now;
         let mean = if slow {
             self.conditions.slow_sync_time

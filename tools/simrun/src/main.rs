@@ -68,7 +68,7 @@ type Count = fn(&Statistics) -> u64;
 
 /// So much must happen in a hundred seeds of at least three members and ten minutes each: fewer, and the seeds are not worth
 /// what they seem to be.
-const MINIMUMS_PER_100_SEEDS: [(&str, u64, Count); 12] = [
+const MINIMUMS_PER_100_SEEDS: [(&str, u64, Count); 13] = [
     ("crashes", 10_000, |all| all.crashes),
     ("leader changes", 8_000, |all| all.leader_changes),
     ("truncations", 3_000, |all| all.truncations),
@@ -81,6 +81,9 @@ const MINIMUMS_PER_100_SEEDS: [(&str, u64, Count); 12] = [
         all.hung_leaders_left
     }),
     ("disks hung in the calm", 20, |all| all.calm_hangs),
+    ("times that all disks were slow in the calm", 10, |all| {
+        all.calm_slow
+    }),
     ("lost logs", 500, |all| all.lost_logs),
     ("damaged checkpoints noticed", 200, |all| {
         all.bad_checkpoints
@@ -392,10 +395,11 @@ impl Findings {
             statistics.foreign_directories,
         );
         println!(
-            "world: {} leaders with hanging disks lead no more, {} disks hung in the calm, {} damaged checkpoints noticed, {} pairs met \
+            "world: {} leaders with hanging disks lead no more, {} disks hung in the calm, {} times all were slow in it, {} damaged checkpoints noticed, {} pairs met \
              late, {} messages refused with their directories, {} new directories adopted, {} lone members got a second voter, {} were left alone again",
             statistics.hung_leaders_left,
             statistics.calm_hangs,
+            statistics.calm_slow,
             statistics.bad_checkpoints,
             statistics.meetings,
             statistics.greetings_refused,
