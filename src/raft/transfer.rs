@@ -22,8 +22,8 @@ use super::progress::Progress;
 use super::types::{Output, Role, StepDown};
 use crate::base::{Index, Instant, MemberId};
 
-/// Election timeouts that a sync lasts before those are waited for no longer whose disks have shown nothing, because they
-/// cannot be sent what would show it.
+/// Election timeouts that a sync lasts before those count as better whose disks have shown nothing, because they cannot
+/// be sent what would show it.
 const UNTRIED_TIMEOUTS: u32 = 4;
 
 /// A transfer under way.

@@ -132,8 +132,8 @@ fn a_leader_that_is_needed_leads_on() {
 }
 
 /// Goal: where all disks are slow, though they work, a leader stays one: whatever its syncs carry, a seal of what was
-/// written among them, and however they lie to those of the others; also where the others get nothing before it is on the
-/// leader's own disk.
+/// written among them, and however they lie to those of the others; also where the others get nothing before
+/// it is on the leader's own disk.
 #[test]
 fn a_leader_among_slow_disks_is_not_disturbed_by_pauses() {
     let together =
