@@ -3,8 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use kontiki::base::{ClusterId, HardState, Incarnation, Index, MemberId, ShardId, Term};
-use kontiki::checkpoint::{CheckpointId, Source};
+use kontiki::checkpoint::{CheckpointId, Origin, Source, Writer};
 use kontiki::frame;
+use kontiki::keyspace::Keyspace;
+use kontiki::keyspace::fold::FoldJob;
+use kontiki::keyspace::state::StateWalk;
+use kontiki::keyspace::steps::Steps;
 use kontiki::raft::Position;
 use kontiki::runtime::clock::Clock;
 use kontiki::runtime::disk::directory::files_in;
@@ -273,7 +277,7 @@ fn surveyed_behind_a_checkpoint() {
                 };
                 written(&directory, entries).await;
                 let index = Index(5);
-                let base = (Position { term, index }, Source::Log);
+                let base = (Position { term, index }, index);
                 let judged = survey(&directory, geometry, log_identity(), base, false);
                 let outcome = judged.expect("judged").found.outcome;
                 assert_eq!(outcome == Outcome::Clean, leads_there, "{outcome:?}");
@@ -347,5 +351,98 @@ fn damaged_checkpoints() {
         .join()
         .expect("the test passes");
         assert!(!file.exists(), "{source:?}, {index}, {begins_anew:?}");
+    }
+}
+
+/// The blocks of an empty state that stands at an index.
+fn checkpoint(index: Index) -> Vec<u8> {
+    let mut keyspace = Keyspace::new();
+    for index in (1..=index.0).map(Index) {
+        let folded =
+            FoldJob::replay(&mut keyspace, index).run(&mut keyspace, &[], &mut Steps::new(1));
+        assert!(folded.is_some());
+    }
+    keyspace.commit(index);
+    let walk = StateWalk::new(&mut keyspace);
+    let origin = Origin {
+        cluster: log_identity().cluster,
+        shard: log_identity().shard,
+        term: Term(2),
+        mark: walk.mark(),
+    };
+    let mut writer = Writer::new(origin, walk, &[]);
+    let mut bytes = Vec::new();
+    while !writer.is_done() {
+        let block = writer.next_block(&keyspace, &mut Steps::new(10));
+        bytes.extend(block.into_iter().flat_map(|block| block.bytes));
+    }
+    bytes
+}
+
+/// Goal: a log that does not lead to a received checkpoint begins anew behind it, unless it ends before an older one of
+/// its own: that one's name says that there was more, whatever has become of the file. Then the member is to be rebuilt.
+#[test]
+fn behind_a_received_checkpoint() {
+    let received = Index(9);
+    for (own, led_to, rebuilds) in [
+        (None, 3, false),
+        (Some(5), 5, false),
+        (Some(5), 7, false),
+        (Some(5), 4, true),
+        (Some(9), 9, true),
+    ] {
+        let root = tempfile::tempdir().expect("a directory");
+        let places = Places {
+            log: root.path().join("log"),
+            checkpoints: root.path().join("checkpoints"),
+        };
+        for directory in [&places.log, &places.checkpoints] {
+            std::fs::create_dir(directory).expect("made");
+        }
+        let name = |index, source| {
+            let name = CheckpointId::file_name(index, source);
+            places.checkpoints.join(name)
+        };
+        if let Some(own) = own.map(Index) {
+            std::fs::write(name(own, Source::Log), "rot").expect("written");
+        }
+        let file = name(received, Source::Member);
+        std::fs::write(file, checkpoint(received)).expect("written");
+        std::thread::spawn(move || {
+            executor::run(async move {
+                // Of another term than the checkpoint.
+                let entries = |appender: &mut Appender| {
+                    for index in (1..=led_to).map(Index) {
+                        let staged = appender.stage_entry(TERM, index, &value(index));
+                        staged.expect("it fits");
+                    }
+                };
+                written(&places.log, entries).await;
+                let geometry = Geometry::new(SEGMENT_SIZE_BYTES);
+                let mut known = KnownMembers::default();
+                // The second time is after a crash before anything else was written.
+                for _ in 0..2 {
+                    let beside = Beside {
+                        known,
+                        began_in_group: true,
+                    };
+                    let turns = Turns {
+                        clock: Clock::new(),
+                        stats: &CoreStats::default(),
+                    };
+                    let found =
+                        recovery::recover(&places, geometry, log_identity(), beside, &turns).await;
+                    let found = found.expect("it goes on");
+                    known = found.known;
+                    let rebuild = known.rebuild.map(|rebuild| rebuild.every_voter);
+                    let expected = (rebuilds.then_some(true), rebuilds);
+                    assert_eq!((rebuild, known.just_cut), expected, "{own:?}, {led_to}");
+                    assert_eq!(found.appender.last_index(), received);
+                }
+            })
+            .expect("a ring");
+        })
+        .join()
+        .expect("the test passes");
     }
 }

@@ -23,12 +23,11 @@ use super::executor::sleep;
 use super::mailbox::mailbox;
 use super::stats::CoreStats;
 use super::survey::{SurveyError, segment_files, survey};
-use crate::base::MemberId;
 use crate::base::limits::{
     PAGE_SIZE_BYTES, RECOVERY_BATCH_PIECES_MAX, RECOVERY_BATCHES_MAX, RECOVERY_CUTS_MAX,
     SLICE_STEPS_MAX,
 };
-use crate::checkpoint::Source;
+use crate::base::{Index, MemberId};
 use crate::keyspace::steps::Steps;
 use crate::raft::{Membership, Position};
 use crate::shard::checkpoints::UnknownRow;
@@ -289,6 +288,7 @@ async fn attempt(
     let Loaded {
         restored,
         source,
+        led_to,
         unusable,
     } = load_checkpoint(&places.checkpoints, identity).await?;
     for file in &unusable {
@@ -309,7 +309,7 @@ async fn attempt(
             let directory = places.checkpoints.clone();
             RecoveryError::CheckpointUnknown { directory, source }
         })?;
-        checkpoint = replayed.recovers_after();
+        checkpoint = replayed.recovers_after(led_to);
         replayer = Replayer::after(replayed);
     }
     let mut recovery = Recovery::new(geometry, identity, base.index, &files).map_err(refused)?;
@@ -341,7 +341,7 @@ async fn attempt(
                     None => refused(refusal),
                 };
                 let found =
-                    survey_beside(places, geometry, identity, (base, source), was_cut).await?;
+                    survey_beside(places, geometry, identity, (base, led_to), was_cut).await?;
                 return Ok(Attempt::Lost(Box::new(Loss {
                     error,
                     what,
@@ -435,7 +435,7 @@ async fn survey_beside(
     places: &Places,
     geometry: Geometry,
     identity: LogIdentity,
-    base: (Position, Source),
+    base: (Position, Index),
     was_cut: bool,
 ) -> Result<Recovered, RecoveryError> {
     let directory = places.log.clone();

@@ -13,7 +13,6 @@ use rustix::fs::{Advice, fadvise};
 use super::disk::begun;
 use super::disk::directory::{DirectoryError, files_in};
 use crate::base::Index;
-use crate::checkpoint::Source;
 use crate::raft::Position;
 use crate::shard::replay::Piece;
 use crate::wal::damage::RefusalReason;
@@ -49,8 +48,8 @@ pub struct Survey {
     pub begins_late: Option<Index>,
 }
 
-/// Judges the log behind a checkpoint at `base`, index zero for none, which comes from `source`. `was_cut` says that it
-/// was just cut ([`Recovery::was_cut`]).
+/// Judges the log behind a checkpoint at `base`, index zero for none. It led to `led_to` once ([`Checkpoint::led_to`]).
+/// `was_cut` says that it was just cut ([`Recovery::was_cut`]).
 ///
 /// # Errors
 /// [`SurveyError`].
@@ -58,12 +57,12 @@ pub fn survey(
     directory: &Path,
     geometry: Geometry,
     identity: LogIdentity,
-    (base, source): (Position, Source),
+    (base, led_to): (Position, Index),
     was_cut: bool,
 ) -> Result<Survey, SurveyError> {
     let checkpoint = (base.index > Index(0)).then_some(Checkpoint {
         term: base.term,
-        was_received: source == Source::Member,
+        led_to,
     });
     let first_index = match walk(
         directory,

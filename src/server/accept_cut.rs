@@ -131,7 +131,8 @@ impl Member {
     fn look(&self) -> Result<(Position, Option<Loss>), AcceptCutError> {
         let Loaded {
             restored,
-            source,
+            source: _,
+            led_to,
             unusable,
         } = load_newest(
             &self.checkpoints,
@@ -153,7 +154,7 @@ impl Member {
             &self.log,
             self.geometry,
             self.identity,
-            (base, source),
+            (base, led_to),
             was_cut,
         )?;
         let own = unusable.iter().find(|file| file.was_led_to());

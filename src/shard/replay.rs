@@ -10,7 +10,6 @@ use super::folder::Folder;
 use crate::base::HardState;
 use crate::base::planted::Planted;
 use crate::base::{Index, Term};
-use crate::checkpoint::Source;
 use crate::frame::{self, AccessError, Record};
 use crate::keyspace::Keyspace;
 use crate::keyspace::steps::Steps;
@@ -34,12 +33,13 @@ pub struct Replayed {
 
 impl Replayed {
     /// What the recovery of the log behind this checkpoint must know of it ([`wal::Recovery::after_checkpoint`]).
+    /// `led_to` is how far the log led once.
     #[must_use]
-    pub fn recovers_after(&self) -> Option<wal::Checkpoint> {
+    pub fn recovers_after(&self, led_to: Index) -> Option<wal::Checkpoint> {
         let checkpoint = self.checkpoint?;
         Some(wal::Checkpoint {
             term: checkpoint.id.term,
-            was_received: checkpoint.source == Source::Member,
+            led_to,
         })
     }
 }

@@ -202,6 +202,15 @@ impl Disk {
         all.map(|(&name, bytes)| (name, bytes.as_slice()))
     }
 
+    /// How far the log led once, as the names of checkpoints up to `index` say: one of its own gets its name when the log
+    /// is durable that far.
+    #[must_use]
+    pub fn led_to(&self, index: Index) -> Index {
+        let names = self.checkpoints.keys().rev();
+        let mut own = names.filter(|&&(own, source)| source == Source::Log && own <= index);
+        own.next().map_or(Index(0), |&(own, _)| own)
+    }
+
     /// The file of a checkpoint begins.
     pub fn begin_checkpoint(&mut self) {
         self.writing.clear();
@@ -500,10 +509,9 @@ impl Disk {
         }
         self.sync(now);
         let begun = self.begun();
-        let newest = self.checkpoints.last_key_value().map(|(&name, _)| name);
-        let own = newest.and_then(|(index, source)| (source == Source::Log).then_some(index));
-        // Nothing vouches for a tail but a checkpoint that lies in it.
-        let led_to = |(_, first): &&(SegmentSequence, Index)| own.is_some_and(|own| *first <= own);
+        // Nothing vouches for a tail but a checkpoint of its own that lies in it, also below one that was received.
+        let own = self.led_to(Index(u64::MAX));
+        let led_to = |(_, first): &&(SegmentSequence, Index)| *first <= own;
         let tails = begun.iter().skip(1).take_while(led_to).count();
         let (first, keeps_next) = match loss {
             Loss::Tail if tails > 0 => (1 + dice.place(tails), false),
@@ -760,11 +768,12 @@ mod tests {
             disk.prepare(SegmentSequence(begun + 1));
             disk
         };
-        let check = |loss: Loss, checkpoint: Option<u64>, expected: &[u64]| {
+        let check = |loss: Loss, checkpoints: &[CheckpointName], expected: &[u64]| {
             let mut disk = with_segments(3);
-            if let Some(index) = checkpoint {
+            for &(index, source) in checkpoints {
                 disk.write_checkpoint(0, &[1; PAGE]);
-                disk.finish_checkpoint(Index(index));
+                disk.name_checkpoint(index, source);
+                disk.finish_checkpoint(index);
             }
             let listing = |disk: &Disk| -> Vec<u64> {
                 disk.listing().iter().map(|file| file.sequence.0).collect()
@@ -775,7 +784,7 @@ mod tests {
             );
             assert!(!disk.lose(loss, &mut Dice::new(1, 0), Instant(9)), "once");
             assert!(disk.is_damaged() && disk.has_lost());
-            assert_eq!(listing(&disk), expected, "{loss:?} {checkpoint:?}");
+            assert_eq!(listing(&disk), expected, "{loss:?} {checkpoints:?}");
             let mut cut = disk.clone();
             cut.cut(Cut::Everything, false);
             cut.undo_damage();
@@ -784,14 +793,18 @@ mod tests {
             assert_eq!(listing(&disk), [1, 2, 3, 4]);
             assert!(!disk.is_damaged());
         };
-        check(Loss::Everything, None, &[]);
-        check(Loss::Begun, None, &[4]);
+        let own = |index| (Index(index), Source::Log);
+        let received = |index| (Index(index), Source::Member);
+        check(Loss::Everything, &[], &[]);
+        check(Loss::Begun, &[], &[4]);
         // Nothing vouches for a tail.
-        check(Loss::Tail, None, &[]);
-        check(Loss::TailBegun, Some(9), &[4]);
+        check(Loss::Tail, &[], &[]);
+        check(Loss::Tail, &[received(19)], &[]);
+        check(Loss::TailBegun, &[own(9)], &[4]);
         // Segment 2 begins with index 10, segment 3 with index 20.
-        check(Loss::Tail, Some(10), &[1]);
-        check(Loss::TailBegun, Some(19), &[1, 4]);
+        check(Loss::Tail, &[own(10)], &[1]);
+        check(Loss::TailBegun, &[own(19)], &[1, 4]);
+        check(Loss::Tail, &[own(10), received(90)], &[1]);
         let mut new = Disk::new(Geometry::new(64 * 1_024));
         new.prepare(SEGMENT);
         assert!(!new.lose(Loss::Everything, &mut Dice::new(1, 0), Instant(9)));

@@ -83,7 +83,7 @@ pub(super) fn recover(
                 file = Some(name);
                 let replayed = Replayed::from_checkpoint(restored, name.1)
                     .map_err(|error| (StartFailure::Corrupt, error.to_string()))?;
-                beginning.checkpoint = replayed.recovers_after();
+                beginning.checkpoint = replayed.recovers_after(disk.led_to(name.0));
                 replayer = Replayer::after(replayed);
                 break;
             }

@@ -61,10 +61,10 @@ pub enum Replayed<'a> {
 pub struct Checkpoint {
     /// The term of the entry at its index.
     pub term: Term,
-    /// Whether another member sent it, and nothing says yet that the log leads there. Then a log that ends before it,
-    /// or holds another entry at its index, is that of a member that died while it installed it, and begins anew
-    /// behind it. Otherwise such a log is corrupt.
-    pub was_received: bool,
+    /// How far the log led once: the highest index, up to this one's own, of a checkpoint that the member took itself.
+    /// A log that ends before that, or holds another entry there, is corrupt. One that leads there and not to this
+    /// checkpoint is that of a member that died while it installed what another one had sent, and begins anew behind it.
+    pub led_to: Index,
 }
 
 /// A recovery under way: [`Self::new`], [`Self::segment`] for each file in order, [`Self::finish`].
@@ -261,7 +261,14 @@ impl Recovery {
     }
 
     /// The caller's state is this checkpoint, at `start`.
+    ///
+    /// # Panics
+    /// If it says that the log led beyond its index.
     pub fn after_checkpoint(&mut self, checkpoint: Checkpoint) {
+        assert!(
+            checkpoint.led_to <= self.start,
+            "only checkpoints up to this one are asked how far the log led"
+        );
         self.checkpoint = Some(checkpoint);
     }
 
@@ -354,13 +361,19 @@ impl Recovery {
         let ends_before = self.last_index < self.start || self.parted;
         // A member that installs has a log: without one, term and vote would be forgotten.
         let has_log = self.active.is_some() || self.was_cut;
+        let led_to = self
+            .checkpoint
+            .map_or(self.start, |checkpoint| checkpoint.led_to);
+        // What led there and does not any more has lost its tail, and term and vote with it.
+        let is_shorter = self.last_index < led_to || (self.parted && led_to == self.start);
         let installed = self
             .checkpoint
-            .filter(|checkpoint| has_log && (checkpoint.was_received || self.was_cut));
+            .filter(|_| has_log && (self.was_cut || !is_shorter));
         let begins_anew = installed.filter(|_| ends_before && self.damage.is_none());
         if self.damage.is_none() && ends_before && begins_anew.is_none() {
             let cause = Cause::BehindCheckpoint(self.last_index);
-            self.corrupt(segment, offset, cause, Evidence::Checkpoint(self.start));
+            let held = if is_shorter { led_to } else { self.start };
+            self.corrupt(segment, offset, cause, Evidence::Checkpoint(held));
         }
         let unknown = |damage: Damage| {
             let behind = matches!(damage.evidence, Evidence::Checkpoint(_));

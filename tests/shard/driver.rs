@@ -180,7 +180,9 @@ impl Driver {
                 false => Source::Log,
             };
             let base = Replayed::from_checkpoint(restored, source).expect("rows of this build");
-            checkpoint = base.recovers_after();
+            let own = disk.checkpoints.keys().rev();
+            let led_to = own.copied().find(|own| !disk.received.contains(own));
+            checkpoint = base.recovers_after(led_to.unwrap_or_default());
             replayer = Replayer::after(base);
         }
         let mut recovery =

@@ -400,6 +400,60 @@ fn a_lost_tail_behind_an_own_checkpoint_is_damage() {
     }
 }
 
+/// Goal: a member that died while it installed what another had sent, and whose log then lost its tail from before an
+/// older checkpoint of its own on, is damaged: it has forgotten term and vote, and must not vote before it is rebuilt.
+#[test]
+fn a_lost_tail_below_a_received_checkpoint_is_damage() {
+    let mut group = Group::start_with(3, 0, LIMITS);
+    let late = group.followers()[0];
+    write(&mut group, KEYS);
+    group.run(Duration::from_secs(1));
+    group.cut_off.insert(late);
+    group.run(Duration::from_secs(2));
+    write(&mut group, KEYS);
+    group.cut_off.clear();
+    group.run(Duration::from_millis(100));
+    group.member(late).disk_hangs = true;
+    group.run(Duration::from_secs(2));
+    let driver = group.members.remove(&late).expect("a member");
+    let (mut disk, settings, now) = (driver.disk, driver.settings, driver.now);
+    let received = *disk.received.first().expect("it was not settled");
+    let mut names = disk.checkpoints.keys().copied();
+    let own = names.next().expect("its own");
+    assert_eq!((own < received, names.next()), (true, Some(received)));
+    let begins = driver.shard.log().segments().next().expect("one");
+    assert!(begins.first_index <= own, "what is lost was below it");
+    let mut whole = Driver::recover(disk.clone(), settings.clone());
+    assert!(!whole.shard.raft().is_rebuilding(), "it begins anew");
+    whole.now = now;
+    whole.tick();
+    whole.settle();
+    assert_eq!(whole.shard.log().durable_index(), received);
+    let first = *disk.segments.keys().next().expect("one");
+    disk.segments.retain(|&segment, _| segment == first);
+    let bytes = disk.segments.get_mut(&first).expect("kept");
+    let end = bytes.len() - 4_096;
+    bytes[4_096..end].fill(0);
+    let mut driver = Driver::recover(disk, settings);
+    driver.now = now;
+    assert!(driver.shard.raft().is_rebuilding());
+    // A crash in the middle of the rebuild: the loss was noted, so the log is as short as it may be.
+    let (disk, settings) = (driver.disk, driver.settings);
+    assert!(disk.known.just_cut);
+    let mut driver = Driver::recover(disk, settings);
+    driver.now = now;
+    driver.tick();
+    driver.settle();
+    assert!(!driver.disk.known.just_cut);
+    assert_eq!(driver.shard.log().durable_index(), received);
+    group.members.insert(late, driver);
+    let leader = group.leader();
+    group.member(leader).hand_in(Event::PeerDisconnected(late));
+    group.run(Duration::from_secs(4));
+    assert!(!group.member(late).shard.raft().is_rebuilding());
+    group.assert_same();
+}
+
 /// Goal: damage in a leader's log that a follower needs is not read again without end: the follower gets a checkpoint.
 #[test]
 fn a_damaged_segment_is_not_read_for_ever() {

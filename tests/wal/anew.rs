@@ -24,10 +24,11 @@ fn log() -> Disk {
     disk
 }
 
-fn recovered(disk: &Disk, start: u64, was_received: bool) -> Found {
+/// Behind a checkpoint at `start`, with a log that led to `led_to` once.
+fn recovered(disk: &Disk, start: u64, led_to: u64) -> Found {
     let checkpoint = Checkpoint {
         term: BASE_TERM,
-        was_received,
+        led_to: Index(led_to),
     };
     recover_after(
         disk.geometry,
@@ -67,7 +68,7 @@ fn goes_on_behind_the_checkpoint() {
         assert_eq!(disk.appender.durable_index(), Index(base));
         disk.commit(4, &[100, 3000]);
         disk.commit(5, &[3000]);
-        let found = recovered(&disk, base, true);
+        let found = recovered(&disk, base, 0);
         assert_eq!(found.outcome(), Outcome::Clean, "base {base}");
         assert_eq!(found.recovered.begins_anew, None);
         assert_eq!(terms(&found), [4, 4, 5]);
@@ -76,11 +77,11 @@ fn goes_on_behind_the_checkpoint() {
         // And goes on from there.
         disk.appender = resume(disk.geometry, &mut disk.files, found.recovered);
         disk.commit(6, &[10]);
-        assert_eq!(terms(&recovered(&disk, base, true)), [4, 4, 5, 6]);
+        assert_eq!(terms(&recovered(&disk, base, 0)), [4, 4, 5, 6]);
         // Behind a later checkpoint of its own.
         let later = Checkpoint {
             term: Term(5),
-            was_received: false,
+            led_to: Index(base + 3),
         };
         let found = recover_after(
             disk.geometry,
@@ -99,7 +100,7 @@ fn without_its_checkpoint() {
     for (base, start) in [(3, 0), (3, 2), (20, 0), (20, 6), (20, 19)] {
         let mut disk = log();
         begin_anew(&mut disk, base);
-        let Outcome::Corrupt(damage) = recovered(&disk, start, false).outcome() else {
+        let Outcome::Corrupt(damage) = recovered(&disk, start, start).outcome() else {
             panic!("base {base}, start {start}");
         };
         let missing = ContentError::Base(Index(base));
@@ -110,22 +111,31 @@ fn without_its_checkpoint() {
 }
 
 /// Goal: a member that died when the checkpoint had its name and the log did not say so begins its log anew, with
-/// nothing of the old one behind the checkpoint; for a member without others such a log is corrupt.
+/// nothing of the old one behind the checkpoint; behind a checkpoint of its own, or when
+/// an older one of its own lies beyond the log's end, such a log is corrupt.
 #[test]
 fn died_in_between() {
     for base in 3..20 {
         let mut disk = log();
-        let found = recovered(&disk, base, true);
+        let found = recovered(&disk, base, 0);
         assert_eq!(found.outcome(), Outcome::Clean);
         assert_eq!(found.recovered.begins_anew, Some((BASE_TERM, Index(base))));
         assert_eq!(terms(&found), [] as [u64; 0], "base {base}");
         assert_eq!(found.recovered.last_index, Index(base));
-        let alone = recovered(&disk, base, false).outcome();
+        let alone = recovered(&disk, base, base).outcome();
         assert!(matches!(alone, Outcome::Corrupt(_)), "base {base}");
+        for led_to in 1..base {
+            let outcome = recovered(&disk, base, led_to).outcome();
+            assert_eq!(
+                matches!(outcome, Outcome::Corrupt(_)),
+                led_to > 6,
+                "base {base}, led to {led_to}"
+            );
+        }
         disk.appender = resume(disk.geometry, &mut disk.files, found.recovered);
         assert_eq!(disk.appender.last_index(), Index(base));
         disk.commit(4, &[10, 20]);
-        let found = recovered(&disk, base, true);
+        let found = recovered(&disk, base, 0);
         assert_eq!(found.recovered.begins_anew, None);
         assert_eq!(
             (found.outcome(), terms(&found)),
@@ -140,7 +150,7 @@ fn a_log_that_leads_there_is_kept() {
     let mut disk = log();
     disk.commit(4, &[10]);
     disk.commit(5, &[10, 10]);
-    let found = recovered(&disk, 7, true);
+    let found = recovered(&disk, 7, 0);
     assert_eq!(found.recovered.begins_anew, None);
     assert_eq!(terms(&found), [5, 5]);
 }
@@ -155,7 +165,7 @@ fn void_entries_are_passed_over() {
         .expect("room");
     disk.commit(4, &[10, 10, 10, 10, 10]);
     // The checkpoint stands at 5, where term 1 wrote first and term 4 then.
-    let found = recovered(&disk, 5, true);
+    let found = recovered(&disk, 5, 0);
     assert_eq!(found.recovered.begins_anew, None);
     assert_eq!(
         found.recovered.entry_count, 3,

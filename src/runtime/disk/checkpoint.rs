@@ -492,7 +492,7 @@ mod tests {
                 let settled = [name(3, Source::Log), name(9, Source::Member)];
                 assert_eq!(names(&path), settled);
                 let loaded = load_newest(&path, CLUSTER, SHARD).expect("listed");
-                assert_eq!(loaded.source, Source::Member);
+                assert_eq!((loaded.source, loaded.led_to), (Source::Member, Index(3)));
                 thread.remove_before(Index(9)).expect("room");
                 drop(thread);
                 assert_eq!(names(&path), settled[1..]);

@@ -76,6 +76,9 @@ pub struct Loaded {
     pub restored: Option<Restored>,
     /// Where that one comes from.
     pub source: Source,
+    /// How far the log led once, as the names of that one and of older ones say, whether these hold or not
+    /// ([`crate::wal::Checkpoint::led_to`]).
+    pub led_to: Index,
     /// Newer ones that do not, the newest first.
     pub unusable: Vec<Unusable>,
 }
@@ -90,11 +93,16 @@ pub fn load_newest(
     shard: ShardId,
 ) -> Result<Loaded, DirectoryError> {
     let mut loaded = Loaded::default();
-    for (index, origin, path) in checkpoints_in(directory)? {
+    let found = checkpoints_in(directory)?;
+    let own = |&(index, source, _): &(Index, Source, _)| (source == Source::Log).then_some(index);
+    let own: Vec<Index> = found.iter().filter_map(own).collect();
+    for (index, origin, path) in found {
         match load(&path, index, cluster, shard) {
             Ok(restored) => {
                 loaded.restored = Some(restored);
                 loaded.source = origin;
+                let led_to = own.into_iter().find(|&own| own <= index);
+                loaded.led_to = led_to.unwrap_or_default();
                 break;
             }
             Err(source) => loaded.unusable.push(Unusable {
