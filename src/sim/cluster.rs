@@ -315,7 +315,10 @@ impl Cluster {
                 Ok(())
             }
             Next::Mend => {
-                self.mend();
+                // The calm began with that, and no connection breaks in it.
+                if self.phase == Phase::Faults {
+                    self.mend();
+                }
                 Ok(())
             }
             Next::LoseLog(member) => {
