@@ -214,9 +214,10 @@ impl Raft {
     }
 
     /// A checkpoint from the leader of `term` is on disk here: the state at `base` and its membership.
-    /// Entries after it are kept if the log has the one at `base` (Raft paper, section 7). Otherwise the log begins anew
-    /// there, and counts as durable up to there when [`Self::log_durable`] says so: until the log leads to the checkpoint,
-    /// that is lost as if it had never come. Whether it was taken; an older one than what is committed is not.
+    /// Entries after it are kept if the log has the one at `base` (Raft paper, section 7). Otherwise the log begins
+    /// anew there, and counts as durable up to there when [`Self::log_durable`] says so: until the log leads to the
+    /// checkpoint, that is lost as if it had never come. Whether it was taken; an older one than what is committed is
+    /// not.
     pub fn install_checkpoint(
         &mut self,
         from: MemberId,

@@ -23,7 +23,10 @@
 //! term. A member that lost part of its log has a *floor*: it has no vote left in any term up to it, nor in
 //! any term it enters while it rebuilds. When nothing behind the damage tells the term
 //! ([`Rebuild::every_voter`]), it waits until it has heard every other voter since it started, and enters
-//! the latest term it has heard of: a candidate that ever got its vote was in that term before.
+//! the latest term it has heard of: a candidate that ever got its vote was in that term before. That may have been
+//! itself, in a term that nobody else has reached, and it may vote in that term once more. The process that could have
+//! counted the first vote is gone; should it campaign in that term again, a grant for the first campaign that comes late
+//! is as good as one for the second: it was given to a log that ends no later than the one that was rebuilt.
 
 use std::collections::BTreeSet;
 

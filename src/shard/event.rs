@@ -123,7 +123,9 @@ pub enum Notice {
     },
     /// It was not done before the log was as long as it may be.
     #[error(
-        "the log has its longest size: the checkpoint at index {} on its way to follower {to} is given up for a          newer one, and writes are slowed until that is there", id.index
+        "the log has its longest size: the checkpoint at index {} on its way to follower {to} is given up for a \
+         newer one, and writes are slowed until that is there",
+        id.index
     )]
     TransferAbandoned {
         /// Who gets it.

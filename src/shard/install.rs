@@ -15,7 +15,8 @@
 //! ```
 //!
 //! A log that holds the checkpoint's last entry is kept (Raft paper, section 7): then there is nothing to
-//! replace. The name says that the file was received: only then is a log that does not lead there no damage. Must never believe a block before its checksum and the state's own rules hold.
+//! replace. The name says that the file was received: only then is a log that does not lead there no damage. Must never
+//! believe a block before its checksum and the state's own rules hold.
 
 use std::collections::{BTreeMap, VecDeque};
 
