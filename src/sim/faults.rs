@@ -331,7 +331,6 @@ impl Cluster {
         if adopted {
             self.statistics.adopted += 1;
             self.members[number].adopt();
-            self.pledges.replaced(member_id(number));
             self.line(number, What::Adopted);
         } else {
             self.members[number].unwipe();

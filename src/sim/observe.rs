@@ -98,7 +98,10 @@ impl Cluster {
             }
             let committed = shard.cluster().memberships().into_iter().next();
             for (id, incarnation) in committed.into_iter().flat_map(|(_, of)| of.incarnations) {
-                let first = *self.agreed.entry(id).or_insert(incarnation);
+                let first = *self.agreed.entry(id).or_insert_with(|| {
+                    self.pledges.agreed((id, incarnation));
+                    incarnation
+                });
                 if first != incarnation {
                     return Err(broken(
                         Promise::OneHistory,

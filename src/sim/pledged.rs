@@ -56,8 +56,8 @@ impl Cluster {
         let Some(process) = &member.process else {
             return Ok(());
         };
-        if member.known.rebuild.is_some() {
-            self.pledges.void(directory);
+        if let Some(rebuild) = &member.known.rebuild {
+            self.pledges.void(directory, rebuild.every_voter);
         }
         let raft = process.shard.raft();
         let hard_state = raft.hard_state();

@@ -146,17 +146,22 @@ fn noticed_damage() {
     let mut pledges = Pledges::default();
     pledges.acknowledges(FIRST, Index(8));
     pledges.votes(FIRST, Term(3), MemberId(2)).expect("first");
-    pledges.void(FIRST);
+    pledges.void(FIRST, true);
     pledges
         .remembers(FIRST, remembered(0, None, 0))
         .expect("nothing binds it");
     breaks(Promise::OneVote, pledges.votes(FIRST, Term(3), MemberId(1)));
-    // Its own campaign is over, and what a directory said that the group has replaced.
+    // Its own campaign is over where it may not remember it.
     pledges.votes(FIRST, Term(4), MemberId(1)).expect("its own");
-    pledges.void(FIRST);
+    pledges.void(FIRST, false);
+    breaks(Promise::OneVote, pledges.votes(FIRST, Term(4), MemberId(2)));
+    pledges.void(FIRST, true);
     pledges.votes(FIRST, Term(4), MemberId(2)).expect("another");
-    pledges.replaced(MemberId(1));
+    // What a directory has said counts no longer when the group has agreed on another one.
     let new = (MemberId(1), Incarnation(7));
+    pledges.agreed(FIRST);
+    breaks(Promise::OneVote, pledges.votes(new, Term(4), MemberId(3)));
+    pledges.agreed(new);
     pledges.votes(new, Term(4), MemberId(3)).expect("new");
 }
 

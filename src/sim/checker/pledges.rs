@@ -2,8 +2,8 @@
 //!
 //! A vote and an acknowledgement bind their member beyond its process: both must lie on its disk before they
 //! leave. So whoever restarts must remember the last term in which it voted, for whom, and every entry
-//! that it has acknowledged and that no leader has cut off since. That is asked at each start, whether anything comes of
-//! a lapse or not.
+//! that it has acknowledged and that no leader has cut off since. That is asked at each start, whether anything comes
+//! of a lapse or not.
 
 use std::collections::BTreeMap;
 
@@ -45,8 +45,8 @@ struct Bond {
 /// Everything that the members have pledged.
 #[derive(Clone, Debug, Default)]
 pub struct Pledges {
-    /// By member, whatever its directory: the last vote that left.
-    votes: BTreeMap<MemberId, Vote>,
+    /// By member, whatever its directory: the last vote that left, and from which one.
+    votes: BTreeMap<MemberId, (Incarnation, Vote)>,
     bonds: BTreeMap<Directory, Bond>,
 }
 
@@ -61,8 +61,8 @@ impl Pledges {
         if bond.vote.is_none_or(|given| given.term <= term) {
             bond.vote = Some(vote);
         }
-        let (member, _) = directory;
-        let given = self.votes.entry(member).or_insert(vote);
+        let (member, incarnation) = directory;
+        let (from, given) = self.votes.entry(member).or_insert((incarnation, vote));
         if given.term == term && given.candidate != candidate {
             return Err(broken(
                 Promise::OneVote,
@@ -74,6 +74,7 @@ impl Pledges {
         }
         if given.term < term {
             *given = vote;
+            *from = incarnation;
         }
         Ok(())
     }
@@ -84,9 +85,9 @@ impl Pledges {
         bond.acknowledged = bond.acknowledged.max(index);
     }
 
-    /// The log of a member that runs, after each thing that happens to it: it ends at `last`. If `held`, which tells the
-    /// term at an index, does not know its former end any more, a leader has cut off a tail; what was
-    /// not committed there is acknowledged no longer.
+    /// The log of a member that runs, after each thing that happens to it: it ends at `last`. If `held`, which tells
+    /// the term at an index, does not know its former end any more, a leader has cut off a tail; what was not committed
+    /// there is acknowledged no longer.
     pub fn log(
         &mut self,
         directory: Directory,
@@ -101,22 +102,22 @@ impl Pledges {
         }
     }
 
-    /// The group has agreed on another directory of a member: what the one before voted for counts no longer. Nobody whom
-    /// it elects has that agreement, and nobody without it is elected any more.
-    pub fn replaced(&mut self, member: MemberId) {
-        self.votes.remove(&member);
+    /// The group has agreed on a directory of a member, for good: what another one of it has voted for counts no longer.
+    /// Nobody whom it elects has that agreement, and nobody without it is elected any more.
+    pub fn agreed(&mut self, (member, incarnation): Directory) {
+        let another = |(from, _): &(Incarnation, Vote)| *from != incarnation;
+        if self.votes.get(&member).is_some_and(another) {
+            self.votes.remove(&member);
+        }
     }
 
     /// A directory is damaged, and its member has noticed: what it once remembered, the others give back. The member's
-    /// votes for others count as before: in their terms it gives no others. One for itself died with its campaign, of
-    /// which nobody may have heard.
-    pub fn void(&mut self, directory: Directory) {
+    /// votes for others count as before: in their terms it gives no others. If its last term is lost as well, one for
+    /// itself died with its campaign, of which nobody may have heard.
+    pub fn void(&mut self, directory: Directory, term_lost: bool) {
         let (member, _) = directory;
-        if self
-            .votes
-            .get(&member)
-            .is_some_and(|given| given.candidate == member)
-        {
+        let own = |(_, given): &(Incarnation, Vote)| given.candidate == member;
+        if term_lost && self.votes.get(&member).is_some_and(own) {
             self.votes.remove(&member);
         }
         let bond = self.bonds.entry(directory).or_default();
