@@ -10,7 +10,7 @@ use super::message::{
 };
 use super::progress::{Flow, Progress};
 use super::quorum::majority_value;
-use super::transfer::{Transfer, Trial};
+use super::transfer::Transfer;
 use super::types::{Output, Position, Role, StepDown};
 use crate::base::planted::Defect;
 use crate::base::{Index, Instant, MemberId, Term};
@@ -24,8 +24,6 @@ pub(super) struct Leading {
     pub(super) progress: BTreeMap<MemberId, Progress>,
     pub(super) heartbeat_due: Instant,
     pub(super) transfer: Option<Transfer>,
-    /// Of the followers' disks, while its own one syncs.
-    pub(super) trial: Trial,
     /// Somebody was asked to campaign in this term: no lease of it is worth anything any more.
     pub(super) lease_forfeited: bool,
     /// Who leaves when the entry at this index is committed.
@@ -39,7 +37,6 @@ impl Leading {
             first_index: last.next(),
             progress: others.into_iter().map(follower).collect(),
             heartbeat_due: now,
-            trial: Trial::after(last),
             ..Leading::default()
         }
     }
@@ -61,7 +58,6 @@ impl Raft {
     pub fn append(&mut self, size_bytes: u64) -> (Term, Index) {
         assert_eq!(self.role, Role::Leader, "only a leader appends");
         let term = self.hard_state.term;
-        self.leading.trial.grows(self.now);
         (term, self.terms.append(term, size_bytes))
     }
 
@@ -286,7 +282,6 @@ impl Raft {
         if progress.counts && !counts {
             progress.matched = Index(0);
             progress.followed = Instant(0);
-            progress.passed = None;
         }
         progress.counts = counts;
         progress.answered = counts;
@@ -310,11 +305,6 @@ impl Raft {
             progress.probe_from(matched.verified.next());
         }
         progress.accepted(matched);
-        let matched = progress.matched;
-        if self.leading.trial.is_passed(matched) {
-            let now = self.now;
-            self.progress_of(from).passed.get_or_insert(now);
-        }
         self.advance_commit(outputs);
     }
 

@@ -82,8 +82,6 @@ pub struct Progress {
     pub moved: bool,
     /// Whether what was sent was still being read from the log since then: it has not left, so it is not lost.
     pub being_read: bool,
-    /// When it had made durable, since the sync that is under way here began, what it can have got only after that.
-    pub(super) passed: Option<Instant>,
 }
 
 impl Progress {
@@ -105,7 +103,6 @@ impl Progress {
             inflight_bytes: 0,
             moved: false,
             being_read: false,
-            passed: None,
         }
     }
 

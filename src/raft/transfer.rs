@@ -6,12 +6,13 @@
 //! a majority without it has better disks.
 //!
 //! ```text
-//! own disk   |-- sync ------------------------------------> ...   (2) lasts at least twice as long as (1)
-//! log        .....+ grows
-//! follower        |-- gets it, syncs --| durable                  (1)
+//! looks       |          |          |          every quarter of an election timeout
+//! own disk  |-- sync --------------------> ...
+//! log           .....................+++++     grows
+//! follower                            --|      has made some of what came since the last look durable
 //! ```
-//! Disks that are all as slow, or up to twice as slow as each other, do not show this: whoever gets an entry after a
-//! sync began here completes its own sync of it later. Before anything was appended nobody waits for this disk.
+//! Disks that are all slow, or have all stopped for the moment, do not show this: whoever makes something durable so soon
+//! has a disk that works now. While nothing is appended nobody waits for this disk.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -35,43 +36,15 @@ pub(super) struct Transfer {
     asked: bool,
 }
 
-/// What the leader knows of its log since a sync of its own disk began: by this the followers' disks are judged.
-#[derive(Debug, Default)]
-pub(super) struct Trial {
-    /// What anybody may have got before that.
-    had: Index,
-    /// When the log was longer first.
-    grew: Option<Instant>,
-}
-
-impl Trial {
-    /// Everything up to `had` may have been with the followers for any time.
-    pub(super) fn after(had: Index) -> Trial {
-        Trial { had, grew: None }
-    }
-
-    pub(super) fn grows(&mut self, now: Instant) {
-        self.grew.get_or_insert(now);
-    }
-
-    /// Whether a disk that has made durable everything up to `matched` has completed a sync that began later.
-    pub(super) fn is_passed(&self, matched: Index) -> bool {
-        matched > self.had
-    }
-
-    /// How long that disk took at most.
-    fn took(&self, progress: &Progress) -> Option<Duration> {
-        Some(progress.passed?.since(self.grew?))
-    }
-}
-
 /// A sync of the log that takes long.
 #[derive(Clone, Copy, Debug)]
 pub struct SyncStall {
     /// How long so far.
     pub span: Duration,
-    /// Where the log ended half an election timeout ago, or earlier.
+    /// Where the log ended at the last look, a quarter of an election timeout ago.
     pub mark: Index,
+    /// Whether nothing can be appended before the disk has taken what waits for it.
+    pub is_full: bool,
     /// Whether leadership could not be handed over since it began.
     pub again: bool,
 }
@@ -137,18 +110,6 @@ impl Raft {
         transfer.map(|transfer| transfer.to)
     }
 
-    /// This member's disk begins a sync. Nobody else can have got anything above `had` so far.
-    pub fn sync_began(&mut self, had: Index, now: Instant) {
-        self.observe(now);
-        self.leading.trial = Trial::after(had);
-        if self.terms.last_index() > had {
-            self.leading.trial.grows(self.now);
-        }
-        for progress in self.leading.progress.values_mut() {
-            progress.passed = None;
-        }
-    }
-
     /// This member's disk does not complete its sync. Entries can be committed without it, so a leader hands over, if
     /// the voters with better disks are a majority without it: else nobody could be elected, and this one at least
     /// answers reads. Said `again`, the attempt has come to nothing: perhaps what the others lack can be read from no
@@ -176,20 +137,21 @@ impl Raft {
         }
     }
 
-    /// Whether a follower's disk has completed what this one has not, in half the time at most. Who lacks what was
-    /// there long ago, and owes nothing that it was sent, is not held up by its own disk: it cannot be sent what it
-    /// lacks. That says nothing of its disk, and what is still in memory here only to be written can be sent when the
-    /// sync ends: disks that are all slow must not cost the leader for that, so it takes longer.
+    /// Whether a follower's disk works while this one does not: it has made durable what was appended since the last
+    /// look, or, when nothing more can be, all there is. Who lacks what was there before, and owes nothing that it was
+    /// sent, is not held up by its own disk: it cannot be sent what it lacks. That says nothing of its disk, and what is
+    /// still in memory here only to be written can be sent when the sync ends: disks that are all slow must not cost the
+    /// leader for that, so it takes longer.
     fn has_better_disk(&self, progress: &Progress, stall: SyncStall) -> bool {
+        let last = self.terms.last_index();
         // It may have been cut off since.
-        if progress.matched < stall.mark.min(self.terms.last_index()) {
+        if progress.matched < stall.mark.min(last) {
             // What it said before the log ended there says nothing.
-            let lately = self.now.since(progress.heard) < self.election_timeout / 2;
+            let lately = self.now.since(progress.heard) < self.election_timeout / 4;
             let long = stall.span >= self.election_timeout * UNTRIED_TIMEOUTS;
             return long && lately && progress.verified <= progress.matched;
         }
-        let took = self.leading.trial.took(progress);
-        took.is_some_and(|took| took.saturating_mul(2) <= stall.span)
+        progress.matched > stall.mark || stall.is_full && progress.matched == last
     }
 
     /// The voter that was heard lately and has most of the log; of equals the one with the highest id.

@@ -302,7 +302,6 @@ impl Shard {
         steps: &mut Steps,
         effects: &mut Effects,
     ) {
-        self.sync.event_begins(self.raft.last_index());
         match event {
             Event::Requests(batch) => {
                 for request in batch.drain(..) {

@@ -3,8 +3,8 @@
 //! The others commit without this member, hear its heartbeats and follow it: nothing but this would tell anybody.
 //! As a leader it would take writes until no more fit in memory, and then none, for as long as the disk hangs. So
 //! it hands over, if a majority with better disks is there without it, and says why; when that comes to nothing it
-//! leads no longer. A sync without entries (a seal, a new term) counts like any other, but the others' disks are judged
-//! by what was appended and sent since it began: raft knows what they made of that.
+//! leads no longer. A sync without entries (a seal, a new term) counts like any other: the others' disks are judged by
+//! what was appended and sent since, and raft knows what they made of that.
 
 use super::Shard;
 use super::event::Notice;
@@ -14,8 +14,6 @@ use crate::raft::SyncStall;
 /// What the disk was asked for last.
 #[derive(Debug, Default)]
 pub(super) struct SyncWatch {
-    /// Where the log ended before the present event: nothing above that has left so far.
-    had: Index,
     under_way: Option<Sync>,
 }
 
@@ -34,11 +32,6 @@ struct Sync {
 }
 
 impl SyncWatch {
-    /// An event comes, and the log ends at `last`.
-    pub(super) fn event_begins(&mut self, last: Index) {
-        self.had = last;
-    }
-
     /// It has done it.
     pub(super) fn end(&mut self) {
         self.under_way = None;
@@ -55,7 +48,6 @@ impl Shard {
             said: false,
             handed_over: false,
         });
-        self.raft.sync_began(self.sync.had, now);
     }
 
     /// The log goes on only with a segment that the driver is still preparing, on the same disk.
@@ -79,20 +71,31 @@ impl Shard {
         let Some(sync) = &mut self.sync.under_way else {
             return;
         };
-        let due = sync.looked + self.settings.election_timeout / 2;
-        if now < due || self.raft.transfer_target().is_some() {
+        let between_looks = self.settings.election_timeout / 4;
+        let since = now.since(sync.looked);
+        if since < between_looks {
             return;
         }
+        sync.looked = now;
+        let mark = std::mem::replace(&mut sync.mark, self.raft.last_index());
         let span = now.since(sync.began);
+        // Of a time in which this process itself did not run it cannot judge.
+        let is_late = since >= 3 * between_looks;
+        if is_late || span < 2 * between_looks || self.raft.transfer_target().is_some() {
+            return;
+        }
+        let again = sync.handed_over;
         let stall = SyncStall {
             span,
-            mark: sync.mark,
-            again: sync.handed_over,
+            mark,
+            is_full: !self.has_room_for_entries(),
+            again,
         };
-        sync.looked = now;
-        sync.mark = self.raft.last_index();
         self.raft.sync_stalled(stall, now, &mut self.outputs);
         let to = self.raft.transfer_target();
+        let Some(sync) = &mut self.sync.under_way else {
+            return;
+        };
         sync.handed_over |= to.is_some();
         let is_news = !std::mem::replace(&mut sync.said, true);
         if is_news || to.is_some() {

@@ -179,7 +179,7 @@ impl Group {
     }
 }
 
-fn pair(key: &str, value: &str) -> (Bytes, Bytes) {
+pub(crate) fn pair(key: &str, value: &str) -> (Bytes, Bytes) {
     (
         Bytes::copy_from_slice(key.as_bytes()),
         Bytes::copy_from_slice(value.as_bytes()),

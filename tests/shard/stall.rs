@@ -2,11 +2,20 @@
 
 use std::time::Duration;
 
+use kontiki::base::MemberId;
 use kontiki::raft::StepDown;
 use kontiki::shard::event::{Event, Notice};
 
 use crate::driver::put;
-use crate::group::Group;
+use crate::group::{Group, pair};
+
+/// Lets time pass in which somebody writes, through whoever leads, and waits for no answer.
+fn run_writing(group: &mut Group, through: MemberId, span: Duration) {
+    for number in 0..span.as_millis() / 100 {
+        group.ask(through, put(&format!("meanwhile {number}"), "v"));
+        group.run(Duration::from_millis(100));
+    }
+}
 
 /// Goal: a leader whose disk completes no sync hands over within a few election timeouts, says why, and writes go on.
 /// When the disk is back, it has what the others have.
@@ -17,8 +26,7 @@ fn a_leader_whose_sync_stalls_hands_over() {
     group.call(old, put("before", "v")).expect("written");
     group.member(old).notices.clear();
     group.member(old).disk_hangs = true;
-    group.ask(old, put("during", "v"));
-    group.run(Duration::from_secs(3));
+    run_writing(&mut group, old, Duration::from_secs(3));
     let new = group.leader();
     assert_ne!(new, old);
     group
@@ -36,7 +44,7 @@ fn a_leader_whose_sync_stalls_hands_over() {
     );
     group.member(old).disk_hangs = false;
     group.run(Duration::from_secs(1));
-    assert_eq!(group.contents(old).len(), 3);
+    assert!(group.contents(old).contains(&pair("after", "v")));
     group.assert_same();
 }
 
@@ -83,7 +91,7 @@ fn a_leader_without_a_segment_hands_over() {
             group.ask(old, put(&format!("during {number}"), value));
             group.settle();
         }
-        group.run(Duration::from_secs(3));
+        run_writing(&mut group, old, Duration::from_secs(3));
         let new = group.leader();
         assert_eq!(new == old, is_full);
         let stalled = |notice: &Notice| matches!(notice, Notice::SyncStalled { .. });
@@ -116,7 +124,7 @@ fn a_leader_that_is_needed_leads_on() {
         group.member(old).notices.clear();
         group.member(old).disk_hangs = true;
         let during = group.ask(old, put("during", "v"));
-        group.run(Duration::from_secs(5));
+        run_writing(&mut group, old, Duration::from_secs(5));
         assert_eq!(group.leader(), old);
         assert_eq!(group.contents(old).len(), 1);
         group.member(old).disk_hangs = false;
@@ -193,8 +201,7 @@ fn a_leader_whose_seal_hangs_hands_over_when_there_is_something_to_write() {
         assert!(!group.member(old).effects.log.is_empty(), "it seals");
         group.run(Duration::from_secs(5));
         assert_eq!(group.leader(), old);
-        group.ask(old, put("during", "v"));
-        group.run(Duration::from_secs(5));
+        run_writing(&mut group, old, Duration::from_secs(5));
         let new = group.leader();
         assert_ne!(new, old);
         group
@@ -204,6 +211,34 @@ fn a_leader_whose_seal_hangs_hands_over_when_there_is_something_to_write() {
         group.run(Duration::from_secs(1));
         group.assert_same();
     }
+}
+
+/// Goal: all disks stop for a while just when the others have made an entry durable, and the leader's has not: it stays
+/// one.
+#[test]
+fn a_freeze_of_all_disks_costs_no_leader() {
+    let mut group = Group::start(3, 1 << 20);
+    let old = group.leader();
+    group.call(old, put("before", "v")).expect("written");
+    group.member(old).disk_hangs = true;
+    group.call(old, put("first", "v")).expect("by the others");
+    for driver in group.members.values_mut() {
+        driver.disk_hangs = true;
+    }
+    run_writing(&mut group, old, Duration::from_secs(3));
+    assert_eq!(group.leader(), old);
+    for driver in group.members.values_mut() {
+        driver.disk_hangs = false;
+    }
+    group.run(Duration::from_secs(1));
+    assert_eq!(group.leader(), old);
+    let gives_way = |notice: &Notice| {
+        let stepped_down = matches!(notice, Notice::SteppedDown(_));
+        stepped_down || matches!(notice, Notice::SyncStalled { to: Some(_), .. })
+    };
+    let notices = &group.member(old).notices;
+    assert!(!notices.iter().any(gives_way), "{notices:?}");
+    group.assert_same();
 }
 
 /// Goal: where all disks are as slow, a leader stays one: nobody could be elected sooner than they complete a sync.
