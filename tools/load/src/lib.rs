@@ -3,6 +3,7 @@
 //! ```text
 //! cli                                  one file per subcommand
 //! compare   failover  slow             ours beside etcd, pair by pair; a member's death, and its slowness, under load
+//! elections                            terms that begin while nothing is wrong but the load
 //! run       cluster                    one run from start to result; servers under control
 //! report    history                    table, JSON, CSV, HTML; records of operations and their checkers
 //! shape     workload                   when the next operation starts; which operation it is
@@ -21,6 +22,7 @@
 pub mod cli;
 pub mod cluster;
 pub mod compare;
+pub mod elections;
 pub mod failover;
 pub mod history;
 pub mod measure;

@@ -344,6 +344,7 @@ impl LoadArguments {
             connect_timeout: self.time.connect_timeout,
             patience: self.time.patience,
             server_pids: self.server_pids.clone(),
+            pulse: None,
             record: self.record.clone().map(|path| RecordSpec {
                 path,
                 exclusive: self.exclusive,

@@ -8,6 +8,7 @@ use crate::workload::Kind;
 
 mod check;
 mod compare;
+mod elections;
 mod failover;
 mod kube;
 mod lease;
@@ -49,6 +50,8 @@ enum Command {
     Compare(compare::Arguments),
     /// Kills, stops or isolates the leader, or any member, under load, many times.
     Failover(failover::Arguments),
+    /// Counts elections that nobody needed, under puts and a busy machine.
+    Elections(elections::Arguments),
     /// Slows or stops a follower, and measures what the others notice.
     SlowFollower(slow::Arguments),
     /// Verifies a recorded history.
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Kube(arguments) => kube::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Failover(arguments) => failover::run(&arguments),
+        Command::Elections(arguments) => elections::run(&arguments),
         Command::SlowFollower(arguments) => slow::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),

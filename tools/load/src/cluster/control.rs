@@ -1,6 +1,7 @@
 //! Looking at a running cluster and hurting it: who leads, kill, stop, cut off, and making it whole again.
 
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,8 @@ use super::{
 
 /// Between two looks at the members while waiting.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Of a line of a log that is looked at in one piece.
+const LOG_LINE_BYTES_MAX: u64 = 64 << 10;
 
 /// What one member says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -282,6 +285,20 @@ impl Cluster {
         Ok(())
     }
 
+    /// How many lines in each member's log have one of `texts` in them.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn lines_in_logs(&self, texts: &[&str]) -> Result<Vec<u64>, ClusterError> {
+        let count = |member: &Member| {
+            let log = &member.options.log;
+            let shown = || log.display().to_string();
+            let file = File::open(log).map_err(|error| world(shown())(error))?;
+            lines_with(BufReader::new(file), texts).map_err(|error| world(shown())(error))
+        };
+        self.members.iter().map(count).collect()
+    }
+
     /// Removes what [`Cluster::copy_logs`] has left there, of however many members: it would look like that of a later run.
     ///
     /// # Errors
@@ -329,6 +346,24 @@ impl Cluster {
             member,
             state: "not running",
         })
+    }
+}
+
+/// Lines in which one of `texts` is. The rest of a line that is too long is taken for another one.
+fn lines_with(mut log: impl BufRead, texts: &[&str]) -> io::Result<u64> {
+    let mut count = 0;
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if (&mut log)
+            .take(LOG_LINE_BYTES_MAX)
+            .read_until(b'\n', &mut line)?
+            == 0
+        {
+            return Ok(count);
+        }
+        let line = String::from_utf8_lossy(&line);
+        count += u64::from(texts.iter().any(|text| line.contains(text)));
     }
 }
 
@@ -404,6 +439,22 @@ mod tests {
         let left = names.map(|name| home.path().join(name).exists());
         assert_eq!(left, [false, false, true]);
         Cluster::remove_logs(&home.path().join("nowhere")).expect("none");
+    }
+
+    /// Goal: a line counts once, wherever the text is in it, and what is no text is no end.
+    #[test]
+    fn lines_of_logs() {
+        let log = b"slow\na slow and late one\n\xff\xfe late\nnothing\nslow" as &[u8];
+        let check = |texts: &[&str], expected| {
+            assert_eq!(
+                lines_with(log, texts).expect("bytes"),
+                expected,
+                "{texts:?}"
+            );
+        };
+        check(&["slow"], 3);
+        check(&["slow", "late"], 4);
+        check(&["fast"], 0);
     }
 
     /// Goal: a leader gets the CPU that the fewest members use, and the first one where all are alike.

@@ -489,6 +489,7 @@ fn run_spec(spec: &Spec, load: &Load, pairing: &Pairing, cluster: &Cluster) -> R
         patience: Duration::from_secs(10),
         server_pids: cluster.pids(),
         record: None,
+        pulse: None,
         progress: false,
     }
 }

@@ -512,6 +512,7 @@ fn run_spec(
         patience: DURATION_MAX,
         server_pids: Vec::new(),
         record: Some(record),
+        pulse: None,
         progress: false,
     }
 }

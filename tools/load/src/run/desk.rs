@@ -12,6 +12,7 @@ use crate::workload::messages::{WatchAnswer, watch_answer};
 use crate::workload::{Asked, Author, Kind, stamped_start_ns};
 
 use super::echo::Echo;
+use super::pulse::Pulse;
 use super::record::{Came, Scribe};
 
 /// Nanoseconds of a second.
@@ -120,6 +121,8 @@ pub(super) struct Desk {
     /// Filling: the first failure ends the run, and nothing is counted.
     pub(super) filling: bool,
     pub(super) fill_failure: Option<String>,
+    /// Told of every success of the load.
+    pub(super) pulse: Option<Arc<Pulse>>,
     /// Successful operations, of all time.
     pub(super) succeeded: u64,
     /// When an operation last succeeded.
@@ -155,6 +158,7 @@ impl Desk {
             events: 0,
             filling: false,
             fill_failure: None,
+            pulse: None,
             succeeded: 0,
             last_success_ns: 0,
             last_counted_ns: 0,
@@ -379,6 +383,9 @@ impl Desk {
             (End::Ok, Some(Ok(()))) => {
                 self.succeeded += 1;
                 self.last_success_ns = now_ns;
+                if let Some(pulse) = self.pulse.as_ref().filter(|_| !self.filling) {
+                    pulse.beat(now_ns);
+                }
                 if kind == Kind::Put && !self.filling {
                     self.echo.acknowledged(subject, revision);
                 }

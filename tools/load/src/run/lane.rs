@@ -20,6 +20,7 @@ use super::desk::{Desk, SECOND_NS, Window};
 use super::echo::Echo;
 use super::edges::Edges;
 use super::link::{Link, Place};
+use super::pulse::Pulse;
 use super::record::Scribe;
 
 /// Sockets handled in one turn.
@@ -49,6 +50,8 @@ pub(super) struct LanePlan {
     pub(super) patience: Duration,
     /// The zero of all times of the run.
     pub(super) epoch: Instant,
+    /// Told of every success of the load.
+    pub(super) pulse: Option<Arc<Pulse>>,
     /// Told where the measured part of an open loop begins and ends.
     pub(super) edges: Arc<Edges>,
     /// What the watchers of all threads are to see.
@@ -134,9 +137,11 @@ impl Lane {
         };
         let links: Vec<Link> = plan.places.iter().enumerate().map(place).collect();
         let author = Author::new(&plan.workload, plan.lane as u64, plan.lanes as u64);
+        let mut desk = Desk::new(author, links.len(), Arc::clone(&plan.echo), scribe);
+        desk.pulse.clone_from(&plan.pulse);
         Ok(Lane {
             poller: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            desk: Desk::new(author, links.len(), Arc::clone(&plan.echo), scribe),
+            desk,
             touched: (0..links.len()).collect(),
             links,
             plan,

@@ -5,6 +5,7 @@ mod echo;
 mod edges;
 mod lane;
 mod link;
+mod pulse;
 mod record;
 mod target;
 
@@ -33,6 +34,8 @@ use link::Place;
 use record::Scribe;
 
 pub(crate) use desk::WRONG_ANSWER;
+pub(crate) use pulse::whole_ns;
+pub use pulse::{Gap, Pulse};
 pub use record::{RecordClock, RecordSpec};
 
 /// Hand-overs of all threads that may wait for the main thread.
@@ -85,6 +88,8 @@ pub struct RunSpec {
     pub server_pids: Vec<u32>,
     /// Where every operation is written down.
     pub record: Option<RecordSpec>,
+    /// Told of every success, for other threads to see; not beside a record, which has a clock of its own.
+    pub pulse: Option<Arc<Pulse>>,
     /// A line each second on stderr.
     pub progress: bool,
 }
@@ -181,9 +186,10 @@ pub fn run_told(
     }
     let connections = spec.connections.max(1);
     let lanes = spec.threads.clamp(1, connections);
-    let epoch = match &spec.record {
-        Some(record) => record.clock.zero,
-        None => Instant::now(),
+    let epoch = match (&spec.record, &spec.pulse) {
+        (Some(record), _) => record.clock.zero,
+        (None, Some(pulse)) => pulse.zero(),
+        (None, None) => Instant::now(),
     };
     let record = match &spec.record {
         Some(record) => Some(record::start(record, spec, &found.up[0], tls.as_ref())?),
@@ -197,6 +203,9 @@ pub fn run_told(
         stop,
         record.as_ref(),
     )?;
+    if let Some(pulse) = &spec.pulse {
+        pulse.begin(whole_ns(epoch.elapsed()));
+    }
     loading();
     let outcome = crew.measure(spec, epoch, stop, &mut watched);
     if let Some(record) = record {
@@ -410,6 +419,7 @@ impl Crew {
                 timeout: spec.timeout,
                 patience: spec.patience,
                 epoch,
+                pulse: spec.pulse.clone(),
                 edges: Arc::clone(&crew.edges),
                 echo: Arc::clone(&echo),
             };

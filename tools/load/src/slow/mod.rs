@@ -466,6 +466,7 @@ fn run_spec(spec: &Spec, cluster: &Cluster, leader: usize, leader_pid: u32, roun
         patience,
         server_pids: vec![leader_pid],
         record: None,
+        pulse: None,
         progress: false,
     }
 }

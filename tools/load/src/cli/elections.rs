@@ -1,0 +1,272 @@
+//! `kontiki-load elections`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::Failure;
+use super::compare::{Servers, kind};
+use super::failover::ClusterArguments;
+use super::load::{duration, stop_at_signals};
+use crate::cluster::{Cluster, Kind, MEMBERS_MAX};
+use crate::elections::report::report;
+use crate::elections::{
+    DURATION_MAX, FORMAT_VERSION, KEPT_REVISIONS, Outcome, STRESS_MAX, Spec, elections,
+};
+use crate::failover::Settings;
+use crate::result::{Machine, Target, write_whole};
+
+/// Keys at most: all of them stay in the members' memory.
+const KEYS_MAX: usize = 10_000_000;
+/// Between two compactions at least.
+const COMPACT_EVERY_MIN: Duration = Duration::from_millis(100);
+
+/// Command line of `kontiki-load elections`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Whose cluster.
+    #[arg(long, value_parser = kind, default_value = "kontiki", help_heading = "Servers")]
+    program: Kind,
+    #[command(flatten)]
+    servers: ClusterArguments,
+    /// Further flags of the servers, separated by blanks.
+    #[arg(
+        long,
+        default_value = "",
+        allow_hyphen_values = true,
+        help_heading = "Servers"
+    )]
+    flags: String,
+    /// Heartbeat interval; the servers' default when absent.
+    #[arg(long, value_parser = duration, requires = "election")]
+    heartbeat: Option<Duration>,
+    /// Election timeout; the servers' default when absent.
+    #[arg(long, value_parser = duration, requires = "heartbeat")]
+    election: Option<Duration>,
+    /// Puts in flight, over all members.
+    #[arg(long, default_value_t = 1_000)]
+    in_flight: usize,
+    /// Different keys, written again and again.
+    #[arg(long, default_value_t = 100_000)]
+    keys: u64,
+    /// Bytes of a value.
+    #[arg(long, default_value_t = 256)]
+    value_size: usize,
+    /// Threads of this program that burn CPU beside the servers.
+    #[arg(long, value_name = "THREADS", default_value_t = 0)]
+    stress: usize,
+    /// Between two compactions.
+    #[arg(long, value_parser = duration, default_value = "5s")]
+    compact_every: Duration,
+    /// How long.
+    #[arg(long, value_parser = duration, default_value = "1m")]
+    duration: Duration,
+    /// Fails when there are more elections than this; else they are only reported.
+    #[arg(long, value_name = "COUNT")]
+    elections_max: Option<u64>,
+    /// Where the random choices begin.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Writes result.json and summary.txt into this directory, and the members' logs when there was an election.
+    #[arg(long, value_name = "DIRECTORY", help_heading = "Results")]
+    out: Option<PathBuf>,
+    /// No line of progress every ten seconds.
+    #[arg(long, help_heading = "Results")]
+    quiet: bool,
+}
+
+/// Runs it.
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let servers = arguments.servers.servers();
+    let spec = spec(arguments, &servers)?;
+    if let Some(directory) = &arguments.out {
+        std::fs::create_dir_all(directory)
+            .map_err(|error| format!("{}: {error}", directory.display()))?;
+        Cluster::remove_logs(directory)?;
+    }
+    let started = jiff::Timestamp::now();
+    let stop = stop_at_signals()?;
+    // Bound to no CPU, unlike the loads that measure: what burns CPU is to meet the members wherever they are.
+    let (seen, partial) = elections(&spec, &stop)?;
+    let outcome = Outcome {
+        format: FORMAT_VERSION,
+        command: std::env::args().collect(),
+        generator_version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: format!("{started:.0}"),
+        target: Target {
+            program: spec.program.kind.to_string(),
+            version: spec.program.version.clone(),
+            members: u32::try_from(spec.members).unwrap_or(u32::MAX),
+            details: BTreeMap::from([("flags".to_owned(), spec.flags.join(" "))]),
+        },
+        machine: Machine::read(),
+        parameters: parameters(&spec),
+        seen,
+        elections_max: arguments.elections_max,
+        partial,
+    };
+    let text = report(&outcome).to_text();
+    print!("{text}");
+    if let Some(directory) = &arguments.out {
+        let json = serde_json::to_string_pretty(&outcome)?;
+        write_whole(&directory.join("result.json"), json.as_bytes())?;
+        write_whole(&directory.join("summary.txt"), text.as_bytes())?;
+    }
+    match outcome.failure() {
+        Some(failure) => Err(failure.into()),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// What contradicts itself or is out of bounds, in one line.
+fn check(arguments: &Arguments, members: usize) -> Result<(), String> {
+    let keys = usize::try_from(arguments.keys).unwrap_or(usize::MAX);
+    for (flag, value, bounds) in [
+        ("--members", members, 3..=MEMBERS_MAX),
+        ("--in-flight", arguments.in_flight, 1..=10_000),
+        ("--keys", keys, 1..=KEYS_MAX),
+        ("--value-size", arguments.value_size, 16..=1 << 20),
+        ("--stress", arguments.stress, 0..=STRESS_MAX),
+    ] {
+        if !bounds.contains(&value) {
+            return Err(format!(
+                "{flag} is from {} to {}",
+                bounds.start(),
+                bounds.end()
+            ));
+        }
+    }
+    if arguments.duration.is_zero() || arguments.duration > DURATION_MAX {
+        return Err("--duration is above zero, and at most a week".to_owned());
+    }
+    if arguments.compact_every < COMPACT_EVERY_MIN {
+        return Err("--compact-every is at least 100ms".to_owned());
+    }
+    let least = Duration::from_millis(1);
+    let times = [arguments.heartbeat, arguments.election];
+    if times.into_iter().flatten().any(|time| time < least) {
+        return Err("--heartbeat and --election are at least 1ms".to_owned());
+    }
+    Ok(())
+}
+
+fn spec(arguments: &Arguments, servers: &Servers) -> Result<Spec, Failure> {
+    check(arguments, servers.members)?;
+    let settings = arguments
+        .heartbeat
+        .zip(arguments.election)
+        .map(|(heartbeat, election)| Settings {
+            heartbeat_ms: heartbeat.as_millis() as u64,
+            election_ms: election.as_millis() as u64,
+        });
+    Ok(Spec {
+        program: servers.program(arguments.program)?,
+        flags: arguments
+            .flags
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect(),
+        members: servers.members,
+        placement: servers.placement,
+        data_dir: servers.data_dir(),
+        settings,
+        in_flight: arguments.in_flight,
+        keys: arguments.keys,
+        value_bytes: arguments.value_size,
+        stress: arguments.stress,
+        compact_every: arguments.compact_every,
+        duration: arguments.duration,
+        seed: arguments.seed,
+        logs: arguments.out.clone(),
+        progress: !arguments.quiet,
+    })
+}
+
+/// What was asked, for the result.
+fn parameters(spec: &Spec) -> BTreeMap<String, String> {
+    let parameter = |name: &str, value: String| (name.to_owned(), value);
+    BTreeMap::from([
+        parameter(
+            "heartbeat interval, election timeout",
+            spec.settings.map_or_else(
+                || "the servers' defaults".to_owned(),
+                |settings| format!("{} ms, {} ms", settings.heartbeat_ms, settings.election_ms),
+            ),
+        ),
+        parameter(
+            "load, to all members",
+            format!(
+                "{} puts in flight, {} keys, values of {} B",
+                spec.in_flight, spec.keys, spec.value_bytes
+            ),
+        ),
+        parameter("threads that burn CPU", spec.stress.to_string()),
+        parameter(
+            "compaction",
+            format!(
+                "every {:?}, {KEPT_REVISIONS} revisions below the newest",
+                spec.compact_every
+            ),
+        ),
+        parameter("asked for", format!("{:?}", spec.duration)),
+        parameter("seed", spec.seed.to_string()),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        let words = ["elections"].into_iter().chain(line.split_whitespace());
+        <Line as clap::Parser>::try_parse_from(words).map(|line| line.arguments)
+    }
+
+    /// Goal: what has no bound, or no sense, is refused with the flag's name before any server starts.
+    #[test]
+    fn bounds() {
+        let refused = |line: &str| {
+            let arguments = parse(line).expect("well-formed");
+            let members = arguments.servers.servers().members;
+            check(&arguments, members).err()
+        };
+        assert_eq!(refused(""), None);
+        let whole = "--program etcd --heartbeat 50ms --election 250ms --in-flight 1000 --keys 100000 --value-size 256 \
+                     --stress 2 --duration 1h --elections-max 0 --out somewhere";
+        assert_eq!(refused(whole), None);
+        for line in [
+            "--members 2",
+            "--members 10",
+            "--in-flight 0",
+            "--in-flight 10001",
+            "--keys 0",
+            "--keys 10000001",
+            "--value-size 15",
+            "--stress 257",
+            "--duration 0s",
+            "--duration 8.1m --compact-every 99ms",
+            "--heartbeat 0ms --election 1s",
+        ] {
+            let said = refused(line).unwrap_or_default();
+            let flag = line.split(' ').find(|word| said.starts_with(word));
+            let other = line.contains("--compact-every") && said.starts_with("--compact-every");
+            assert!(flag.is_some() || other, "{line}: {said}");
+        }
+        assert!(refused("--duration 200h").is_some());
+    }
+
+    /// Goal: one of the two times alone is a wrong command line.
+    #[test]
+    fn both_times_or_none() {
+        assert!(parse("--heartbeat 50ms").is_err());
+        assert!(parse("--election 250ms").is_err());
+        assert!(parse("--elections-max -1").is_err());
+    }
+}
