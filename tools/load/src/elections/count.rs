@@ -171,6 +171,8 @@ mod tests {
         let candidate = [Some((2, 1)), Some((3, 0)), Some((2, 1))];
         check(&[candidate], (1, 0, Some(0)));
         check(&[candidate, of(3, 2)], (1, 1, Some(1)));
+        // Nobody but a leader of an old term answers: it leads no longer.
+        check(&[of(3, 2), [Some((2, 1)), None, None]], (1, 1, Some(1)));
         // A member that was ahead is gone: terms do not go back.
         check(&[candidate, [Some((2, 1)), None, None]], (1, 0, Some(0)));
     }
