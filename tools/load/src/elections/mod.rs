@@ -276,15 +276,11 @@ fn load_and_look(
             stop.store(true, Ordering::Relaxed);
         }
         let mut progress = Progress::new(spec, &pulse);
-        let mut ends = None;
         while !load.is_finished() {
             let status = cluster.status();
             seen.count.look(begun.elapsed(), &status);
             let revisions = status.0.iter().flatten().map(|member| member.revision);
             newest.fetch_max(revisions.max().unwrap_or(0), Ordering::Relaxed);
-            if stop.load(Ordering::Relaxed) {
-                ends.get_or_insert_with(Instant::now);
-            }
             progress.tell(begun.elapsed(), &seen.count);
             std::thread::sleep(LOOK_INTERVAL);
         }
@@ -293,11 +289,7 @@ fn load_and_look(
         let result = load.join().map_err(|_| ElectionsError::Thread)??;
         seen.compactions = compactor.join().map_err(|_| ElectionsError::Thread)?;
         seen.stress_cpu_ns = whole_ns(burned?);
-        // What is without an answer when no more puts are sent is no gap.
-        let ends = ends
-            .unwrap_or(begun + spec.duration)
-            .min(begun + result.duration);
-        let gap = pulse.longest_gap(whole_ns(ends - pulse.zero()));
+        let gap = pulse.longest_gap(whole_ns(pulse.zero().elapsed()));
         seen.puts = puts(&result);
         seen.puts.longest_gap_ns = gap.length_ns;
         let begun_ns = whole_ns(begun - pulse.zero());

@@ -252,6 +252,9 @@ impl Lane {
         let timeout_ns = self.plan.timeout.as_nanos() as u64;
         // When the last operation of all threads had an end, and watchers have seen nothing more to come since.
         let mut complete_ns = None;
+        if let Some(pulse) = &self.plan.pulse {
+            pulse.end(window.until_ns);
+        }
         self.desk.begin_load();
         loop {
             if let Err(error) = self.turn(&mut phase, until_ns) {
@@ -272,6 +275,9 @@ impl Lane {
             if stop.load(Ordering::Relaxed) {
                 // Nothing more is started, what is due and waits included.
                 until_ns = 0;
+                if let Some(pulse) = &self.plan.pulse {
+                    pulse.end(now_ns);
+                }
             }
             if self.lost(now_ns) {
                 let why = self.why_down().unwrap_or_default();

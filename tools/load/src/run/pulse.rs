@@ -23,6 +23,8 @@ pub struct Pulse {
     beats: AtomicU64,
     /// Zero until the load begins.
     last_ns: AtomicU64,
+    /// When nothing more is started.
+    end_ns: AtomicU64,
     longest_ns: AtomicU64,
     longest: Mutex<Gap>,
 }
@@ -35,6 +37,7 @@ impl Pulse {
             zero: Instant::now(),
             beats: AtomicU64::new(0),
             last_ns: AtomicU64::new(0),
+            end_ns: AtomicU64::new(u64::MAX),
             longest_ns: AtomicU64::new(0),
             longest: Mutex::new(Gap::default()),
         }
@@ -52,15 +55,16 @@ impl Pulse {
         self.beats.load(Ordering::Relaxed)
     }
 
-    /// The longest gap until `end_ns`, the one included that has not ended by then.
+    /// The longest gap until `now_ns`, the one included that has not ended by then. When nothing more is started, answers
+    /// come ever less often: what is after that is in no gap.
     #[must_use]
-    pub fn longest_gap(&self, end_ns: u64) -> Gap {
+    pub fn longest_gap(&self, now_ns: u64) -> Gap {
         let from_ns = self.last_ns.load(Ordering::Relaxed);
         let open = Gap {
             from_ns,
             length_ns: match from_ns {
                 0 => 0,
-                from_ns => end_ns.saturating_sub(from_ns),
+                from_ns => self.until_end(now_ns).saturating_sub(from_ns),
             },
         };
         let longest = *self.longest();
@@ -75,6 +79,15 @@ impl Pulse {
         self.last_ns.fetch_max(now_ns, Ordering::Relaxed);
     }
 
+    /// Nothing is started from `end_ns` on.
+    pub(super) fn end(&self, end_ns: u64) {
+        self.end_ns.fetch_min(end_ns, Ordering::Relaxed);
+    }
+
+    fn until_end(&self, now_ns: u64) -> u64 {
+        now_ns.min(self.end_ns.load(Ordering::Relaxed))
+    }
+
     /// An operation has succeeded.
     pub(super) fn beat(&self, now_ns: u64) {
         self.beats.fetch_add(1, Ordering::Relaxed);
@@ -82,7 +95,7 @@ impl Pulse {
         let from_ns = self.last_ns.fetch_max(now_ns, Ordering::Relaxed);
         let length_ns = match from_ns {
             0 => 0,
-            from_ns => now_ns.saturating_sub(from_ns),
+            from_ns => self.until_end(now_ns).saturating_sub(from_ns),
         };
         if self.longest_ns.fetch_max(length_ns, Ordering::Relaxed) < length_ns {
             let mut longest = self.longest();
@@ -108,7 +121,8 @@ pub(crate) fn whole_ns(time: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    /// Goal: gaps count from the beginning of the load, between successes in whatever order they are told, and to the end.
+    /// Goal: gaps count from the beginning of the load, between successes in whatever order they are told, and to
+    /// where nothing more is started.
     #[test]
     fn gaps() {
         let check = |beats: &[u64], end_ns: u64, expected: (u64, u64)| {
@@ -127,6 +141,16 @@ mod tests {
         check(&[110, 120], 200, (120, 80));
         check(&[], 130, (100, 30));
         check(&[110, 150], 120, (110, 40));
+        let ended = Pulse::start();
+        ended.begin(100);
+        ended.end(150);
+        ended.beat(140);
+        ended.beat(400);
+        assert_eq!(ended.longest_gap(1_000).length_ns, 40);
+        let silent = Pulse::start();
+        silent.begin(100);
+        silent.end(150);
+        assert_eq!(silent.longest_gap(1_000).length_ns, 50);
         assert_eq!(Pulse::start().longest_gap(1_000).length_ns, 0);
     }
 }
