@@ -1,13 +1,13 @@
 //! `kontiki-load compare`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::Failure;
+use super::cluster::{Servers, kind, within, words};
 use super::load::{duration, stop_at_signals};
 use super::report::Outputs;
-use crate::cluster::{Kind, MEMBERS_MAX, Placement, Program, default_data_dir, generator_cpu};
+use crate::cluster::{Kind, MEMBERS_MAX};
 use crate::compare::{
     Connections, Data, IDLE_CLIENTS_MAX, IN_FLIGHT_MAX, Measure, Operation, PAIRS_MAX, Spec,
     compare, grid, measured, side_names,
@@ -17,7 +17,7 @@ use crate::compare::{
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    pub(super) servers: Servers,
+    servers: Servers,
     /// Compares a program with itself: both ratios and their spread should be around 1.
     #[arg(long, value_name = "PROGRAM", value_parser = kind)]
     null: Option<Kind>,
@@ -82,52 +82,6 @@ pub(super) struct Arguments {
     outputs: Outputs,
 }
 
-/// Which servers are started, and where.
-#[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Servers")]
-pub(super) struct Servers {
-    /// Our binary [default: the one beside this program].
-    #[arg(long, value_name = "PATH")]
-    pub(super) kontiki: Option<PathBuf>,
-    /// The binary of etcd [default: $ETCD_BIN, or what tools/fetch-etcd has fetched].
-    #[arg(long, value_name = "PATH")]
-    pub(super) etcd: Option<PathBuf>,
-    /// Where servers keep their data: on a disk, never in memory [default: beside this program].
-    #[arg(long, value_name = "DIRECTORY")]
-    pub(super) data_dir: Option<PathBuf>,
-    /// Members of each cluster.
-    #[arg(long, default_value_t = 1)]
-    pub(super) members: usize,
-    /// Which CPUs they run on.
-    #[arg(long, value_enum, default_value = "spread")]
-    pub(super) placement: Placement,
-}
-
-impl Servers {
-    /// The program asked for.
-    pub(super) fn program(&self, kind: Kind) -> Result<Program, Failure> {
-        Ok(match kind {
-            Kind::Kontiki => Program::kontiki(self.kontiki.as_deref())?,
-            Kind::Etcd => Program::etcd(self.etcd.as_deref())?,
-        })
-    }
-
-    /// Where data goes.
-    pub(super) fn data_dir(&self) -> PathBuf {
-        self.data_dir.clone().unwrap_or_else(default_data_dir)
-    }
-
-    /// Leaves the members' CPUs to them, where there is one more.
-    pub(super) fn bind_generator(&self) -> Result<(), Failure> {
-        match generator_cpu(self.members) {
-            Some(cpu) if self.placement == Placement::Spread => {
-                Ok(kontiki_harness::cpu::bind_to_cpu(cpu)?)
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
 /// Runs it.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let spec = spec(arguments)?;
@@ -149,22 +103,21 @@ fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
         Some(kind) => [kind, kind],
         None => [Kind::Kontiki, Kind::Etcd],
     };
-    if arguments.pairs == 0 || arguments.pairs > PAIRS_MAX {
-        return Err(format!("--pairs is from 1 to {PAIRS_MAX}").into());
-    }
-    if arguments
-        .in_flight
-        .iter()
-        .any(|count| *count == 0 || *count > IN_FLIGHT_MAX)
-    {
-        return Err(format!("--in-flight is from 1 to {IN_FLIGHT_MAX}").into());
-    }
-    if arguments.servers.members == 0 || arguments.servers.members > MEMBERS_MAX {
-        return Err(format!("--members is from 1 to {MEMBERS_MAX}").into());
-    }
-    if arguments.idle_clients == 0 || arguments.idle_clients > IDLE_CLIENTS_MAX {
-        return Err(format!("--idle-clients is from 1 to {IDLE_CLIENTS_MAX}").into());
-    }
+    let pairs = ("--pairs", arguments.pairs as usize, 1..=PAIRS_MAX as usize);
+    let in_flight = arguments.in_flight.iter();
+    let in_flight = in_flight.map(|count| ("--in-flight", *count, 1..=IN_FLIGHT_MAX));
+    let members = ("--members", arguments.servers.members, 1..=MEMBERS_MAX);
+    let clients = (
+        "--idle-clients",
+        arguments.idle_clients,
+        1..=IDLE_CLIENTS_MAX,
+    );
+    within(
+        [pairs]
+            .into_iter()
+            .chain(in_flight)
+            .chain([members, clients]),
+    )?;
     if arguments.keys == 0 || arguments.threads == 0 {
         return Err("--keys and --threads must be at least 1".into());
     }
@@ -172,12 +125,9 @@ fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
         arguments.servers.program(kinds[0])?,
         arguments.servers.program(kinds[1])?,
     ];
-    let flags = |kind: Kind| -> Vec<String> {
-        let text = match kind {
-            Kind::Kontiki => &arguments.kontiki_flags,
-            Kind::Etcd => &arguments.etcd_flags,
-        };
-        text.split_whitespace().map(str::to_owned).collect()
+    let flags = |kind: Kind| match kind {
+        Kind::Kontiki => words(&arguments.kontiki_flags),
+        Kind::Etcd => words(&arguments.etcd_flags),
     };
     let mut points = match arguments.measures_only {
         true => Vec::new(),
@@ -222,13 +172,4 @@ fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
         command: std::env::args().collect(),
         progress: !arguments.quiet,
     })
-}
-
-/// `kontiki` or `etcd`.
-pub(super) fn kind(text: &str) -> Result<Kind, String> {
-    match text {
-        "kontiki" => Ok(Kind::Kontiki),
-        "etcd" => Ok(Kind::Etcd),
-        other => Err(format!("{other:?} is neither kontiki nor etcd")),
-    }
 }

@@ -6,15 +6,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::Failure;
-use super::compare::{Servers, kind};
-use super::failover::ClusterArguments;
+use super::cluster::{ClusterArguments, Timing, within, words};
 use super::load::{duration, stop_at_signals};
-use crate::cluster::{Cluster, Kind, MEMBERS_MAX};
+use crate::cluster::{Cluster, MEMBERS_MAX};
 use crate::elections::report::report;
 use crate::elections::{
     DURATION_MAX, FORMAT_VERSION, KEPT_REVISIONS, Outcome, STRESS_MAX, Spec, elections,
 };
-use crate::failover::Settings;
 use crate::result::{Machine, Target, write_whole};
 
 /// Keys at most: all of them stay in the members' memory.
@@ -25,25 +23,10 @@ const COMPACT_EVERY_MIN: Duration = Duration::from_millis(100);
 /// Command line of `kontiki-load elections`.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Whose cluster.
-    #[arg(long, value_parser = kind, default_value = "kontiki", help_heading = "Servers")]
-    program: Kind,
     #[command(flatten)]
-    servers: ClusterArguments,
-    /// Further flags of the servers, separated by blanks.
-    #[arg(
-        long,
-        default_value = "",
-        allow_hyphen_values = true,
-        help_heading = "Servers"
-    )]
-    flags: String,
-    /// Heartbeat interval; the servers' default when absent.
-    #[arg(long, value_parser = duration, requires = "election")]
-    heartbeat: Option<Duration>,
-    /// Election timeout; the servers' default when absent.
-    #[arg(long, value_parser = duration, requires = "heartbeat")]
-    election: Option<Duration>,
+    cluster: ClusterArguments,
+    #[command(flatten)]
+    timing: Timing,
     /// Puts in flight, over all members.
     #[arg(long, default_value_t = 1_000)]
     in_flight: usize,
@@ -78,8 +61,7 @@ pub(super) struct Arguments {
 
 /// Runs it.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let servers = arguments.servers.servers();
-    let spec = spec(arguments, &servers)?;
+    let spec = spec(arguments)?;
     if let Some(directory) = &arguments.out {
         std::fs::create_dir_all(directory)
             .map_err(|error| format!("{}: {error}", directory.display()))?;
@@ -120,57 +102,42 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 /// What contradicts itself or is out of bounds, in one line.
-fn check(arguments: &Arguments, members: usize) -> Result<(), String> {
+fn check(arguments: &Arguments) -> Result<(), String> {
     let keys = usize::try_from(arguments.keys).unwrap_or(usize::MAX);
-    for (flag, value, bounds) in [
-        ("--members", members, 3..=MEMBERS_MAX),
+    within([
+        (
+            "--members",
+            arguments.cluster.servers.members,
+            3..=MEMBERS_MAX,
+        ),
         ("--in-flight", arguments.in_flight, 1..=10_000),
         ("--keys", keys, 1..=KEYS_MAX),
         ("--value-size", arguments.value_size, 16..=1 << 20),
         ("--stress", arguments.stress, 0..=STRESS_MAX),
-    ] {
-        if !bounds.contains(&value) {
-            return Err(format!(
-                "{flag} is from {} to {}",
-                bounds.start(),
-                bounds.end()
-            ));
-        }
-    }
+    ])?;
     if arguments.duration.is_zero() || arguments.duration > DURATION_MAX {
         return Err("--duration is above zero, and at most a week".to_owned());
     }
     if arguments.compact_every < COMPACT_EVERY_MIN {
         return Err("--compact-every is at least 100ms".to_owned());
     }
-    let least = Duration::from_millis(1);
-    let times = [arguments.heartbeat, arguments.election];
-    if times.into_iter().flatten().any(|time| time < least) {
+    let settings = arguments.timing.settings();
+    if settings.is_some_and(|settings| settings.heartbeat_ms.min(settings.election_ms) == 0) {
         return Err("--heartbeat and --election are at least 1ms".to_owned());
     }
     Ok(())
 }
 
-fn spec(arguments: &Arguments, servers: &Servers) -> Result<Spec, Failure> {
-    check(arguments, servers.members)?;
-    let settings = arguments
-        .heartbeat
-        .zip(arguments.election)
-        .map(|(heartbeat, election)| Settings {
-            heartbeat_ms: heartbeat.as_millis() as u64,
-            election_ms: election.as_millis() as u64,
-        });
+fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
+    let servers = &arguments.cluster.servers;
+    check(arguments)?;
     Ok(Spec {
-        program: servers.program(arguments.program)?,
-        flags: arguments
-            .flags
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect(),
+        program: servers.program(arguments.cluster.program)?,
+        flags: words(&arguments.cluster.flags),
         members: servers.members,
         placement: servers.placement,
         data_dir: servers.data_dir(),
-        settings,
+        settings: arguments.timing.settings(),
         in_flight: arguments.in_flight,
         keys: arguments.keys,
         value_bytes: arguments.value_size,
@@ -232,11 +199,7 @@ mod tests {
     /// Goal: what has no bound, or no sense, is refused with the flag's name before any server starts.
     #[test]
     fn bounds() {
-        let refused = |line: &str| {
-            let arguments = parse(line).expect("well-formed");
-            let members = arguments.servers.servers().members;
-            check(&arguments, members).err()
-        };
+        let refused = |line: &str| check(&parse(line).expect("well-formed")).err();
         assert_eq!(refused(""), None);
         let whole = "--program etcd --heartbeat 50ms --election 250ms --in-flight 1000 --keys 100000 --value-size 256 \
                      --stress 2 --duration 1h --elections-max 0 --out somewhere";

@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::Failure;
-use super::compare::{Servers, kind};
+use super::cluster::{ClusterArguments, Timing, within, words};
 use super::load::{duration, stop_at_signals};
-use crate::cluster::{Kind, MEMBERS_MAX, Placement};
+use crate::cluster::MEMBERS_MAX;
 use crate::failover::report::{csv, report};
 use crate::failover::{
-    CELLS_MAX, Cell, FORMAT_VERSION, Fault, HistorySpec, Outcome, Phases, Settings, Spec,
-    TRIALS_MAX, Victim, failover, sweep,
+    CELLS_MAX, Cell, FORMAT_VERSION, Fault, HistorySpec, Outcome, Phases, Spec, TRIALS_MAX, Victim,
+    failover, sweep,
 };
 use crate::result::{Machine, Target, write_whole};
 
@@ -23,26 +23,15 @@ const IN_FLIGHT: usize = 16;
 
 /// Command line of `kontiki-load failover`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(
+    mut_arg("heartbeat", |heartbeat| heartbeat.conflicts_with("sweep")),
+    mut_arg("election", |election| election.conflicts_with("sweep"))
+)]
 pub(super) struct Arguments {
-    /// Whose cluster.
-    #[arg(long, value_parser = kind, default_value = "kontiki", help_heading = "Servers")]
-    program: Kind,
     #[command(flatten)]
-    servers: ClusterArguments,
-    /// Further flags of the servers, separated by blanks.
-    #[arg(
-        long,
-        default_value = "",
-        allow_hyphen_values = true,
-        help_heading = "Servers"
-    )]
-    flags: String,
-    /// Heartbeat interval; the servers' default when absent.
-    #[arg(long, value_parser = duration, requires = "election", conflicts_with = "sweep")]
-    heartbeat: Option<Duration>,
-    /// Election timeout; the servers' default when absent.
-    #[arg(long, value_parser = duration, requires = "heartbeat", conflicts_with = "sweep")]
-    election: Option<Duration>,
+    cluster: ClusterArguments,
+    #[command(flatten)]
+    timing: Timing,
     /// What is done to a member; several take turns.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "kill")]
     fault: Vec<Fault>,
@@ -123,44 +112,9 @@ pub(super) struct Arguments {
     quiet: bool,
 }
 
-/// As for a comparison, but what goes on without one member needs three.
-#[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Servers")]
-pub(super) struct ClusterArguments {
-    /// Our binary [default: the one beside this program].
-    #[arg(long, value_name = "PATH")]
-    kontiki: Option<PathBuf>,
-    /// The binary of etcd [default: $ETCD_BIN, or what tools/fetch-etcd has fetched].
-    #[arg(long, value_name = "PATH")]
-    etcd: Option<PathBuf>,
-    /// Where servers keep their data: on a disk, never in memory [default: beside this program].
-    #[arg(long, value_name = "DIRECTORY")]
-    data_dir: Option<PathBuf>,
-    /// Members of the cluster.
-    #[arg(long, default_value_t = 3)]
-    members: usize,
-    /// Which CPUs they run on.
-    #[arg(long, value_enum, default_value = "spread")]
-    placement: Placement,
-}
-
-impl ClusterArguments {
-    /// Which servers are started, and where.
-    pub(super) fn servers(&self) -> Servers {
-        Servers {
-            kontiki: self.kontiki.clone(),
-            etcd: self.etcd.clone(),
-            data_dir: self.data_dir.clone(),
-            members: self.members,
-            placement: self.placement,
-        }
-    }
-}
-
 /// Runs it.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let servers = arguments.servers.servers();
-    let spec = spec(arguments, &servers)?;
+    let spec = spec(arguments)?;
     let (heartbeats, elections) = (
         milliseconds(&arguments.heartbeats),
         milliseconds(&arguments.elections),
@@ -174,7 +128,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     let started = jiff::Timestamp::now();
     let machine = Machine::read();
-    servers.bind_generator()?;
+    arguments.cluster.servers.bind_generator()?;
     let stop = stop_at_signals()?;
     let (cells, error) = match arguments.sweep {
         true => {
@@ -218,13 +172,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
 }
 
-fn spec(arguments: &Arguments, servers: &Servers) -> Result<Spec, Failure> {
+fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
+    let servers = &arguments.cluster.servers;
     let in_flight = match (arguments.in_flight, &arguments.history) {
         (Some(in_flight), _) => in_flight,
         (None, None) => IN_FLIGHT,
         (None, Some(_)) => 0,
     };
-    for (flag, value, bounds) in [
+    within([
         (
             "--trials",
             arguments.trials as usize,
@@ -243,28 +198,13 @@ fn spec(arguments: &Arguments, servers: &Servers) -> Result<Spec, Failure> {
             usize::try_from(arguments.history_keys).unwrap_or(usize::MAX),
             1..=1_000_000,
         ),
-    ] {
-        if !bounds.contains(&value) {
-            return Err(format!("{flag} is from {} to {}", bounds.start(), bounds.end()).into());
-        }
-    }
+    ])?;
     if arguments.interval < Duration::from_millis(1) {
         return Err("--interval is at least 1ms".into());
     }
-    let settings = arguments
-        .heartbeat
-        .zip(arguments.election)
-        .map(|(heartbeat, election)| Settings {
-            heartbeat_ms: heartbeat.as_millis() as u64,
-            election_ms: election.as_millis() as u64,
-        });
     Ok(Spec {
-        program: servers.program(arguments.program)?,
-        flags: arguments
-            .flags
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect(),
+        program: servers.program(arguments.cluster.program)?,
+        flags: words(&arguments.cluster.flags),
         members: servers.members,
         placement: servers.placement,
         data_dir: servers.data_dir(),
@@ -276,7 +216,7 @@ fn spec(arguments: &Arguments, servers: &Servers) -> Result<Spec, Failure> {
             keys: arguments.history_keys,
         }),
         trials: arguments.trials,
-        settings,
+        settings: arguments.timing.settings(),
         interval: arguments.interval,
         patience: arguments.timeout,
         in_flight,

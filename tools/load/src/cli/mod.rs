@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::workload::Kind;
 
 mod check;
+mod cluster;
 mod compare;
 mod elections;
 mod failover;

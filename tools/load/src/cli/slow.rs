@@ -6,10 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::Failure;
-use super::compare::{Servers, kind};
-use super::failover::ClusterArguments;
+use super::cluster::{ClusterArguments, within, words};
 use super::load::{duration, stop_at_signals};
-use crate::cluster::{Kind, MEMBERS_MAX};
+use crate::cluster::MEMBERS_MAX;
 use crate::result::{Machine, Target, write_whole};
 use crate::shape::RATE_MAX;
 use crate::slow::report::{csv, report};
@@ -23,19 +22,8 @@ const PHASES: [Phase; 3] = [Phase::SlowNetwork, Phase::SlowSyncs, Phase::Stopped
 /// Command line of `kontiki-load slow-follower`.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Whose cluster.
-    #[arg(long, value_parser = kind, default_value = "kontiki", help_heading = "Servers")]
-    program: Kind,
     #[command(flatten)]
-    servers: ClusterArguments,
-    /// Further flags of the servers, separated by blanks.
-    #[arg(
-        long,
-        default_value = "",
-        allow_hyphen_values = true,
-        help_heading = "Servers"
-    )]
-    flags: String,
+    cluster: ClusterArguments,
     /// What is wrong with the follower, one after the other; a healthy phase is beside them in each round. What is named here
     /// and cannot be had on this machine is a failure [default: slow-network,slow-syncs,stopped, without what cannot be had].
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -80,14 +68,13 @@ pub(super) struct Arguments {
 
 /// Runs it.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let servers = arguments.servers.servers();
-    let spec = spec(arguments, &servers)?;
+    let spec = spec(arguments)?;
     if let Some(directory) = &arguments.out {
         std::fs::create_dir_all(directory)
             .map_err(|error| format!("{}: {error}", directory.display()))?;
     }
     let started = jiff::Timestamp::now();
-    servers.bind_generator()?;
+    arguments.cluster.servers.bind_generator()?;
     let stop = stop_at_signals()?;
     let measured = slow_follower(&spec, &stop);
     if let (Some(error), true) = (&measured.error, measured.samples.is_empty()) {
@@ -131,9 +118,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
 }
 
-fn spec(arguments: &Arguments, servers: &Servers) -> Result<Spec, Failure> {
+fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
+    let servers = &arguments.cluster.servers;
     let in_flight = arguments.in_flight.unwrap_or(1);
-    for (flag, value, bounds) in [
+    within([
         (
             "--rounds",
             arguments.rounds as usize,
@@ -142,21 +130,13 @@ fn spec(arguments: &Arguments, servers: &Servers) -> Result<Spec, Failure> {
         ("--members", servers.members, 3..=MEMBERS_MAX),
         ("--in-flight", in_flight, 1..=10_000),
         ("--value-size", arguments.value_size, 16..=1 << 20),
-    ] {
-        if !bounds.contains(&value) {
-            return Err(format!("{flag} is from {} to {}", bounds.start(), bounds.end()).into());
-        }
-    }
+    ])?;
     if !(arguments.rate > 0.0 && arguments.rate <= RATE_MAX) {
         return Err(format!("--rate must be above zero, and at most {RATE_MAX:.0}").into());
     }
     Ok(Spec {
-        program: servers.program(arguments.program)?,
-        flags: arguments
-            .flags
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect(),
+        program: servers.program(arguments.cluster.program)?,
+        flags: words(&arguments.cluster.flags),
         members: servers.members,
         placement: servers.placement,
         data_dir: servers.data_dir(),
