@@ -14,9 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kontiki_harness::server::etcd_program;
-use kontiki_load::cluster::{AGREE_TIME_MAX, Cluster, ClusterOptions, Kind, Placement, Program};
+use kontiki_load::cluster::{
+    AGREE_TIME_MAX, Cluster, ClusterOptions, Kind, Placement, Program, Settings,
+};
 use kontiki_load::compare::{self, Connections, Data, Measure, Operation, grid, measured};
-use kontiki_load::failover::{self, Fault, HistorySpec, Phases, Settings, Victim};
+use kontiki_load::failover::{self, Fault, HistorySpec, Phases, Victim};
 use kontiki_load::report::pairs;
 use kontiki_load::result::RunResult;
 use kontiki_load::slow::{self, Phase};
@@ -45,21 +47,29 @@ fn assert_empty(directory: &Path) {
     assert!(left.is_empty(), "left behind: {left:?}");
 }
 
-fn failover_spec(data_dir: &Path) -> failover::Spec {
-    failover::Spec {
+/// Three members of etcd.
+fn three(data_dir: &Path) -> ClusterOptions {
+    ClusterOptions {
         program: etcd(),
-        flags: Vec::new(),
         members: 3,
-        placement: Placement::Spread,
         data_dir: data_dir.to_owned(),
-        faults: vec![Fault::Kill],
-        victim: Victim::Leader,
-        history: None,
-        trials: 1,
+        placement: Placement::Spread,
         settings: Some(Settings {
             heartbeat_ms: 50,
             election_ms: 500,
         }),
+        proxied: false,
+        flags: Vec::new(),
+    }
+}
+
+fn failover_spec(data_dir: &Path) -> failover::Spec {
+    failover::Spec {
+        cluster: three(data_dir),
+        faults: vec![Fault::Kill],
+        victim: Victim::Leader,
+        history: None,
+        trials: 1,
         interval: Duration::from_millis(10),
         patience: Duration::from_secs(2),
         in_flight: 4,
@@ -287,13 +297,8 @@ fn isolation_has_two_sides() {
     let _turn = turn();
     let data = data_dir();
     let mut cluster = Cluster::start(&ClusterOptions {
-        program: etcd(),
-        members: 3,
-        data_dir: data.path().to_owned(),
-        placement: Placement::Spread,
-        timing: Some((Duration::from_millis(50), Duration::from_millis(500))),
         proxied: true,
-        flags: Vec::new(),
+        ..three(data.path())
     })
     .expect("a cluster");
     let before = cluster.wait_agreed(AGREE_TIME_MAX).expect("a leader");
@@ -322,11 +327,10 @@ fn follower_that_is_slow() {
     let _turn = turn();
     let data = data_dir();
     let spec = slow::Spec {
-        program: etcd(),
-        flags: Vec::new(),
-        members: 3,
-        placement: Placement::Spread,
-        data_dir: data.path().to_owned(),
+        cluster: ClusterOptions {
+            settings: None,
+            ..three(data.path())
+        },
         phases: vec![Phase::SlowNetwork, Phase::SlowSyncs, Phase::Stopped],
         rounds: 1,
         duration: Duration::from_secs(1),
@@ -391,10 +395,8 @@ fn sweep_of_two_cells() {
 fn wrong_flags_are_told() {
     let _turn = turn();
     let data = data_dir();
-    let spec = failover::Spec {
-        flags: vec!["--no-such-flag".to_owned()],
-        ..failover_spec(data.path())
-    };
+    let mut spec = failover_spec(data.path());
+    spec.cluster.flags = vec!["--no-such-flag".to_owned()];
     let (cell, error) = failover::failover(&spec, &AtomicBool::new(false));
     let said = error.expect("refused").to_string();
     assert!(
@@ -402,6 +404,6 @@ fn wrong_flags_are_told() {
         "{said}"
     );
     assert!(cell.trials.is_empty());
-    assert_eq!(spec.program.kind, Kind::Etcd);
+    assert_eq!(spec.cluster.program.kind, Kind::Etcd);
     assert_empty(data.path());
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::Failure;
 use super::load::duration;
-use crate::cluster::{Kind, Placement, Program, default_data_dir, generator_cpu};
-use crate::failover::Settings;
+use crate::cluster::{
+    ClusterOptions, Kind, Placement, Program, Settings, default_data_dir, generator_cpu,
+};
 
 /// Which servers are started, and where.
 #[derive(Clone, Debug, clap::Args)]
@@ -64,12 +65,27 @@ impl Servers {
 pub(super) struct ClusterArguments {
     /// Whose cluster.
     #[arg(long, value_parser = kind, default_value = "kontiki")]
-    pub(super) program: Kind,
+    program: Kind,
     #[command(flatten)]
     pub(super) servers: Servers,
     /// Further flags of the servers, separated by blanks.
     #[arg(long, default_value = "", allow_hyphen_values = true)]
-    pub(super) flags: String,
+    flags: String,
+}
+
+impl ClusterArguments {
+    /// What to start, under these settings.
+    pub(super) fn options(&self, settings: Option<Settings>) -> Result<ClusterOptions, Failure> {
+        Ok(ClusterOptions {
+            program: self.servers.program(self.program)?,
+            members: self.servers.members,
+            data_dir: self.servers.data_dir(),
+            placement: self.servers.placement,
+            settings,
+            proxied: false,
+            flags: words(&self.flags),
+        })
+    }
 }
 
 /// Both times of an election, or none.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::Failure;
-use super::cluster::{ClusterArguments, Timing, within, words};
+use super::cluster::{ClusterArguments, Timing, within};
 use super::load::{duration, stop_at_signals};
 use crate::cluster::{Cluster, MEMBERS_MAX};
 use crate::elections::report::report;
@@ -77,10 +77,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         generator_version: env!("CARGO_PKG_VERSION").to_owned(),
         started: format!("{started:.0}"),
         target: Target {
-            program: spec.program.kind.to_string(),
-            version: spec.program.version.clone(),
-            members: u32::try_from(spec.members).unwrap_or(u32::MAX),
-            details: BTreeMap::from([("flags".to_owned(), spec.flags.join(" "))]),
+            program: spec.cluster.program.kind.to_string(),
+            version: spec.cluster.program.version.clone(),
+            members: u32::try_from(spec.cluster.members).unwrap_or(u32::MAX),
+            details: BTreeMap::from([("flags".to_owned(), spec.cluster.flags.join(" "))]),
         },
         machine: Machine::read(),
         parameters: parameters(&spec),
@@ -129,15 +129,9 @@ fn check(arguments: &Arguments) -> Result<(), String> {
 }
 
 fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
-    let servers = &arguments.cluster.servers;
     check(arguments)?;
     Ok(Spec {
-        program: servers.program(arguments.cluster.program)?,
-        flags: words(&arguments.cluster.flags),
-        members: servers.members,
-        placement: servers.placement,
-        data_dir: servers.data_dir(),
-        settings: arguments.timing.settings(),
+        cluster: arguments.cluster.options(arguments.timing.settings())?,
         in_flight: arguments.in_flight,
         keys: arguments.keys,
         value_bytes: arguments.value_size,
@@ -156,7 +150,7 @@ fn parameters(spec: &Spec) -> BTreeMap<String, String> {
     BTreeMap::from([
         parameter(
             "heartbeat interval, election timeout",
-            spec.settings.map_or_else(
+            spec.cluster.settings.map_or_else(
                 || "the servers' defaults".to_owned(),
                 |settings| format!("{} ms, {} ms", settings.heartbeat_ms, settings.election_ms),
             ),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::Failure;
-use super::cluster::{ClusterArguments, Timing, within, words};
+use super::cluster::{ClusterArguments, Timing, within};
 use super::load::{duration, stop_at_signals};
 use crate::cluster::MEMBERS_MAX;
 use crate::failover::report::{csv, report};
@@ -154,10 +154,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         generator_version: env!("CARGO_PKG_VERSION").to_owned(),
         started: format!("{started:.0}"),
         target: Target {
-            program: spec.program.kind.to_string(),
-            version: spec.program.version.clone(),
-            members: u32::try_from(spec.members).unwrap_or(u32::MAX),
-            details: BTreeMap::from([("flags".to_owned(), spec.flags.join(" "))]),
+            program: spec.cluster.program.kind.to_string(),
+            version: spec.cluster.program.version.clone(),
+            members: u32::try_from(spec.cluster.members).unwrap_or(u32::MAX),
+            details: BTreeMap::from([("flags".to_owned(), spec.cluster.flags.join(" "))]),
         },
         machine,
         parameters: parameters(&spec, arguments),
@@ -173,7 +173,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
-    let servers = &arguments.cluster.servers;
     let in_flight = match (arguments.in_flight, &arguments.history) {
         (Some(in_flight), _) => in_flight,
         (None, None) => IN_FLIGHT,
@@ -185,7 +184,11 @@ fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
             arguments.trials as usize,
             1..=TRIALS_MAX as usize,
         ),
-        ("--members", servers.members, 3..=MEMBERS_MAX),
+        (
+            "--members",
+            arguments.cluster.servers.members,
+            3..=MEMBERS_MAX,
+        ),
         ("--value-size", arguments.value_size, 0..=VALUE_BYTES_MAX),
         ("--in-flight", in_flight, 0..=10_000),
         (
@@ -203,11 +206,7 @@ fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
         return Err("--interval is at least 1ms".into());
     }
     Ok(Spec {
-        program: servers.program(arguments.cluster.program)?,
-        flags: words(&arguments.cluster.flags),
-        members: servers.members,
-        placement: servers.placement,
-        data_dir: servers.data_dir(),
+        cluster: arguments.cluster.options(arguments.timing.settings())?,
         faults: arguments.fault.clone(),
         victim: arguments.victim,
         history: arguments.history.clone().map(|directory| HistorySpec {
@@ -216,7 +215,6 @@ fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
             keys: arguments.history_keys,
         }),
         trials: arguments.trials,
-        settings: arguments.timing.settings(),
         interval: arguments.interval,
         patience: arguments.timeout,
         in_flight,
@@ -236,7 +234,7 @@ fn milliseconds(times: &[Duration]) -> Vec<u64> {
 /// What was asked, for the result.
 fn parameters(spec: &Spec, arguments: &Arguments) -> BTreeMap<String, String> {
     let ms = |time: Duration| format!("{} ms", time.as_secs_f64() * 1e3);
-    let timing = match spec.settings {
+    let timing = match spec.cluster.settings {
         _ if arguments.sweep => format!(
             "of each cell; elections counted for {} without load and {} under load",
             ms(arguments.quiet_phase),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::Failure;
-use super::cluster::{ClusterArguments, within, words};
+use super::cluster::{ClusterArguments, within};
 use super::load::{duration, stop_at_signals};
 use crate::cluster::MEMBERS_MAX;
 use crate::result::{Machine, Target, write_whole};
@@ -92,10 +92,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         generator_version: env!("CARGO_PKG_VERSION").to_owned(),
         started: format!("{started:.0}"),
         target: Target {
-            program: spec.program.kind.to_string(),
-            version: spec.program.version.clone(),
-            members: u32::try_from(spec.members).unwrap_or(u32::MAX),
-            details: BTreeMap::from([("flags".to_owned(), spec.flags.join(" "))]),
+            program: spec.cluster.program.kind.to_string(),
+            version: spec.cluster.program.version.clone(),
+            members: u32::try_from(spec.cluster.members).unwrap_or(u32::MAX),
+            details: BTreeMap::from([("flags".to_owned(), spec.cluster.flags.join(" "))]),
         },
         machine: Machine::read(),
         parameters: parameters(&spec, sync_time),
@@ -119,7 +119,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
-    let servers = &arguments.cluster.servers;
     let in_flight = arguments.in_flight.unwrap_or(1);
     within([
         (
@@ -127,7 +126,11 @@ fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
             arguments.rounds as usize,
             1..=ROUNDS_MAX as usize,
         ),
-        ("--members", servers.members, 3..=MEMBERS_MAX),
+        (
+            "--members",
+            arguments.cluster.servers.members,
+            3..=MEMBERS_MAX,
+        ),
         ("--in-flight", in_flight, 1..=10_000),
         ("--value-size", arguments.value_size, 16..=1 << 20),
     ])?;
@@ -135,11 +138,7 @@ fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
         return Err(format!("--rate must be above zero, and at most {RATE_MAX:.0}").into());
     }
     Ok(Spec {
-        program: servers.program(arguments.cluster.program)?,
-        flags: words(&arguments.cluster.flags),
-        members: servers.members,
-        placement: servers.placement,
-        data_dir: servers.data_dir(),
+        cluster: arguments.cluster.options(None)?,
         phases: arguments.phases.clone().unwrap_or_else(|| PHASES.to_vec()),
         rounds: arguments.rounds,
         duration: arguments.duration,

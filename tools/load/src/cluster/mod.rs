@@ -15,7 +15,7 @@ pub use brake::{Brake, Held, NoBrake};
 pub use control::{ClusterStatus, MemberStatus};
 pub use home::default_data_dir;
 pub use program::{Kind, Program};
-pub use start::{ClusterOptions, Placement, generator_cpu};
+pub use start::{ClusterOptions, Placement, Settings, generator_cpu};
 
 use std::io;
 use std::net::SocketAddr;

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use kontiki_harness::server::{Server, ServerOptions, Starting, free_port};
+use serde::{Deserialize, Serialize};
 
 use super::proxy::Proxies;
 use super::{
@@ -26,6 +26,15 @@ pub enum Placement {
     Free,
 }
 
+/// Heartbeat interval and election timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Settings {
+    /// Heartbeat interval, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// Election timeout, in milliseconds.
+    pub election_ms: u64,
+}
+
 /// What to start.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
@@ -37,8 +46,8 @@ pub struct ClusterOptions {
     pub data_dir: PathBuf,
     /// Who runs where.
     pub placement: Placement,
-    /// Heartbeat interval and election timeout; none for the server's defaults.
-    pub timing: Option<(Duration, Duration)>,
+    /// None for the server's defaults.
+    pub settings: Option<Settings>,
     /// Whether members talk through proxies, so that one can be cut off.
     pub proxied: bool,
     /// Further flags of the server.
@@ -179,9 +188,9 @@ fn flags(options: &ClusterOptions) -> Vec<String> {
     if options.program.kind == Kind::Kontiki && options.placement == Placement::Spread {
         flags.push("--cores=1".to_owned());
     }
-    if let Some((heartbeat, election)) = options.timing {
-        flags.push(format!("--heartbeat-interval={}", heartbeat.as_millis()));
-        flags.push(format!("--election-timeout={}", election.as_millis()));
+    if let Some(settings) = options.settings {
+        flags.push(format!("--heartbeat-interval={}", settings.heartbeat_ms));
+        flags.push(format!("--election-timeout={}", settings.election_ms));
     }
     flags.extend(options.flags.iter().cloned());
     flags
@@ -250,6 +259,8 @@ fn read_cpus() -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// Goal: members share CPUs evenly, and the generator has one alone where there is one more.
@@ -303,7 +314,7 @@ mod tests {
             members: 1,
             data_dir: home.path().to_owned(),
             placement: Placement::Spread,
-            timing: None,
+            settings: None,
             proxied: false,
             flags: Vec::new(),
         };

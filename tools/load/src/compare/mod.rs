@@ -430,7 +430,7 @@ fn run_on_fresh_members(
         members: spec.members,
         data_dir: spec.data_dir.clone(),
         placement: spec.placement,
-        timing: None,
+        settings: None,
         proxied: false,
         flags: spec.flags[side].clone(),
     })?;

@@ -21,8 +21,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::cluster::{AGREE_TIME_MAX, Cluster, ClusterError, ClusterOptions, Placement, Program};
-use crate::failover::Settings;
+use crate::cluster::{AGREE_TIME_MAX, Cluster, ClusterError, ClusterOptions};
 use crate::result::{ErrorCount, Machine, RunResult, Target};
 use crate::run::{Pulse, RunError, RunSpec, WRONG_ANSWER, run_told, whole_ns};
 use crate::shape::Shape;
@@ -54,18 +53,8 @@ const SLOW_SYNCS: [&str; 2] = ["has not completed a sync of the log", "slow fdat
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// The server.
-    pub program: Program,
-    /// Further flags.
-    pub flags: Vec<String>,
-    /// Members, at least three.
-    pub members: usize,
-    /// Who runs where.
-    pub placement: Placement,
-    /// Below which servers keep their data.
-    pub data_dir: PathBuf,
-    /// Heartbeat interval and election timeout; none for the servers' defaults.
-    pub settings: Option<Settings>,
+    /// At least three members.
+    pub cluster: ClusterOptions,
     /// Puts in flight, over all members.
     pub in_flight: usize,
     /// Different keys.
@@ -199,21 +188,7 @@ pub fn elections(
     spec: &Spec,
     stop: &Arc<AtomicBool>,
 ) -> Result<(Seen, Option<String>), ElectionsError> {
-    let timing = spec.settings.map(|settings| {
-        (
-            Duration::from_millis(settings.heartbeat_ms),
-            Duration::from_millis(settings.election_ms),
-        )
-    });
-    let cluster = Cluster::start(&ClusterOptions {
-        program: spec.program.clone(),
-        members: spec.members,
-        data_dir: spec.data_dir.clone(),
-        placement: spec.placement,
-        timing,
-        proxied: false,
-        flags: spec.flags.clone(),
-    })?;
+    let cluster = Cluster::start(&spec.cluster)?;
     let before = cluster.wait_agreed(AGREE_TIME_MAX)?;
     let mut seen = Seen {
         count: Count::new(&before),
@@ -333,7 +308,7 @@ fn run_spec(spec: &Spec, cluster: &Cluster, pulse: &Arc<Pulse>) -> RunSpec {
     };
     let connections = CONNECTIONS_PER_MEMBER * cluster.size();
     RunSpec {
-        label: spec.program.kind.to_string(),
+        label: spec.cluster.program.kind.to_string(),
         command: Vec::new(),
         endpoints: cluster.addresses().into_iter().map(endpoint).collect(),
         tls: TlsOptions::default(),

@@ -18,7 +18,7 @@ mod verify;
 mod victim;
 
 pub use chronicle::{History, HistoryError, HistorySpec};
-pub use outcome::{Cell, FORMAT_VERSION, Outcome, Settings, Time, Times, Trial};
+pub use outcome::{Cell, FORMAT_VERSION, Outcome, Time, Times, Trial};
 pub use sweep::{Phases, sweep};
 pub use trial::{FailoverError, Spec, failover};
 pub use verify::EXAMPLES_MAX;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Fault, History};
+use crate::cluster::Settings;
 use crate::result::{Machine, Target};
 
 /// The form of a file of failovers.
@@ -34,15 +35,6 @@ pub struct Outcome {
     pub cells: Vec<Cell>,
     /// Why it ended early.
     pub partial: Option<String>,
-}
-
-/// Heartbeat interval and election timeout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Settings {
-    /// Heartbeat interval, in milliseconds.
-    pub heartbeat_ms: u64,
-    /// Election timeout, in milliseconds.
-    pub election_ms: u64,
 }
 
 /// Everything under the same settings.

@@ -485,7 +485,8 @@ fn time(ns: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failover::{FORMAT_VERSION, Settings};
+    use crate::cluster::Settings;
+    use crate::failover::FORMAT_VERSION;
 
     fn outcome(cells: Vec<Cell>) -> Outcome {
         Outcome {

@@ -4,9 +4,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::outcome::{Cell, Settings};
+use super::outcome::Cell;
 use super::trial::{FailoverError, Spec, run_trials, start, start_stream};
-use crate::cluster::{AGREE_TIME_MAX, Cluster};
+use crate::cluster::{AGREE_TIME_MAX, Cluster, Settings};
 
 /// An election timeout is at least so many heartbeats: etcd refuses anything below.
 const HEARTBEATS_MIN: u64 = 5;
@@ -69,10 +69,8 @@ fn run_cell(
     stop: &AtomicBool,
     cell: &mut Cell,
 ) -> Result<(), FailoverError> {
-    let spec = Spec {
-        settings: cell.settings,
-        ..spec.clone()
-    };
+    let mut spec = spec.clone();
+    spec.cluster.settings = cell.settings;
     let mut cluster = start(&spec)?;
     cell.elections_quiet = Some(elections(&cluster, phases.quiet, stop)?);
     let load = start_stream(&spec, &cluster, "elections")?;

@@ -1,7 +1,6 @@
 //! One failover after the other.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,13 +9,13 @@ use thiserror::Error;
 
 use super::chronicle::{Chronicle, HistoryError, HistorySpec, LOAD_PREFIX};
 use super::kept::Kept;
-use super::outcome::{Cell, Settings, Trial};
+use super::outcome::{Cell, Trial};
 use super::pages::{Page, read_back};
 use super::stream::{Did, RECORDS_MAX, Record, Stream, StreamSpec, number_of, value};
 use super::verify::{EXAMPLES_MAX, Stored, verify};
 use super::victim::{Choice, Victim};
 use super::{Fault, TRIALS_MAX};
-use crate::cluster::{AGREE_TIME_MAX, Cluster, ClusterError, ClusterOptions, Placement, Program};
+use crate::cluster::{AGREE_TIME_MAX, Cluster, ClusterError, ClusterOptions};
 
 /// Between two looks at what the stream has seen. The times themselves come from the stream.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
@@ -26,16 +25,8 @@ const SERVE_TIME_MAX: Duration = Duration::from_secs(30);
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// The server.
-    pub program: Program,
-    /// Further flags.
-    pub flags: Vec<String>,
-    /// Members, at least three.
-    pub members: usize,
-    /// Who runs where.
-    pub placement: Placement,
-    /// Below which servers keep their data.
-    pub data_dir: PathBuf,
+    /// At least three members; talking through proxies is for the trials to say.
+    pub cluster: ClusterOptions,
     /// What is done to a member; several take turns.
     pub faults: Vec<Fault>,
     /// To which one.
@@ -44,8 +35,6 @@ pub struct Spec {
     pub history: Option<HistorySpec>,
     /// How often, at most [`TRIALS_MAX`].
     pub trials: u32,
-    /// None for the server's defaults.
-    pub settings: Option<Settings>,
     /// Between two probes of one endpoint.
     pub interval: Duration,
     /// Patience with one operation.
@@ -98,7 +87,7 @@ pub enum FailoverError {
 /// Runs all trials on one cluster. The cell holds those that ended, also when an error ends them.
 pub fn failover(spec: &Spec, stop: &AtomicBool) -> (Cell, Option<FailoverError>) {
     let mut cell = Cell {
-        settings: spec.settings,
+        settings: spec.cluster.settings,
         ..Cell::default()
     };
     let error = start(spec)
@@ -181,25 +170,14 @@ fn read_load_keys(cluster: &Cluster, chronicle: &mut Chronicle) -> Result<(), Fa
 
 /// A cluster as the trials need it.
 pub(super) fn start(spec: &Spec) -> Result<Cluster, ClusterError> {
-    if spec.members < 3 {
+    if spec.cluster.members < 3 {
         return Err(ClusterError::Settings(
             "a failover needs at least 3 members".to_owned(),
         ));
     }
-    let timing = spec.settings.map(|settings| {
-        (
-            Duration::from_millis(settings.heartbeat_ms),
-            Duration::from_millis(settings.election_ms),
-        )
-    });
     Cluster::start(&ClusterOptions {
-        program: spec.program.clone(),
-        members: spec.members,
-        data_dir: spec.data_dir.clone(),
-        placement: spec.placement,
-        timing,
         proxied: spec.faults.contains(&Fault::Isolate),
-        flags: spec.flags.clone(),
+        ..spec.cluster.clone()
     })
 }
 

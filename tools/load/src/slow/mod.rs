@@ -10,7 +10,6 @@
 pub mod report;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,9 +17,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::cluster::{
-    AGREE_TIME_MAX, Brake, Cluster, ClusterError, ClusterOptions, Placement, Program,
-};
+use crate::cluster::{AGREE_TIME_MAX, Brake, Cluster, ClusterError, ClusterOptions};
 use crate::measure::rss_bytes;
 use crate::result::{Latency, Machine, RunResult, Target};
 use crate::run::{RunError, RunSpec, SUCCEEDED_ALL, run};
@@ -82,16 +79,8 @@ pub enum Load {
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// The server.
-    pub program: Program,
-    /// Further flags.
-    pub flags: Vec<String>,
-    /// Members, at least three.
-    pub members: usize,
-    /// Who runs where.
-    pub placement: Placement,
-    /// Below which servers keep their data.
-    pub data_dir: PathBuf,
+    /// At least three members; they talk through proxies whatever it says.
+    pub cluster: ClusterOptions,
     /// What is wrong with the follower, one after the other in each round; a healthy phase is among them.
     pub phases: Vec<Phase>,
     /// How often, at most [`ROUNDS_MAX`].
@@ -291,23 +280,18 @@ fn run_rounds(
     stop: &Arc<AtomicBool>,
     measured: &mut Measured,
 ) -> Result<(), SlowError> {
-    if spec.members < 3 {
+    if spec.cluster.members < 3 {
         let why = "without one of its members a cluster of fewer than 3 cannot serve";
         return Err(ClusterError::Settings(why.to_owned()).into());
     }
     let mut cluster = Cluster::start(&ClusterOptions {
-        program: spec.program.clone(),
-        members: spec.members,
-        data_dir: spec.data_dir.clone(),
-        placement: spec.placement,
-        timing: None,
         proxied: true,
-        flags: spec.flags.clone(),
+        ..spec.cluster.clone()
     })?;
     let mut phases = vec![Phase::Healthy];
     phases.extend(spec.phases.iter().filter(|phase| **phase != Phase::Healthy));
     let brake = match phases.contains(&Phase::SlowSyncs) {
-        true => Brake::new(&spec.data_dir, spec.sync_time).map(Some),
+        true => Brake::new(&spec.cluster.data_dir, spec.sync_time).map(Some),
         false => Ok(None),
     };
     let brake = match brake {
@@ -423,7 +407,7 @@ fn run_spec(spec: &Spec, cluster: &Cluster, leader: usize, leader_pid: u32, roun
         Load::InFlight(in_flight) => (Shape::Closed { in_flight }, CONNECTIONS.min(in_flight)),
     };
     RunSpec {
-        label: spec.program.kind.to_string(),
+        label: spec.cluster.program.kind.to_string(),
         command: Vec::new(),
         endpoints: vec![Endpoint {
             tls: false,
