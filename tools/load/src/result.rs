@@ -9,6 +9,7 @@ mod figure;
 mod latency;
 mod machine;
 mod optimum;
+pub(crate) mod origin;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,6 +24,7 @@ pub use figure::{Figure, Met, Wanted};
 pub use latency::{LATENCY_NS_MAX, Latency, Packed, PackedError, Summary};
 pub use machine::Machine;
 pub use optimum::Optimum;
+pub use origin::Origin;
 
 /// The form of a result file. A file with a higher number is refused, not guessed at.
 pub const FORMAT_VERSION: u32 = 1;

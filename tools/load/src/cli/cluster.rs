@@ -1,5 +1,6 @@
 //! What subcommands that start servers of their own have in common: the servers, their timing, and bounds of numbers.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,8 +8,10 @@ use std::time::Duration;
 use super::Failure;
 use super::load::duration;
 use crate::cluster::{
-    ClusterOptions, Kind, Placement, Program, Settings, default_data_dir, generator_cpu,
+    ClusterOptions, Kind, MEMBERS_MAX, Placement, Program, Settings, default_data_dir,
+    generator_cpu,
 };
+use crate::result::{Machine, Origin, Target};
 
 /// Which servers are started, and where.
 #[derive(Clone, Debug, clap::Args)]
@@ -74,6 +77,11 @@ pub(super) struct ClusterArguments {
 }
 
 impl ClusterArguments {
+    /// How many members, for [`within`].
+    pub(super) fn members(&self) -> (&'static str, usize, RangeInclusive<usize>) {
+        ("--members", self.servers.members, 3..=MEMBERS_MAX)
+    }
+
     /// What to start, under these settings.
     pub(super) fn options(&self, settings: Option<Settings>) -> Result<ClusterOptions, Failure> {
         Ok(ClusterOptions {
@@ -107,6 +115,24 @@ impl Timing {
             heartbeat_ms: heartbeat.as_millis() as u64,
             election_ms: election.as_millis() as u64,
         })
+    }
+}
+
+/// The head of a result of this cluster, but for what was asked. It begins now, on the CPUs that are left to this thread.
+pub(super) fn origin(format: u32, cluster: &ClusterOptions) -> Origin {
+    Origin {
+        format,
+        command: std::env::args().collect(),
+        generator_version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: format!("{:.0}", jiff::Timestamp::now()),
+        target: Target {
+            program: cluster.program.kind.to_string(),
+            version: cluster.program.version.clone(),
+            members: u32::try_from(cluster.members).unwrap_or(u32::MAX),
+            details: BTreeMap::from([("flags".to_owned(), cluster.flags.join(" "))]),
+        },
+        machine: Machine::read(),
+        parameters: BTreeMap::new(),
     }
 }
 

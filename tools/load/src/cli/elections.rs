@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::Failure;
-use super::cluster::{ClusterArguments, Timing, within};
+use super::cluster::{ClusterArguments, Timing, origin, within};
 use super::load::{duration, stop_at_signals};
-use crate::cluster::{Cluster, MEMBERS_MAX};
+use crate::cluster::Cluster;
 use crate::elections::report::report;
 use crate::elections::{
     DURATION_MAX, FORMAT_VERSION, KEPT_REVISIONS, Outcome, STRESS_MAX, Spec, elections,
 };
-use crate::result::{Machine, Target, write_whole};
+use crate::result::{Origin, write_whole};
 
 /// Keys at most: all of them stay in the members' memory.
 const KEYS_MAX: usize = 10_000_000;
@@ -67,23 +67,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             .map_err(|error| format!("{}: {error}", directory.display()))?;
         Cluster::remove_logs(directory)?;
     }
-    let started = jiff::Timestamp::now();
+    let origin = origin(FORMAT_VERSION, &spec.cluster);
     let stop = stop_at_signals()?;
     // Bound to no CPU, unlike the loads that measure: what burns CPU is to meet the members wherever they are.
     let (seen, partial) = elections(&spec, &stop)?;
     let outcome = Outcome {
-        format: FORMAT_VERSION,
-        command: std::env::args().collect(),
-        generator_version: env!("CARGO_PKG_VERSION").to_owned(),
-        started: format!("{started:.0}"),
-        target: Target {
-            program: spec.cluster.program.kind.to_string(),
-            version: spec.cluster.program.version.clone(),
-            members: u32::try_from(spec.cluster.members).unwrap_or(u32::MAX),
-            details: BTreeMap::from([("flags".to_owned(), spec.cluster.flags.join(" "))]),
+        origin: Origin {
+            parameters: parameters(&spec),
+            ..origin
         },
-        machine: Machine::read(),
-        parameters: parameters(&spec),
         seen,
         elections_max: arguments.elections_max,
         partial,
@@ -105,11 +97,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 fn check(arguments: &Arguments) -> Result<(), String> {
     let keys = usize::try_from(arguments.keys).unwrap_or(usize::MAX);
     within([
-        (
-            "--members",
-            arguments.cluster.servers.members,
-            3..=MEMBERS_MAX,
-        ),
+        arguments.cluster.members(),
         ("--in-flight", arguments.in_flight, 1..=10_000),
         ("--keys", keys, 1..=KEYS_MAX),
         ("--value-size", arguments.value_size, 16..=1 << 20),

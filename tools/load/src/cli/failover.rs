@@ -6,15 +6,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::Failure;
-use super::cluster::{ClusterArguments, Timing, within};
+use super::cluster::{ClusterArguments, Timing, origin, within};
 use super::load::{duration, stop_at_signals};
-use crate::cluster::MEMBERS_MAX;
 use crate::failover::report::{csv, report};
 use crate::failover::{
     CELLS_MAX, Cell, FORMAT_VERSION, Fault, HistorySpec, Outcome, Phases, Spec, TRIALS_MAX, Victim,
     failover, sweep,
 };
-use crate::result::{Machine, Target, write_whole};
+use crate::result::{Origin, write_whole};
 
 /// Bytes of a value at most: everything is read back in pages.
 const VALUE_BYTES_MAX: usize = 4_096;
@@ -126,8 +125,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         std::fs::create_dir_all(directory)
             .map_err(|error| format!("{}: {error}", directory.display()))?;
     }
-    let started = jiff::Timestamp::now();
-    let machine = Machine::read();
+    let origin = origin(FORMAT_VERSION, &spec.cluster);
     arguments.cluster.servers.bind_generator()?;
     let stop = stop_at_signals()?;
     let (cells, error) = match arguments.sweep {
@@ -149,18 +147,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         return Err(error.to_string().into());
     }
     let outcome = Outcome {
-        format: FORMAT_VERSION,
-        command: std::env::args().collect(),
-        generator_version: env!("CARGO_PKG_VERSION").to_owned(),
-        started: format!("{started:.0}"),
-        target: Target {
-            program: spec.cluster.program.kind.to_string(),
-            version: spec.cluster.program.version.clone(),
-            members: u32::try_from(spec.cluster.members).unwrap_or(u32::MAX),
-            details: BTreeMap::from([("flags".to_owned(), spec.cluster.flags.join(" "))]),
+        origin: Origin {
+            parameters: parameters(&spec, arguments),
+            ..origin
         },
-        machine,
-        parameters: parameters(&spec, arguments),
         recovery_max_ns: u64::try_from(spec.recovery_max.as_nanos()).unwrap_or(u64::MAX),
         cells,
         partial: error.map(|error| error.to_string()),
@@ -184,11 +174,7 @@ fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
             arguments.trials as usize,
             1..=TRIALS_MAX as usize,
         ),
-        (
-            "--members",
-            arguments.cluster.servers.members,
-            3..=MEMBERS_MAX,
-        ),
+        arguments.cluster.members(),
         ("--value-size", arguments.value_size, 0..=VALUE_BYTES_MAX),
         ("--in-flight", in_flight, 0..=10_000),
         (

@@ -6,10 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::Failure;
-use super::cluster::{ClusterArguments, within};
+use super::cluster::{ClusterArguments, origin, within};
 use super::load::{duration, stop_at_signals};
-use crate::cluster::MEMBERS_MAX;
-use crate::result::{Machine, Target, write_whole};
+use crate::result::{Origin, write_whole};
 use crate::shape::RATE_MAX;
 use crate::slow::report::{csv, report};
 use crate::slow::{
@@ -73,8 +72,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         std::fs::create_dir_all(directory)
             .map_err(|error| format!("{}: {error}", directory.display()))?;
     }
-    let started = jiff::Timestamp::now();
     arguments.cluster.servers.bind_generator()?;
+    let origin = origin(FORMAT_VERSION, &spec.cluster);
     let stop = stop_at_signals()?;
     let measured = slow_follower(&spec, &stop);
     if let (Some(error), true) = (&measured.error, measured.samples.is_empty()) {
@@ -87,18 +86,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         error,
     } = measured;
     let outcome = Outcome {
-        format: FORMAT_VERSION,
-        command: std::env::args().collect(),
-        generator_version: env!("CARGO_PKG_VERSION").to_owned(),
-        started: format!("{started:.0}"),
-        target: Target {
-            program: spec.cluster.program.kind.to_string(),
-            version: spec.cluster.program.version.clone(),
-            members: u32::try_from(spec.cluster.members).unwrap_or(u32::MAX),
-            details: BTreeMap::from([("flags".to_owned(), spec.cluster.flags.join(" "))]),
+        origin: Origin {
+            parameters: parameters(&spec, sync_time),
+            ..origin
         },
-        machine: Machine::read(),
-        parameters: parameters(&spec, sync_time),
         samples,
         left_out,
         required: arguments.phases.clone().unwrap_or_default(),
@@ -126,11 +117,7 @@ fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
             arguments.rounds as usize,
             1..=ROUNDS_MAX as usize,
         ),
-        (
-            "--members",
-            arguments.cluster.servers.members,
-            3..=MEMBERS_MAX,
-        ),
+        arguments.cluster.members(),
         ("--in-flight", in_flight, 1..=10_000),
         ("--value-size", arguments.value_size, 16..=1 << 20),
     ])?;

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::cluster::{AGREE_TIME_MAX, Cluster, ClusterError, ClusterOptions};
-use crate::result::{ErrorCount, Machine, RunResult, Target};
+use crate::result::{ErrorCount, Origin, RunResult, origin::failure};
 use crate::run::{Pulse, RunError, RunSpec, WRONG_ANSWER, run_told, whole_ns};
 use crate::shape::Shape;
 use crate::wire::{Endpoint, TlsOptions};
@@ -135,20 +135,9 @@ pub struct Seen {
 /// Everything, as it is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// [`FORMAT_VERSION`].
-    pub format: u32,
-    /// The command line.
-    pub command: Vec<String>,
-    /// The generator's version.
-    pub generator_version: String,
-    /// When it started.
-    pub started: String,
-    /// What was loaded.
-    pub target: Target,
-    /// On what.
-    pub machine: Machine,
-    /// What was asked.
-    pub parameters: BTreeMap<String, String>,
+    /// Where it comes from.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// What was seen.
     pub seen: Seen,
     /// Elections that are allowed; none for any number.
@@ -171,12 +160,7 @@ impl Outcome {
         if let Some((wrong, first)) = self.seen.puts.failed.get(WRONG_ANSWER) {
             reasons.push(format!("{wrong} wrong answers, the first: {first}"));
         }
-        reasons.extend(
-            self.partial
-                .as_ref()
-                .map(|why| format!("partial result: {why}")),
-        );
-        (!reasons.is_empty()).then(|| reasons.join("; "))
+        failure(reasons, self.partial.as_ref())
     }
 }
 
@@ -396,13 +380,7 @@ mod tests {
 
     pub(super) fn outcome(seen: Seen) -> Outcome {
         Outcome {
-            format: FORMAT_VERSION,
-            command: vec!["kontiki-load".to_owned()],
-            generator_version: "0".to_owned(),
-            started: "now".to_owned(),
-            target: Target::default(),
-            machine: Machine::default(),
-            parameters: BTreeMap::new(),
+            origin: Origin::default(),
             seen,
             elections_max: None,
             partial: None,

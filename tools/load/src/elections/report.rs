@@ -1,17 +1,16 @@
 //! Elections that nobody needed as a report.
 
 use super::{KEPT_MAX, Outcome, Seen};
+use crate::report::origin::{head, title};
 use crate::report::{Block, Report, Table, Unit, number};
 
 /// The report.
 #[must_use]
 pub fn report(outcome: &Outcome) -> Report {
-    let target = &outcome.target;
-    let mut report = Report::new(format!(
-        "kontiki-load elections: {} {}, {} members",
-        target.program, target.version, target.members
-    ));
-    report.push("", head(outcome));
+    let mut report = Report::new(title("elections", &outcome.origin));
+    let partial = outcome.partial.as_ref();
+    let head = head(&outcome.origin, partial, Vec::new(), Vec::new());
+    report.push("", head);
     report.push(
         "What was seen",
         vec![Block::Facts(facts(&outcome.seen, outcome.elections_max))],
@@ -26,27 +25,6 @@ pub fn report(outcome: &Outcome) -> Report {
         );
     }
     report
-}
-
-fn head(outcome: &Outcome) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    if let Some(why) = &outcome.partial {
-        blocks.push(Block::Warning(format!("partial result: {why}")));
-    }
-    let machine = &outcome.machine;
-    let mut facts = vec![
-        ("command".to_owned(), outcome.command.join(" ")),
-        ("started".to_owned(), outcome.started.clone()),
-        ("generator".to_owned(), outcome.generator_version.clone()),
-        (
-            "machine".to_owned(),
-            format!("{}, {} CPUs, {}", machine.cpu, machine.cpus, machine.kernel),
-        ),
-    ];
-    let details = outcome.target.details.iter().chain(&outcome.parameters);
-    facts.extend(details.map(|(name, value)| (name.clone(), value.clone())));
-    blocks.push(Block::Facts(facts));
-    blocks
 }
 
 fn facts(seen: &Seen, elections_max: Option<u64>) -> Vec<(String, String)> {

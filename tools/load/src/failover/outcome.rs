@@ -1,12 +1,10 @@
 //! What trials and sweeps find out, as it is kept in files.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::{Fault, History};
 use crate::cluster::Settings;
-use crate::result::{Machine, Target};
+use crate::result::{Origin, origin::failure};
 
 /// The form of a file of failovers.
 pub const FORMAT_VERSION: u32 = 2;
@@ -14,20 +12,9 @@ pub const FORMAT_VERSION: u32 = 2;
 /// All trials of a run, or all cells of a sweep.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// See [`FORMAT_VERSION`].
-    pub format: u32,
-    /// The command line.
-    pub command: Vec<String>,
-    /// Version of this program.
-    pub generator_version: String,
-    /// When it began, in UTC.
-    pub started: String,
-    /// What was hurt.
-    pub target: Target,
-    /// Where.
-    pub machine: Machine,
-    /// What was asked, by name with unit.
-    pub parameters: BTreeMap<String, String>,
+    /// Where it comes from.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// Time to the first acknowledged put after which a trial counts as never recovered.
     #[serde(default)]
     pub recovery_max_ns: u64,
@@ -194,12 +181,9 @@ impl Outcome {
                 let count = failed().count();
                 format!("{count} of {cells} cells failed, the first one: {first}")
             }),
-            self.partial
-                .as_ref()
-                .map(|why| format!("partial result: {why}")),
         ];
-        let reasons: Vec<String> = reasons.into_iter().flatten().collect();
-        (!reasons.is_empty()).then(|| reasons.join("; "))
+        let reasons = reasons.into_iter().flatten().collect();
+        failure(reasons, self.partial.as_ref())
     }
 }
 
@@ -284,13 +268,7 @@ mod tests {
     fn cells_that_failed() {
         let check = |cells: Vec<Cell>, expected: Option<&str>| {
             let outcome = Outcome {
-                format: FORMAT_VERSION,
-                command: Vec::new(),
-                generator_version: String::new(),
-                started: String::new(),
-                target: Target::default(),
-                machine: Machine::default(),
-                parameters: BTreeMap::new(),
+                origin: Origin::default(),
                 recovery_max_ns: 0,
                 cells,
                 partial: None,

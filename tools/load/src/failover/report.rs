@@ -4,6 +4,7 @@ use super::outcome::{Cell, Outcome, Time, Times, Trial};
 use super::verify::EXAMPLES_MAX;
 use super::{CELLS_MAX, Fault, History};
 use crate::report::chart::{Axis, HeatCell, HeatMap, Scale, Strip, StripChart};
+use crate::report::origin::{head, title};
 use crate::report::{Block, Chart, Report, Table, Unit, number};
 
 /// A time of a trial.
@@ -50,12 +51,8 @@ const FAULTS: [Fault; 4] = [Fault::Kill, Fault::Stop, Fault::Isolate, Fault::Ter
 /// The report of trials, or of a sweep when there is more than one cell.
 #[must_use]
 pub fn report(outcome: &Outcome) -> Report {
-    let target = &outcome.target;
-    let mut report = Report::new(format!(
-        "kontiki-load failover: {} {}, {} members",
-        target.program, target.version, target.members
-    ));
-    report.push("", head(outcome));
+    let mut report = Report::new(title("failover", &outcome.origin));
+    report.push("", about(outcome));
     match &outcome.cells[..] {
         [cell] => trials(&mut report, cell, outcome.recovery_max_ns),
         cells => grid(&mut report, cells, outcome.recovery_max_ns),
@@ -100,66 +97,30 @@ pub fn csv(outcome: &Outcome) -> String {
     text
 }
 
-fn head(outcome: &Outcome) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    if let Some(why) = &outcome.partial {
-        blocks.push(Block::Warning(format!("partial result: {why}")));
-    }
+fn about(outcome: &Outcome) -> Vec<Block> {
+    let mut warnings = Vec::new();
     let all = || outcome.cells.iter().flat_map(|cell| &cell.trials);
     let stuck = all().filter(|trial| trial.first_put_ns.is_none()).count();
     if stuck > 0 {
-        blocks.push(Block::Warning(format!(
+        warnings.push(format!(
             "in {stuck} trials no put was acknowledged in time; their times count as longer than all others"
-        )));
+        ));
     }
     let half: usize = outcome.cells.iter().map(Cell::half_recovered).sum();
     if half > 0 {
-        blocks.push(Block::Warning(format!(
+        warnings.push(format!(
             "in {half} trials not every endpoint but that of the hurt member acknowledged a put in time"
-        )));
+        ));
     }
     let history = outcome.cells.iter().find_map(|cell| cell.history.as_ref());
-    for gap in outcome.cells.iter().flat_map(Cell::gaps) {
-        blocks.push(Block::Warning(format!(
-            "the recorded history is not enough: {gap}"
-        )));
-    }
+    let gaps = outcome.cells.iter().flat_map(Cell::gaps);
+    warnings.extend(gaps.map(|gap| format!("the recorded history is not enough: {gap}")));
     let of_history = history.iter().flat_map(|history| &history.examples);
-    for example in all()
-        .flat_map(|trial| &trial.examples)
-        .take(EXAMPLES_MAX)
-        .chain(of_history)
-    {
-        blocks.push(Block::Warning(example.clone()));
-    }
+    let of_trials = all().flat_map(|trial| &trial.examples).take(EXAMPLES_MAX);
+    warnings.extend(of_trials.chain(of_history).cloned());
     let fact = |name: &str, value: String| (name.to_owned(), value);
     let sum = |of: fn(&Trial) -> u64| number::whole(all().map(of).sum());
     let mut facts = vec![
-        fact("command", outcome.command.join(" ")),
-        fact("started", outcome.started.clone()),
-        fact("generator", outcome.generator_version.clone()),
-        fact(
-            "machine",
-            format!(
-                "{}, {} CPUs, {}",
-                outcome.machine.cpu, outcome.machine.cpus, outcome.machine.kernel
-            ),
-        ),
-    ];
-    facts.extend(
-        outcome
-            .target
-            .details
-            .iter()
-            .map(|(name, value)| fact(name, value.clone())),
-    );
-    facts.extend(
-        outcome
-            .parameters
-            .iter()
-            .map(|(name, value)| fact(name, value.clone())),
-    );
-    facts.extend([
         fact("trials", all().count().to_string()),
         fact("faults", faults(all())),
         fact("acknowledged puts", sum(|trial| trial.acknowledged)),
@@ -168,9 +129,9 @@ fn head(outcome: &Outcome) -> Vec<Block> {
         fact("stale results", sum(|trial| trial.stale)),
         fact("unanswered puts", sum(|trial| trial.unanswered)),
         fact("of them in effect", sum(|trial| trial.took_effect)),
-    ]);
+    ];
     facts.extend(history.into_iter().flat_map(history_facts));
-    blocks.push(Block::Facts(facts));
+    let mut blocks = head(&outcome.origin, outcome.partial.as_ref(), warnings, facts);
     blocks.push(Block::Text(
         "Every endpoint gets a put and a linearizable read at a fixed interval, whether earlier ones are answered or not, \
          so that a gap is the cluster's and not a client's, up to one interval. Times begin right after the fault and end \
@@ -486,17 +447,10 @@ fn time(ns: Option<u64>) -> String {
 mod tests {
     use super::*;
     use crate::cluster::Settings;
-    use crate::failover::FORMAT_VERSION;
 
     fn outcome(cells: Vec<Cell>) -> Outcome {
         Outcome {
-            format: FORMAT_VERSION,
-            command: vec!["kontiki-load".to_owned()],
-            generator_version: "0".to_owned(),
-            started: "now".to_owned(),
-            target: crate::result::Target::default(),
-            machine: crate::result::Machine::default(),
-            parameters: std::collections::BTreeMap::new(),
+            origin: crate::result::Origin::default(),
             recovery_max_ns: 30_000_000_000,
             cells,
             partial: None,

@@ -12,6 +12,7 @@ pub mod hlog;
 mod html;
 mod markup;
 pub mod number;
+pub mod origin;
 pub mod pairs;
 pub mod runs;
 pub mod table;

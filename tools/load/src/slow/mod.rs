@@ -9,7 +9,6 @@
 
 pub mod report;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,7 +18,7 @@ use thiserror::Error;
 
 use crate::cluster::{AGREE_TIME_MAX, Brake, Cluster, ClusterError, ClusterOptions};
 use crate::measure::rss_bytes;
-use crate::result::{Latency, Machine, RunResult, Target};
+use crate::result::{Latency, Origin, RunResult, origin::failure};
 use crate::run::{RunError, RunSpec, SUCCEEDED_ALL, run};
 use crate::shape::Shape;
 use crate::wire::{Endpoint, TlsOptions};
@@ -123,20 +122,9 @@ pub enum SlowError {
 /// All phases of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// See [`FORMAT_VERSION`].
-    pub format: u32,
-    /// The command line.
-    pub command: Vec<String>,
-    /// Version of this program.
-    pub generator_version: String,
-    /// When it began, in UTC.
-    pub started: String,
-    /// What was measured.
-    pub target: Target,
-    /// Where.
-    pub machine: Machine,
-    /// What was asked, by name with unit.
-    pub parameters: BTreeMap<String, String>,
+    /// Where it comes from.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// In order.
     pub samples: Vec<Sample>,
     /// Phases that this machine cannot have, and why.
@@ -206,12 +194,7 @@ impl Outcome {
                 reasons.push(format!("{name}: p99 {ratio:.2} of healthy, above {max:.2}"));
             }
         }
-        reasons.extend(
-            self.partial
-                .as_ref()
-                .map(|why| format!("partial result: {why}")),
-        );
-        (!reasons.is_empty()).then(|| reasons.join("; "))
+        failure(reasons, self.partial.as_ref())
     }
 
     /// The phases that were measured, each once: the healthy one first, whatever the order of the rounds.
@@ -500,13 +483,7 @@ mod tests {
 
     pub(super) fn outcome(samples: Vec<Sample>) -> Outcome {
         Outcome {
-            format: FORMAT_VERSION,
-            command: vec!["kontiki-load".to_owned()],
-            generator_version: "0".to_owned(),
-            started: "now".to_owned(),
-            target: Target::default(),
-            machine: Machine::default(),
-            parameters: BTreeMap::new(),
+            origin: Origin::default(),
             samples,
             left_out: Vec::new(),
             required: Vec::new(),

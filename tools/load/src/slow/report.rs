@@ -1,17 +1,16 @@
 //! The phases of a slow follower as a report, a CSV file and a JSON file.
 
 use super::{Outcome, Phase, Sample, median};
+use crate::report::origin::{head, title};
 use crate::report::{Block, Report, Table, Unit, number};
 
 /// The report.
 #[must_use]
 pub fn report(outcome: &Outcome) -> Report {
-    let target = &outcome.target;
-    let mut report = Report::new(format!(
-        "kontiki-load slow-follower: {} {}, {} members",
-        target.program, target.version, target.members
-    ));
-    report.push("", head(outcome));
+    let mut report = Report::new(title("slow-follower", &outcome.origin));
+    let partial = outcome.partial.as_ref();
+    let head = head(&outcome.origin, partial, Vec::new(), Vec::new());
+    report.push("", head);
     let mut blocks = vec![
         Block::Text(
             "Medians over the rounds. Ratios are of a phase to the healthy one of the same round: median, lowest and highest. \
@@ -56,27 +55,6 @@ pub fn csv(outcome: &Outcome) -> String {
         text.push('\n');
     }
     text
-}
-
-fn head(outcome: &Outcome) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    if let Some(why) = &outcome.partial {
-        blocks.push(Block::Warning(format!("partial result: {why}")));
-    }
-    let machine = &outcome.machine;
-    let mut facts = vec![
-        ("command".to_owned(), outcome.command.join(" ")),
-        ("started".to_owned(), outcome.started.clone()),
-        ("generator".to_owned(), outcome.generator_version.clone()),
-        (
-            "machine".to_owned(),
-            format!("{}, {} CPUs, {}", machine.cpu, machine.cpus, machine.kernel),
-        ),
-    ];
-    let details = outcome.target.details.iter().chain(&outcome.parameters);
-    facts.extend(details.map(|(name, value)| (name.clone(), value.clone())));
-    blocks.push(Block::Facts(facts));
-    blocks
 }
 
 fn summary(outcome: &Outcome) -> Table {
