@@ -8,12 +8,13 @@ use std::time::Duration;
 use super::Failure;
 use super::cluster::{ClusterArguments, Timing, origin, within};
 use super::load::{duration, stop_at_signals};
+use super::report::{deliver, make_directory};
 use crate::cluster::Cluster;
 use crate::elections::report::report;
 use crate::elections::{
     DURATION_MAX, FORMAT_VERSION, KEPT_REVISIONS, Outcome, STRESS_MAX, Spec, elections,
 };
-use crate::result::{Origin, write_whole};
+use crate::result::Origin;
 
 /// Keys at most: all of them stay in the members' memory.
 const KEYS_MAX: usize = 10_000_000;
@@ -62,9 +63,8 @@ pub(super) struct Arguments {
 /// Runs it.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let spec = spec(arguments)?;
+    make_directory(arguments.out.as_deref())?;
     if let Some(directory) = &arguments.out {
-        std::fs::create_dir_all(directory)
-            .map_err(|error| format!("{}: {error}", directory.display()))?;
         Cluster::remove_logs(directory)?;
     }
     let origin = origin(FORMAT_VERSION, &spec.cluster);
@@ -80,13 +80,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         elections_max: arguments.elections_max,
         partial,
     };
-    let text = report(&outcome).to_text();
-    print!("{text}");
-    if let Some(directory) = &arguments.out {
-        let json = serde_json::to_string_pretty(&outcome)?;
-        write_whole(&directory.join("result.json"), json.as_bytes())?;
-        write_whole(&directory.join("summary.txt"), text.as_bytes())?;
-    }
+    let json = serde_json::to_string_pretty(&outcome)?;
+    let files = [(&None, "result.json", json)];
+    deliver(&report(&outcome), arguments.out.as_deref(), files)?;
     match outcome.failure() {
         Some(failure) => Err(failure.into()),
         None => Ok(ExitCode::SUCCESS),

@@ -8,12 +8,13 @@ use std::time::Duration;
 use super::Failure;
 use super::cluster::{ClusterArguments, Timing, origin, within};
 use super::load::{duration, stop_at_signals};
+use super::report::{deliver, make_directory};
 use crate::failover::report::{csv, report};
 use crate::failover::{
     CELLS_MAX, Cell, FORMAT_VERSION, Fault, HistorySpec, Outcome, Phases, Spec, TRIALS_MAX, Victim,
     failover, sweep,
 };
-use crate::result::{Origin, write_whole};
+use crate::result::Origin;
 
 /// Bytes of a value at most: everything is read back in pages.
 const VALUE_BYTES_MAX: usize = 4_096;
@@ -121,10 +122,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.sweep && heartbeats.len() * elections.len() > CELLS_MAX {
         return Err(format!("a sweep has at most {CELLS_MAX} cells").into());
     }
-    if let Some(directory) = &arguments.out {
-        std::fs::create_dir_all(directory)
-            .map_err(|error| format!("{}: {error}", directory.display()))?;
-    }
+    make_directory(arguments.out.as_deref())?;
     let origin = origin(FORMAT_VERSION, &spec.cluster);
     arguments.cluster.servers.bind_generator()?;
     let stop = stop_at_signals()?;
@@ -155,7 +153,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         cells,
         partial: error.map(|error| error.to_string()),
     };
-    deliver(arguments, &outcome)?;
+    let report = report(&outcome);
+    let json = serde_json::to_string_pretty(&outcome)?;
+    let files = [
+        (&arguments.json, "raw.json", json),
+        (&arguments.csv, "raw.csv", csv(&outcome)),
+        (&arguments.html, "report.html", report.to_html()),
+    ];
+    deliver(&report, arguments.out.as_deref(), files)?;
     match outcome.failure() {
         Some(failure) => Err(failure.into()),
         None => Ok(ExitCode::SUCCESS),
@@ -255,28 +260,4 @@ fn parameters(spec: &Spec, arguments: &Arguments) -> BTreeMap<String, String> {
             }),
         ),
     ])
-}
-
-fn deliver(arguments: &Arguments, outcome: &Outcome) -> Result<(), Failure> {
-    let report = report(outcome);
-    let text = report.to_text();
-    print!("{text}");
-    let file = |given: &Option<PathBuf>, name: &str| {
-        given
-            .clone()
-            .or_else(|| arguments.out.as_ref().map(|directory| directory.join(name)))
-    };
-    if let Some(path) = file(&arguments.json, "raw.json") {
-        write_whole(&path, serde_json::to_string_pretty(outcome)?.as_bytes())?;
-    }
-    if let Some(path) = file(&arguments.csv, "raw.csv") {
-        write_whole(&path, csv(outcome).as_bytes())?;
-    }
-    if let Some(path) = file(&arguments.html, "report.html") {
-        report.write_html(&path)?;
-    }
-    if let Some(path) = file(&None, "summary.txt") {
-        write_whole(&path, text.as_bytes())?;
-    }
-    Ok(())
 }

@@ -58,10 +58,7 @@ impl Outputs {
         let printed = io::stdout().write_all(text.as_bytes());
         let kept = |name: &str| self.out.as_ref().map(|directory| directory.join(name));
         let both = |file: &Option<PathBuf>, name| file.clone().into_iter().chain(kept(name));
-        if let Some(directory) = &self.out {
-            let made = std::fs::create_dir_all(directory);
-            made.map_err(|error| format!("{}: {error}", directory.display()))?;
-        }
+        make_directory(self.out.as_deref())?;
         if let Some(path) = kept("summary.txt") {
             write_whole(&path, text.as_bytes())?;
         }
@@ -89,6 +86,33 @@ impl Outputs {
             _ => Ok(()),
         }
     }
+}
+
+/// Makes the directory that `--out` names, if there is none.
+pub(super) fn make_directory(out: Option<&Path>) -> Result<(), Failure> {
+    let Some(directory) = out else {
+        return Ok(());
+    };
+    let made = std::fs::create_dir_all(directory);
+    made.map_err(|error| format!("{}: {error}", directory.display()).into())
+}
+
+/// Prints a report and writes files, each to the place that was named for it, else under its own name into the
+/// directory, else nowhere; the report is one of them, as summary.txt.
+pub(super) fn deliver<const N: usize>(
+    report: &Report,
+    out: Option<&Path>,
+    files: [(&Option<PathBuf>, &str, String); N],
+) -> Result<(), Failure> {
+    let text = report.to_text();
+    print!("{text}");
+    for (named, name, content) in files.into_iter().chain([(&None, "summary.txt", text)]) {
+        let kept = || out.map(|directory| directory.join(name));
+        if let Some(path) = named.clone().or_else(kept) {
+            write_whole(&path, content.as_bytes())?;
+        }
+    }
+    Ok(())
 }
 
 /// Runs it. Exit code 0 also for partial results: they are what the files hold.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::Failure;
 use super::cluster::{ClusterArguments, origin, within};
 use super::load::{duration, stop_at_signals};
-use crate::result::{Origin, write_whole};
+use super::report::{deliver, make_directory};
+use crate::result::Origin;
 use crate::shape::RATE_MAX;
 use crate::slow::report::{csv, report};
 use crate::slow::{
@@ -68,10 +69,7 @@ pub(super) struct Arguments {
 /// Runs it.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let spec = spec(arguments)?;
-    if let Some(directory) = &arguments.out {
-        std::fs::create_dir_all(directory)
-            .map_err(|error| format!("{}: {error}", directory.display()))?;
-    }
+    make_directory(arguments.out.as_deref())?;
     arguments.cluster.servers.bind_generator()?;
     let origin = origin(FORMAT_VERSION, &spec.cluster);
     let stop = stop_at_signals()?;
@@ -95,14 +93,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         required: arguments.phases.clone().unwrap_or_default(),
         partial: error.map(|error| error.to_string()),
     };
-    let text = report(&outcome).to_text();
-    print!("{text}");
-    if let Some(directory) = &arguments.out {
-        let json = serde_json::to_string_pretty(&outcome)?;
-        write_whole(&directory.join("raw.json"), json.as_bytes())?;
-        write_whole(&directory.join("raw.csv"), csv(&outcome).as_bytes())?;
-        write_whole(&directory.join("summary.txt"), text.as_bytes())?;
-    }
+    let files = [
+        (&None, "raw.json", serde_json::to_string_pretty(&outcome)?),
+        (&None, "raw.csv", csv(&outcome)),
+    ];
+    deliver(&report(&outcome), arguments.out.as_deref(), files)?;
     match outcome.failure(arguments.ratio_max) {
         Some(failure) => Err(failure.into()),
         None => Ok(ExitCode::SUCCESS),
