@@ -195,24 +195,15 @@ impl LoadArguments {
         let reads = mix
             .iter()
             .any(|(kind, _)| matches!(kind, Kind::Get | Kind::Range));
+        let keys = KeySpec {
+            count: self.keys.keys,
+            size_bytes: self.keys.key_size,
+            prefix: self.keys.prefix.clone(),
+            order: self.keys.order,
+        };
         WorkloadSpec {
-            mix,
-            keys: KeySpec {
-                count: self.keys.keys,
-                size_bytes: self.keys.key_size,
-                prefix: self.keys.prefix.clone(),
-                order: self.keys.order,
-            },
-            values: self.keys.value_size,
-            serializable: false,
-            range_keys: 100,
             fill: self.keys.fill || (reads && !self.keys.no_fill),
-            watchers: 0,
-            watch_streams: 1,
-            watched_keys: 0,
-            leases: 1,
-            lease_ttl_seconds: 60,
-            seed: self.keys.seed,
+            ..WorkloadSpec::new(mix, keys, self.keys.value_size, self.keys.seed)
         }
     }
 

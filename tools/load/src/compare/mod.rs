@@ -465,15 +465,14 @@ fn idle_spec(spec: &Spec, clients: usize, pairing: &Pairing, cluster: &Cluster) 
 }
 
 fn run_spec(spec: &Spec, load: &Load, pairing: &Pairing, cluster: &Cluster) -> RunSpec {
-    let endpoint = |address: std::net::SocketAddr| Endpoint {
-        tls: false,
-        host: address.ip().to_string(),
-        port: address.port(),
-    };
     RunSpec {
         label: pairing.side.clone(),
         command: spec.command.clone(),
-        endpoints: cluster.addresses().into_iter().map(endpoint).collect(),
+        endpoints: cluster
+            .addresses()
+            .into_iter()
+            .map(Endpoint::from)
+            .collect(),
         tls: TlsOptions::default(),
         leader_only: load.leader_only,
         workload: load.operation.workload(&spec.data),

@@ -341,27 +341,20 @@ impl Operation {
             true => data.value_bytes.max(WATCHED_VALUE_BYTES_MIN),
             false => data.value_bytes,
         };
+        let keys = KeySpec {
+            count: if watching { 1 } else { data.keys },
+            size_bytes: KEY_BYTES,
+            prefix: "kontiki-load/".to_owned(),
+            order: KeyOrder::Uniform,
+        };
+        let values = ValueSpec::equal(value_bytes);
         WorkloadSpec {
-            mix: vec![(self.kind(), 1)],
-            keys: KeySpec {
-                count: if watching { 1 } else { data.keys },
-                size_bytes: KEY_BYTES,
-                prefix: "kontiki-load/".to_owned(),
-                order: KeyOrder::Uniform,
-            },
-            values: ValueSpec {
-                size_min: value_bytes,
-                size_max: value_bytes,
-            },
             serializable: self == Operation::GetSerializable,
             range_keys: data.range_keys,
             fill: !matches!(self, Operation::Put | Operation::Watch),
             watchers: if watching { data.watchers } else { 0 },
-            watch_streams: 1,
             watched_keys: u64::from(watching),
-            leases: 1,
-            lease_ttl_seconds: 60,
-            seed: data.seed,
+            ..WorkloadSpec::new(vec![(self.kind(), 1)], keys, values, data.seed)
         }
     }
 }

@@ -11,7 +11,6 @@ pub mod report;
 mod stress;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -285,40 +284,29 @@ fn puts(result: &RunResult) -> Puts {
 }
 
 fn run_spec(spec: &Spec, cluster: &Cluster, pulse: &Arc<Pulse>) -> RunSpec {
-    let endpoint = |address: SocketAddr| Endpoint {
-        tls: false,
-        host: address.ip().to_string(),
-        port: address.port(),
-    };
     let connections = CONNECTIONS_PER_MEMBER * cluster.size();
+    let keys = KeySpec {
+        count: spec.keys,
+        size_bytes: 24,
+        prefix: "kontiki-load/steady/".to_owned(),
+        order: KeyOrder::Uniform,
+    };
     RunSpec {
         label: spec.cluster.program.kind.to_string(),
         command: Vec::new(),
-        endpoints: cluster.addresses().into_iter().map(endpoint).collect(),
+        endpoints: cluster
+            .addresses()
+            .into_iter()
+            .map(Endpoint::from)
+            .collect(),
         tls: TlsOptions::default(),
         leader_only: false,
-        workload: WorkloadSpec {
-            mix: vec![(Kind::Put, 1)],
-            keys: KeySpec {
-                count: spec.keys,
-                size_bytes: 24,
-                prefix: "kontiki-load/steady/".to_owned(),
-                order: KeyOrder::Uniform,
-            },
-            values: ValueSpec {
-                size_min: spec.value_bytes,
-                size_max: spec.value_bytes,
-            },
-            serializable: false,
-            range_keys: 1,
-            fill: false,
-            watchers: 0,
-            watch_streams: 1,
-            watched_keys: 0,
-            leases: 1,
-            lease_ttl_seconds: 60,
-            seed: spec.seed,
-        },
+        workload: WorkloadSpec::new(
+            vec![(Kind::Put, 1)],
+            keys,
+            ValueSpec::equal(spec.value_bytes),
+            spec.seed,
+        ),
         shape: Shape::Closed {
             in_flight: spec.in_flight,
         },

@@ -463,39 +463,27 @@ fn run_spec(
     seed: u64,
     record: RecordSpec,
 ) -> RunSpec {
-    let endpoint = |address: &SocketAddr| Endpoint {
-        tls: false,
-        host: address.ip().to_string(),
-        port: address.port(),
-    };
     let connections = CONNECTIONS_PER_MEMBER * addresses.len();
+    let keys = KeySpec {
+        count: spec.keys,
+        size_bytes: 0,
+        prefix: LOAD_PREFIX.to_owned(),
+        order: KeyOrder::Uniform,
+    };
+    let values = ValueSpec {
+        size_min: 16,
+        size_max: 64,
+    };
     RunSpec {
         label: "history".to_owned(),
         command: Vec::new(),
-        endpoints: addresses.iter().map(endpoint).collect(),
+        endpoints: addresses.iter().copied().map(Endpoint::from).collect(),
         tls: TlsOptions::default(),
         leader_only: false,
         workload: WorkloadSpec {
-            mix: MIX.to_vec(),
-            keys: KeySpec {
-                count: spec.keys,
-                size_bytes: 0,
-                prefix: LOAD_PREFIX.to_owned(),
-                order: KeyOrder::Uniform,
-            },
-            values: ValueSpec {
-                size_min: 16,
-                size_max: 64,
-            },
-            serializable: false,
             range_keys: RANGE_KEYS,
             fill: true,
-            watchers: 0,
-            watch_streams: 1,
-            watched_keys: 0,
-            leases: 1,
-            lease_ttl_seconds: 60,
-            seed,
+            ..WorkloadSpec::new(MIX.to_vec(), keys, values, seed)
         },
         shape: Shape::Closed {
             in_flight: spec.in_flight.max(addresses.len()),

@@ -629,27 +629,16 @@ mod tests {
     const KEYS: u64 = 2;
 
     fn desk() -> Desk {
+        let keys = KeySpec {
+            count: KEYS,
+            size_bytes: 8,
+            prefix: "k/".into(),
+            order: KeyOrder::Sequential,
+        };
         let spec = WorkloadSpec {
-            mix: vec![(Kind::Put, 1)],
-            keys: KeySpec {
-                count: KEYS,
-                size_bytes: 8,
-                prefix: "k/".into(),
-                order: KeyOrder::Sequential,
-            },
-            values: ValueSpec {
-                size_min: 16,
-                size_max: 16,
-            },
-            serializable: false,
-            range_keys: 1,
-            fill: false,
             watchers: 3,
-            watch_streams: 1,
             watched_keys: KEYS,
-            leases: 1,
-            lease_ttl_seconds: 60,
-            seed: 1,
+            ..WorkloadSpec::new(vec![(Kind::Put, 1)], keys, ValueSpec::equal(16), 1)
         };
         let echo = Arc::new(Echo::new(KEYS, 1));
         let mut desk = Desk::new(Author::new(&spec, 0, 1), 1, echo, None);

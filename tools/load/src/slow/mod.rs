@@ -21,7 +21,7 @@ use crate::measure::rss_bytes;
 use crate::result::{Latency, Origin, RunResult, origin::failure};
 use crate::run::{RunError, RunSpec, SUCCEEDED_ALL, run};
 use crate::shape::Shape;
-use crate::wire::{Endpoint, TlsOptions};
+use crate::wire::TlsOptions;
 use crate::workload::{KeyOrder, KeySpec, Kind, ValueSpec, WorkloadSpec};
 
 /// Rounds of one run.
@@ -389,38 +389,24 @@ fn run_spec(spec: &Spec, cluster: &Cluster, leader: usize, leader_pid: u32, roun
         }
         Load::InFlight(in_flight) => (Shape::Closed { in_flight }, CONNECTIONS.min(in_flight)),
     };
+    let keys = KeySpec {
+        count: KEYS,
+        size_bytes: 24,
+        prefix: "kontiki-load/slow/".to_owned(),
+        order: KeyOrder::Uniform,
+    };
     RunSpec {
         label: spec.cluster.program.kind.to_string(),
         command: Vec::new(),
-        endpoints: vec![Endpoint {
-            tls: false,
-            host: address.ip().to_string(),
-            port: address.port(),
-        }],
+        endpoints: vec![address.into()],
         tls: TlsOptions::default(),
         leader_only: false,
-        workload: WorkloadSpec {
-            mix: vec![(Kind::Put, 1)],
-            keys: KeySpec {
-                count: KEYS,
-                size_bytes: 24,
-                prefix: "kontiki-load/slow/".to_owned(),
-                order: KeyOrder::Uniform,
-            },
-            values: ValueSpec {
-                size_min: spec.value_bytes,
-                size_max: spec.value_bytes,
-            },
-            serializable: false,
-            range_keys: 1,
-            fill: false,
-            watchers: 0,
-            watch_streams: 1,
-            watched_keys: 0,
-            leases: 1,
-            lease_ttl_seconds: 60,
-            seed: spec.seed.wrapping_add(u64::from(round)),
-        },
+        workload: WorkloadSpec::new(
+            vec![(Kind::Put, 1)],
+            keys,
+            ValueSpec::equal(spec.value_bytes),
+            spec.seed.wrapping_add(u64::from(round)),
+        ),
         shape,
         connections,
         threads: 1,

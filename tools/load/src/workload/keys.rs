@@ -39,6 +39,17 @@ pub struct ValueSpec {
     pub size_max: usize,
 }
 
+impl ValueSpec {
+    /// All of one size.
+    #[must_use]
+    pub fn equal(size: usize) -> ValueSpec {
+        ValueSpec {
+            size_min: size,
+            size_max: size,
+        }
+    }
+}
+
 /// Bytes at the front of each value that say which put it is and when it was to start, as far as they fit.
 pub(crate) const STAMP_BYTES: usize = 16;
 /// Random bytes that values are cut from.

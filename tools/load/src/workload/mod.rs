@@ -111,6 +111,25 @@ pub struct WorkloadSpec {
 }
 
 impl WorkloadSpec {
+    /// Operations of `mix` on `keys`, and nothing before or beside them.
+    #[must_use]
+    pub fn new(mix: Vec<(Kind, u32)>, keys: KeySpec, values: ValueSpec, seed: u64) -> WorkloadSpec {
+        WorkloadSpec {
+            mix,
+            keys,
+            values,
+            serializable: false,
+            range_keys: 100,
+            fill: false,
+            watchers: 0,
+            watch_streams: 1,
+            watched_keys: 0,
+            leases: 1,
+            lease_ttl_seconds: 60,
+            seed,
+        }
+    }
+
     /// Whether `kind` is among the operations.
     #[must_use]
     pub fn does(&self, kind: Kind) -> bool {
