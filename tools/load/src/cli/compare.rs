@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::Failure;
 use super::cluster::{Servers, kind, within, words};
 use super::load::{duration, stop_at_signals};
 use super::report::Outputs;
+use super::{Failure, ended};
 use crate::cluster::{Kind, MEMBERS_MAX};
 use crate::compare::{
     Connections, Data, IDLE_CLIENTS_MAX, IN_FLIGHT_MAX, Measure, Operation, PAIRS_MAX, Spec,
@@ -92,10 +92,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if !outcome.runs.is_empty() {
         arguments.outputs.deliver(outcome.runs)?;
     }
-    match failure {
-        Some(failure) => Err(failure.into()),
-        None => Ok(ExitCode::SUCCESS),
-    }
+    ended(failure)
 }
 
 fn spec(arguments: &Arguments) -> Result<Spec, Failure> {

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::Failure;
 use super::cluster::{ClusterArguments, Timing, origin, within};
 use super::load::{duration, stop_at_signals};
 use super::report::{deliver, make_directory};
+use super::{Failure, ended};
 use crate::cluster::Cluster;
 use crate::elections::report::report;
 use crate::elections::{
@@ -83,10 +83,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let json = serde_json::to_string_pretty(&outcome)?;
     let files = [(&None, "result.json", json)];
     deliver(&report(&outcome), arguments.out.as_deref(), files)?;
-    match outcome.failure() {
-        Some(failure) => Err(failure.into()),
-        None => Ok(ExitCode::SUCCESS),
-    }
+    ended(outcome.failure())
 }
 
 /// What contradicts itself or is out of bounds, in one line.

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::Failure;
 use super::cluster::{ClusterArguments, Timing, origin, within};
 use super::load::{duration, stop_at_signals};
 use super::report::{deliver, make_directory};
+use super::{Failure, ended};
 use crate::failover::report::{csv, report};
 use crate::failover::{
     CELLS_MAX, Cell, FORMAT_VERSION, Fault, HistorySpec, Outcome, Phases, Spec, TRIALS_MAX, Victim,
@@ -161,10 +161,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         (&arguments.html, "report.html", report.to_html()),
     ];
     deliver(&report, arguments.out.as_deref(), files)?;
-    match outcome.failure() {
-        Some(failure) => Err(failure.into()),
-        None => Ok(ExitCode::SUCCESS),
-    }
+    ended(outcome.failure())
 }
 
 fn spec(arguments: &Arguments) -> Result<Spec, Failure> {

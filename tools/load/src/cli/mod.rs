@@ -64,6 +64,11 @@ enum Command {
 /// Why a subcommand did not end well: one line for people.
 pub type Failure = Box<dyn std::error::Error>;
 
+/// How a subcommand ends that may have a reason to fail.
+fn ended(failure: Option<String>) -> Result<ExitCode, Failure> {
+    failure.map_or(Ok(ExitCode::SUCCESS), |failure| Err(failure.into()))
+}
+
 /// Runs what the command line asks for. A failure is one line on stderr and exit code 1; a wrong command
 /// line is exit code 2.
 #[must_use]

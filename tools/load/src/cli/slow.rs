@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::Failure;
 use super::cluster::{ClusterArguments, origin, within};
 use super::load::{duration, stop_at_signals};
 use super::report::{deliver, make_directory};
+use super::{Failure, ended};
 use crate::result::Origin;
 use crate::shape::RATE_MAX;
 use crate::slow::report::{csv, report};
@@ -98,10 +98,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         (&None, "raw.csv", csv(&outcome)),
     ];
     deliver(&report(&outcome), arguments.out.as_deref(), files)?;
-    match outcome.failure(arguments.ratio_max) {
-        Some(failure) => Err(failure.into()),
-        None => Ok(ExitCode::SUCCESS),
-    }
+    ended(outcome.failure(arguments.ratio_max))
 }
 
 fn spec(arguments: &Arguments) -> Result<Spec, Failure> {
