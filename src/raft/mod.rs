@@ -476,7 +476,11 @@ impl Raft {
             outputs.push(Output::SteppedDown(StepDown::HigherTerm));
         }
         self.set_leader(leader, outputs);
-        self.rearm();
+        // Only a leader that is heard or a vote that is given puts a campaign off (Raft paper, figure 2). A later term
+        // alone does not: a candidate that nobody can elect would keep off the one that can be.
+        if led || leader.is_some() || self.election.deadline.is_none() {
+            self.rearm();
+        }
     }
 
     /// A new term: whatever was promised or verified in the last one is void.
