@@ -188,7 +188,10 @@ impl Shard {
     fn change_alarm(&mut self, origin: Origin, request: AlarmRequest) {
         let change = match request {
             AlarmRequest::List(kind) => {
-                return self.wait_at_head(origin, Ok(Response::Alarm(self.cluster.alarms(kind))));
+                return self.wait_at_head(
+                    origin,
+                    Ok(Response::Alarm(self.cluster.alarms_at_head(kind))),
+                );
             }
             AlarmRequest::Nothing => {
                 return self.wait_at_head(origin, Ok(Response::Alarm(Vec::new())));
