@@ -251,6 +251,12 @@ impl Raft {
         self.terms.last_index()
     }
 
+    /// The bytes of the entries that are not committed, about.
+    #[must_use]
+    pub fn uncommitted_bytes(&self) -> u64 {
+        self.terms.bytes_after(self.hard_state.commit)
+    }
+
     /// Which term wrote which index.
     #[must_use]
     pub fn log(&self) -> &LogTerms {
