@@ -2,14 +2,28 @@
 //!
 //! Reclaim follows the committed floor only, never passes a revision that a read is pinned to, and
 //! walks the history, so its work grows with the changes below the floor and not with the keys.
+//!
+//! It keeps up with writes however little of a turn they leave: while more than
+//! [`RECLAIM_UNPAID_CHANGES_MAX`] changes wait, each version that is written pays, out of its own slice, for
+//! looking at [`RECLAIM_CHANGES_PER_VERSION`] of them. What that bounds is said there.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use super::Keyspace;
+use super::history::History;
 use super::revision::{FLOOR_NONE, Revision};
 use super::steps::{RECLAIM_STEPS, Steps};
+use crate::base::limits::{
+    RECLAIM_CHANGES_PER_VERSION, RECLAIM_UNPAID_CHANGES_MAX, SLICE_STEPS_MAX,
+};
 use crate::base::planted::Defect;
+
+/// What a version pays, in steps.
+const CHARGE_STEPS: usize = RECLAIM_CHANGES_PER_VERSION * RECLAIM_STEPS;
+
+// A version with what it pays is a small part of a turn.
+const _: () = assert!(CHARGE_STEPS <= SLICE_STEPS_MAX / 32);
 
 /// Keeps the versions that are visible at one revision from being reclaimed while it lives.
 #[derive(Debug)]
@@ -69,10 +83,13 @@ impl Pins {
 pub(super) struct Reclaim {
     /// Place in the history of the next change to look at.
     place: u64,
-    /// The floor being worked on.
+    /// The floor being worked on, and the place after its changes.
     target: i64,
+    end: u64,
     /// The floor last completed.
     through: i64,
+    /// Changes that versions have paid for and that were not looked at yet.
+    paid: usize,
 }
 
 impl Reclaim {
@@ -81,8 +98,48 @@ impl Reclaim {
         Reclaim {
             place,
             target: floor,
+            end: place,
             through: floor,
+            paid: 0,
         }
+    }
+
+    /// What a version that is written now costs beside its fold, in steps.
+    pub(super) fn charge(&mut self) -> usize {
+        if self.end.saturating_sub(self.place) <= RECLAIM_UNPAID_CHANGES_MAX {
+            return 0;
+        }
+        self.paid += RECLAIM_CHANGES_PER_VERSION;
+        CHARGE_STEPS
+    }
+
+    /// Everything up to `target` may be freed.
+    fn follow(&mut self, target: i64, history: &History) {
+        if target > self.target {
+            self.target = target;
+            self.end = history.seek(Revision {
+                main: target + 1,
+                sub: 0,
+            });
+            // Changes exactly at the previous target are looked at again.
+            self.place = history.front();
+        }
+    }
+
+    /// Whether one more change may be looked at: a version has paid for it, or the slice does.
+    fn take(&mut self, steps: &mut Steps) -> bool {
+        if self.paid > 0 {
+            self.paid -= 1;
+            return true;
+        }
+        steps.take_many(RECLAIM_STEPS)
+    }
+
+    /// Nothing is left to look at.
+    fn complete(&mut self) {
+        self.through = self.target;
+        self.end = self.place;
+        self.paid = 0;
     }
 }
 
@@ -100,8 +157,8 @@ impl Keyspace {
         self.reclaim.through
     }
 
-    /// Frees superseded versions below the committed floor for what is left of the slice; whether there
-    /// is more that could be done now.
+    /// Frees superseded versions below the committed floor for what is left of the slice, and for what versions
+    /// have paid; whether there is more that could be done now.
     ///
     /// For each key the newest version at or below the floor stays if it is a value; a tombstone stays
     /// only when it lies exactly at the floor, so that a watch from there still sees the deletion.
@@ -112,20 +169,16 @@ impl Keyspace {
             self.compacted_revision()
         };
         let target = self.pins.lowest().map_or(floor, |pinned| pinned.min(floor));
-        if target > self.reclaim.target {
-            // Changes exactly at the previous target are looked at again.
-            self.reclaim.target = target;
-            self.reclaim.place = self.history.front();
-        }
+        self.reclaim.follow(target, &self.history);
         let target = self.reclaim.target;
         if self.reclaim.through == target {
             return false;
         }
-        while steps.take_many(RECLAIM_STEPS) {
+        while self.reclaim.take(steps) {
             let change = self.history.change(self.reclaim.place);
             let Some((revision, key)) = change.filter(|(revision, _)| revision.main <= target)
             else {
-                self.reclaim.through = target;
+                self.reclaim.complete();
                 return false;
             };
             let key = key.clone();
