@@ -86,7 +86,7 @@ pub(super) struct Reclaim {
     /// The floor being worked on, and the place after its changes.
     target: i64,
     end: u64,
-    /// The floor last completed.
+    /// The highest floor of which everything superseded is freed.
     through: i64,
     /// Changes that versions have paid for and that were not looked at yet.
     paid: usize,
@@ -194,6 +194,9 @@ impl Keyspace {
                 self.drop_oldest(key.bytes(), |oldest, live| oldest == revision && !live);
                 self.history.drop_oldest();
                 self.reclaim.place = self.history.front();
+                // The floor may move on for ever before its changes are reached. Whoever waits for an earlier one
+                // does not wait for that.
+                self.reclaim.through = self.reclaim.through.max(revision.main - 1);
             } else {
                 self.reclaim.place += 1;
             }

@@ -7,7 +7,7 @@ use kontiki::keyspace::request::{DeleteRangeRequest, PutRequest, RequestOp, TxnR
 use kontiki::keyspace::steps::{PUT_STEPS, RECLAIM_STEPS};
 use kontiki::keyspace::{KEY_OVERHEAD_BYTES, VERSION_OVERHEAD_BYTES};
 use kontiki::shard::Settings;
-use kontiki::shard::event::{Event, Request};
+use kontiki::shard::event::{Event, Request, Response};
 
 use crate::driver::{Disk, Driver, everything, settings};
 use crate::group::Group;
@@ -242,4 +242,31 @@ fn follower_keeps_up() {
         group.member(follower).end_turn();
         load.check(group.member(follower), 0);
     }
+}
+
+/// Goal: a physical compaction is answered when what it gave up is freed, although later compactions come on and on
+/// and there is always something to free.
+#[test]
+fn physical_compaction_ends() {
+    let mut load = Load::new(500, 1_000, 0);
+    let mut driver = busy(settings(), &mut load);
+    while load.revisions < 30_000 {
+        turn(&mut driver, &mut load);
+        driver.answers.clear();
+    }
+    let asked_at = load.revisions;
+    // Those in the queue compact up to here.
+    let number = driver.ask(vec![compact(asked_at + 1, true)])[0];
+    let mut answered = None;
+    while answered.is_none() {
+        turn(&mut driver, &mut load);
+        answered = driver.take(number);
+        driver.answers.clear();
+        let since = load.revisions - asked_at;
+        assert!(since < 200_000, "{since} revisions later");
+    }
+    assert!(matches!(answered, Some((_, Ok(Response::Compact)))));
+    let through = driver.shard.keyspace().reclaimed_through();
+    let floor = driver.shard.keyspace().compacted_revision();
+    assert!((asked_at as i64..floor).contains(&through), "{through}");
 }
