@@ -262,10 +262,19 @@ pub const CHECKPOINT_ROW_BYTES_MAX: usize = (ENTRY_SIZE_BYTES_MAX + KIB / 2) as 
 pub const CHECKPOINT_ROWS_BYTES_MAX: usize = 256 * MIB as usize;
 /// What writes and reads leave of a turn to a checkpoint that is being taken.
 pub const SLICE_CHECKPOINT_STEPS: usize = SLICE_STEPS_MAX / 8;
+/// The same while it keeps more than [`RECLAIM_UNPAID_CHANGES_MAX`] changes from being reclaimed: then writes get no
+/// more than it does. It keeps everything from its floor on until it has one version of each live key, and then what
+/// it has not come to. With values of a few hundred bytes a live key takes as many steps as a put, and a further
+/// change half as many again: over L live keys and K changes from the floor on it keeps at most 8,192 + L + K / 2, as long
+/// as it does not wait for the disk.
+pub const SLICE_AWAITED_CHECKPOINT_STEPS: usize = SLICE_STEPS_MAX / 2;
 
 const _: () = assert!(LOG_BYTES_MAX >= 4 * SEGMENT_SIZE_BYTES);
-const _: () =
-    assert!(SLICE_READS_STEPS + SLICE_RECLAIM_STEPS + SLICE_CHECKPOINT_STEPS < SLICE_STEPS_MAX);
+const _: () = assert!(SLICE_CHECKPOINT_STEPS <= SLICE_AWAITED_CHECKPOINT_STEPS);
+// Something is left to writes.
+const _: () = assert!(
+    SLICE_READS_STEPS + SLICE_RECLAIM_STEPS + SLICE_AWAITED_CHECKPOINT_STEPS < SLICE_STEPS_MAX
+);
 
 // Checkpoints on their way to a follower.
 
@@ -421,7 +430,7 @@ pub const CLIENT_REASON_CHARS_MAX: usize = 512;
 ///
 /// A compaction that gives up more, after a long time without one, adds nothing to what is held, and has that freed
 /// by the time half as many versions are written. What is pinned does not wait: a read pins no longer than
-/// its deadline.
+/// its deadline; a checkpoint as said at [`SLICE_AWAITED_CHECKPOINT_STEPS`].
 pub const RECLAIM_UNPAID_CHANGES_MAX: u64 = 8_192;
 /// One would only keep what waits from growing, and not even that where each change is looked at twice.
 pub const RECLAIM_CHANGES_PER_VERSION: usize = 2;

@@ -86,6 +86,9 @@ pub(super) struct Reclaim {
     /// The floor being worked on, and the place after its changes.
     target: i64,
     end: u64,
+    /// The committed floor, and the place after its changes: beyond the target while a revision is pinned.
+    floor: i64,
+    floor_end: u64,
     /// The highest floor of which everything superseded is freed.
     through: i64,
     /// Changes that versions have paid for and that were not looked at yet.
@@ -99,6 +102,8 @@ impl Reclaim {
             place,
             target: floor,
             end: place,
+            floor,
+            floor_end: place,
             through: floor,
             paid: 0,
         }
@@ -113,14 +118,25 @@ impl Reclaim {
         CHARGE_STEPS
     }
 
-    /// Everything up to `target` may be freed.
-    fn follow(&mut self, target: i64, history: &History) {
+    /// The floor is `floor`, and everything up to `target` may be freed.
+    fn follow(&mut self, floor: i64, target: i64, history: &History) {
+        let after = |main: i64| {
+            history.seek(Revision {
+                main: main + 1,
+                sub: 0,
+            })
+        };
+        if floor > self.floor {
+            self.floor = floor;
+            self.floor_end = after(floor);
+        }
         if target > self.target {
             self.target = target;
-            self.end = history.seek(Revision {
-                main: target + 1,
-                sub: 0,
-            });
+            self.end = if target == floor {
+                self.floor_end
+            } else {
+                after(target)
+            };
             // Changes exactly at the previous target are looked at again.
             self.place = history.front();
         }
@@ -157,6 +173,13 @@ impl Keyspace {
         self.reclaim.through
     }
 
+    /// Changes below the committed floor that reclaim may not look at yet, because a read or a checkpoint is
+    /// pinned below them.
+    #[must_use]
+    pub fn changes_pinned(&self) -> u64 {
+        self.reclaim.floor_end.saturating_sub(self.reclaim.end)
+    }
+
     /// Frees superseded versions below the committed floor for what is left of the slice, and for what versions
     /// have paid; whether there is more that could be done now.
     ///
@@ -169,7 +192,7 @@ impl Keyspace {
             self.compacted_revision()
         };
         let target = self.pins.lowest().map_or(floor, |pinned| pinned.min(floor));
-        self.reclaim.follow(target, &self.history);
+        self.reclaim.follow(floor, target, &self.history);
         let target = self.reclaim.target;
         if self.reclaim.through == target {
             return false;

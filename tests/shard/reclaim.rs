@@ -7,6 +7,7 @@ use kontiki::keyspace::request::{DeleteRangeRequest, PutRequest, RequestOp, TxnR
 use kontiki::keyspace::steps::{PUT_STEPS, RECLAIM_STEPS};
 use kontiki::keyspace::{KEY_OVERHEAD_BYTES, VERSION_OVERHEAD_BYTES};
 use kontiki::shard::Settings;
+use kontiki::shard::checkpoints::CheckpointLimits;
 use kontiki::shard::event::{Event, Request, Response};
 
 use crate::driver::{Disk, Driver, everything, settings};
@@ -242,6 +243,36 @@ fn follower_keeps_up() {
         group.member(follower).end_turn();
         load.check(group.member(follower), 0);
     }
+}
+
+/// Goal: what a checkpoint keeps from being freed while it is taken depends on what it holds, and not on how many
+/// writes come meanwhile.
+#[test]
+fn checkpoint_keeps_up() {
+    let check = |mut load: Load| {
+        let checkpoints = CheckpointLimits {
+            payload_bytes_min: 1 << 20,
+            ..CheckpointLimits::default()
+        };
+        let settings = Settings {
+            checkpoints,
+            ..settings()
+        };
+        let mut driver = busy(settings, &mut load);
+        let changes = load.kept + load.interval + LATE;
+        let pinned = RECLAIM_UNPAID_CHANGES_MAX + load.keys + changes / 2;
+        let (mut taken, mut last) = (0, driver.shard.last_checkpoint());
+        while taken < 4 {
+            turn(&mut driver, &mut load);
+            driver.answers.clear();
+            load.check(&driver, pinned);
+            let newest = driver.shard.last_checkpoint();
+            taken += u32::from(newest != last);
+            last = newest;
+        }
+    };
+    check(Load::new(10_000, 2_000, 0));
+    check(Load::new(500, 2_000, 28_000));
 }
 
 /// Goal: a physical compaction is answered when what it gave up is freed, although later compactions come on and on
