@@ -35,7 +35,8 @@ pub const SHARD_RANGE_JOBS_MAX: usize = 4_096;
 pub const SLICE_STEPS_MAX: usize = 1_024;
 /// What writes leave of that to reads that have work.
 pub const SLICE_READS_STEPS: usize = SLICE_STEPS_MAX / 4;
-/// What writes and reads leave of it to reclaim that has work.
+/// What writes and reads leave of it to reclaim that has work, beside what versions pay for
+/// ([`RECLAIM_UNPAID_CHANGES_MAX`]).
 pub const SLICE_RECLAIM_STEPS: usize = SLICE_STEPS_MAX / 8;
 
 /// How often a shard is told that time passed, in milliseconds.
@@ -263,10 +264,19 @@ pub const CHECKPOINT_ROW_BYTES_MAX: usize = (ENTRY_SIZE_BYTES_MAX + KIB / 2) as 
 pub const CHECKPOINT_ROWS_BYTES_MAX: usize = 256 * MIB as usize;
 /// What writes and reads leave of a turn to a checkpoint that is being taken.
 pub const SLICE_CHECKPOINT_STEPS: usize = SLICE_STEPS_MAX / 8;
+/// The same while it keeps more than [`RECLAIM_UNPAID_CHANGES_MAX`] changes from being reclaimed: then writes get no
+/// more than it does. It keeps everything from its floor on until it has one version of each live key, and then what
+/// it has not come to. With values of a few hundred bytes a live key takes as many steps as a put, and a further
+/// change half as many again: over L live keys and K changes from the floor on it keeps at most 8,192 + L + K / 2, as long
+/// as it does not wait for the disk.
+pub const SLICE_AWAITED_CHECKPOINT_STEPS: usize = SLICE_STEPS_MAX / 2;
 
 const _: () = assert!(LOG_BYTES_MAX >= 4 * SEGMENT_SIZE_BYTES);
-const _: () =
-    assert!(SLICE_READS_STEPS + SLICE_RECLAIM_STEPS + SLICE_CHECKPOINT_STEPS < SLICE_STEPS_MAX);
+const _: () = assert!(SLICE_CHECKPOINT_STEPS <= SLICE_AWAITED_CHECKPOINT_STEPS);
+// Something is left to writes.
+const _: () = assert!(
+    SLICE_READS_STEPS + SLICE_RECLAIM_STEPS + SLICE_AWAITED_CHECKPOINT_STEPS < SLICE_STEPS_MAX
+);
 
 // Checkpoints on their way to a follower.
 
@@ -405,3 +415,24 @@ pub const CLIENT_ANSWER_BYTES_MAX: usize = 64 * KIB as usize;
 pub const CLIENT_HEADERS_BYTES_MAX: u32 = 16 * KIB as u32;
 /// What is shown of a member's reason to refuse.
 pub const CLIENT_REASON_CHARS_MAX: usize = 512;
+
+// Reclaim of what compaction gave up.
+
+/// Changes that may wait for reclaim while versions are written for nothing: so few are freed from what writes leave of
+/// a turn, and nobody notices. While more wait, each version that a member folds, as leader, as follower or in a
+/// replay, pays with steps of the same turn for looking at [`RECLAIM_CHANGES_PER_VERSION`] of them: what waits
+/// shrinks with every write.
+///
+/// Its bound: say N versions are written between two compactions, each of which gives up N changes, and A changes
+/// are of the revision at a floor (one, unless it was a large transaction), to be looked at once more below the next
+/// floor. If W wait right after a compaction, at most max(8,192, W - 2 N) are left before the next one, which adds
+/// N + A; and A is at most N. So no more than **8,192 + N + A** ever wait, and what is written in the turns until a
+/// committed floor is followed. Beside them a member holds only what compaction keeps: a version of each live
+/// key, and those from the floor on.
+///
+/// A compaction that gives up more, after a long time without one, adds nothing to what is held, and has that freed
+/// by the time half as many versions are written. What is pinned does not wait: a read pins no longer than
+/// its deadline; a checkpoint as said at [`SLICE_AWAITED_CHECKPOINT_STEPS`].
+pub const RECLAIM_UNPAID_CHANGES_MAX: u64 = 8_192;
+/// One would only keep what waits from growing, and not even that where each change is looked at twice.
+pub const RECLAIM_CHANGES_PER_VERSION: usize = 2;

@@ -57,7 +57,8 @@ use self::stall::SyncWatch;
 use self::transfer::Transfers;
 use self::waiters::{Waiter, Waiters};
 use crate::base::limits::{
-    SHARD_QUEUE_REQUESTS_MAX, SLICE_CHECKPOINT_STEPS, SLICE_READS_STEPS, SLICE_RECLAIM_STEPS,
+    RECLAIM_UNPAID_CHANGES_MAX, SHARD_QUEUE_REQUESTS_MAX, SLICE_AWAITED_CHECKPOINT_STEPS,
+    SLICE_CHECKPOINT_STEPS, SLICE_READS_STEPS, SLICE_RECLAIM_STEPS,
 };
 use crate::base::planted::{Defect, Planted};
 use crate::base::{Incarnation, Index, Instant, MemberId, ShardId, Term};
@@ -408,7 +409,16 @@ impl Shard {
         self.follow_raft(VecDeque::new());
         self.settle_reads();
         let for_reclaim = steps.part(share(self.reclaiming, SLICE_RECLAIM_STEPS));
-        let for_checkpoint = steps.part(share(self.checkpoints.has_work(), SLICE_CHECKPOINT_STEPS));
+        // What it keeps from being freed grows with every write.
+        let is_awaited = self.keyspace.changes_pinned() > RECLAIM_UNPAID_CHANGES_MAX;
+        let for_checkpoint = steps.part(share(
+            self.checkpoints.has_work(),
+            if is_awaited {
+                SLICE_AWAITED_CHECKPOINT_STEPS
+            } else {
+                SLICE_CHECKPOINT_STEPS
+            },
+        ));
         let for_reads = steps.part(share(self.reads.has_work(), SLICE_READS_STEPS));
         self.repair_log();
         self.evaluate_writes(steps);

@@ -8,6 +8,7 @@ mod hostile;
 mod install;
 mod members;
 mod read_mode;
+mod reclaim;
 mod stall;
 
 use bytes::Bytes;
