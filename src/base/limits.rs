@@ -403,3 +403,9 @@ pub const CLIENT_ANSWER_BYTES_MAX: usize = 64 * KIB as usize;
 pub const CLIENT_HEADERS_BYTES_MAX: u32 = 16 * KIB as u32;
 /// What is shown of a member's reason to refuse.
 pub const CLIENT_REASON_CHARS_MAX: usize = 512;
+
+// What the clients of one member make the leader hold.
+
+/// Bytes of requests that clients of other members wait with for their turn at the leader, beside one of any size. Above
+/// it what they forward is refused.
+pub const SHARD_MEMBERS_WRITES_BYTES_MAX: u64 = 64 * MIB;

@@ -84,7 +84,7 @@ impl Shard {
             if steps.spent() || !self.may_evaluate() {
                 break;
             }
-            let Some(request) = self.writes.pop_front() else {
+            let Some(request) = self.writes.pop() else {
                 break;
             };
             steps.take_many(WRITE_STEPS);
@@ -100,6 +100,7 @@ impl Shard {
             asker,
             deadline,
             request,
+            ..
         } = request;
         let mut origin = Origin {
             asker,

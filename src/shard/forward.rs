@@ -10,10 +10,10 @@ use std::time::Duration;
 use super::Shard;
 use super::asker::{Ask, Asker, Reply};
 use super::event::{Header, PeerMessage, Refusal, Request, Response};
+use super::size::answer_bytes;
 use crate::base::limits::{SHARD_FORWARDED_ANSWERS_BYTES_MAX, SHARD_FORWARDED_REQUESTS_MAX};
 use crate::base::planted::Defect;
 use crate::base::{Index, Instant, MemberId};
-use crate::keyspace::request::{KeyValue, ResponseOp};
 
 /// What this member has forwarded.
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ impl Forwards {
     /// Keeps an answer until what it rests on is committed here. Of one that there is no room for only its client's
     /// right to hear something is kept: what was asked for may have happened.
     fn keep(&mut self, request: u64, deadline: Instant, mut reply: Reply) {
-        let mut size_bytes = held_bytes(&reply.result);
+        let mut size_bytes = answer_bytes(&reply.result);
         if self.answered_bytes + size_bytes > SHARD_FORWARDED_ANSWERS_BYTES_MAX {
             reply.result = Err(Refusal::TimedOut);
             size_bytes = 0;
@@ -122,7 +122,7 @@ impl Shard {
             return;
         }
         while self.forwards.has_room() {
-            let Some(ask) = self.writes.pop_front() else {
+            let Some(ask) = self.writes.pop() else {
                 break;
             };
             let Asker::Client(_) = ask.asker else {
@@ -163,6 +163,7 @@ impl Shard {
             asker: Asker::Member { member, request },
             deadline: now + patience,
             request: body,
+            place: 0,
         });
     }
 
@@ -200,43 +201,13 @@ impl Shard {
     }
 }
 
-/// What an answer holds in memory, about, in bytes: what its client can make large.
-fn held_bytes(result: &Result<Response, Refusal>) -> u64 {
-    match result {
-        Ok(Response::Range(range)) => versions_bytes(&range.kvs),
-        Ok(Response::Put(put)) => versions_bytes(put.prev_kv.as_slice()),
-        Ok(Response::DeleteRange(deletion)) => versions_bytes(&deletion.prev_kvs),
-        Ok(Response::Txn(txn)) => operations_bytes(&txn.responses),
-        _ => 0,
-    }
-}
-
-fn operations_bytes(responses: &[ResponseOp]) -> u64 {
-    let bytes = |response: &ResponseOp| {
-        let inner = match response {
-            ResponseOp::Range { response, .. } => versions_bytes(&response.kvs),
-            ResponseOp::Put { response, .. } => versions_bytes(response.prev_kv.as_slice()),
-            ResponseOp::DeleteRange { response, .. } => versions_bytes(&response.prev_kvs),
-            // As deep as a request nests, which its archive bounds.
-            ResponseOp::Txn(txn) => operations_bytes(&txn.responses),
-        };
-        size_of::<ResponseOp>() as u64 + inner
-    };
-    responses.iter().map(bytes).sum()
-}
-
-fn versions_bytes(versions: &[KeyValue]) -> u64 {
-    let bytes = |kv: &KeyValue| (size_of::<KeyValue>() + kv.key.len() + kv.value.len()) as u64;
-    versions.iter().map(bytes).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
 
     use super::*;
     use crate::base::limits::MIB;
-    use crate::keyspace::request::{RangeResponse, TxnResponse};
+    use crate::keyspace::request::{KeyValue, RangeResponse, ResponseOp, TxnResponse};
 
     /// An answer that shows a value of a mebibyte.
     fn answer(index: u64, value: &Bytes) -> Reply {
