@@ -406,6 +406,17 @@ pub const CLIENT_REASON_CHARS_MAX: usize = 512;
 
 // What the clients of one member make the leader hold.
 
+/// Bytes of requests that a member has sent to one leader and that are not answered, beside one of any size: half of
+/// what may wait for that connection, where answers wait too. Above it they wait before they are sent.
+pub const SHARD_FORWARDED_BYTES_MAX: u64 = 16 * MIB;
+/// How long such a request counts after its client was told that it takes too long, unless it is answered or its
+/// connection ends before: so long it may still wait for a slow connection.
+pub const SHARD_FORWARDED_LINGER: Duration = Duration::from_secs(30);
+
 /// Bytes of requests that clients of other members wait with for their turn at the leader, beside one of any size. Above
 /// it what they forward is refused.
 pub const SHARD_MEMBERS_WRITES_BYTES_MAX: u64 = 64 * MIB;
+
+const _: () = assert!(ENTRY_SIZE_BYTES_MAX < SHARD_FORWARDED_BYTES_MAX);
+const _: () = assert!(SHARD_FORWARDED_BYTES_MAX <= PEER_CLIENT_QUEUED_BYTES_MAX as u64 / 2);
+const _: () = assert!(2 * SHARD_FORWARDED_BYTES_MAX <= SHARD_MEMBERS_WRITES_BYTES_MAX);

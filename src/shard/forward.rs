@@ -10,8 +10,11 @@ use std::time::Duration;
 use super::Shard;
 use super::asker::{Ask, Asker, Reply};
 use super::event::{Header, PeerMessage, Refusal, Request, Response};
-use super::size::answer_bytes;
-use crate::base::limits::{SHARD_FORWARDED_ANSWERS_BYTES_MAX, SHARD_FORWARDED_REQUESTS_MAX};
+use super::size::{answer_bytes, request_bytes};
+use crate::base::limits::{
+    SHARD_FORWARDED_ANSWERS_BYTES_MAX, SHARD_FORWARDED_BYTES_MAX, SHARD_FORWARDED_LINGER,
+    SHARD_FORWARDED_REQUESTS_MAX,
+};
 use crate::base::planted::Defect;
 use crate::base::{Index, Instant, MemberId};
 
@@ -22,6 +25,9 @@ pub(super) struct Forwards {
     next: u64,
     /// Without an answer, by number.
     sent: BTreeMap<u64, Sent>,
+    /// What of them may be on its way to each member: bounded below what the way there holds, so that nothing is lost
+    /// for its size.
+    on_way: BTreeMap<MemberId, Load>,
     /// Answered, by what must be committed here first.
     answered: BTreeMap<(Index, u64), Answered>,
     /// Memory of those answers, about.
@@ -32,8 +38,18 @@ pub(super) struct Forwards {
 struct Sent {
     /// To whom: nobody else may answer it.
     to: MemberId,
-    asker: Asker,
+    /// None once it was told that it takes too long. The forward may still be on its way.
+    asker: Option<Asker>,
     deadline: Instant,
+    /// Its part of what is on the way to that member; none when the connection was closed since.
+    load: Load,
+}
+
+/// So much of what was forwarded.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    requests: usize,
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -52,15 +68,53 @@ impl Forwards {
         }
     }
 
+    /// Whether nobody waits for an answer.
     pub(super) fn is_empty(&self) -> bool {
-        self.sent.is_empty() && self.answered.is_empty()
+        self.sent.values().all(|sent| sent.asker.is_none()) && self.answered.is_empty()
     }
 
-    /// Whether another one may be sent. Those on their way count, and the answers that wait until this member has
-    /// come as far: where its commits lag, what they hold would grow as long as the leader answers.
-    fn has_room(&self) -> bool {
-        self.sent.len() + self.answered.len() < SHARD_FORWARDED_REQUESTS_MAX
+    /// Whether a request of `bytes` bytes may be sent `to` this leader. Those on their way to it count, not what was lost
+    /// with another one; and the answers that wait until this member has come as far: where its commits lag, what they
+    /// hold would grow as long as the leader answers. One of any size finds room.
+    fn has_room(&self, to: MemberId, bytes: u64) -> bool {
+        let load = self.on_way.get(&to).copied().unwrap_or_default();
+        let fits = load.requests == 0 || load.bytes + bytes <= SHARD_FORWARDED_BYTES_MAX;
+        fits && load.requests + self.answered.len() < SHARD_FORWARDED_REQUESTS_MAX
             && self.answered_bytes < SHARD_FORWARDED_ANSWERS_BYTES_MAX / 2
+    }
+
+    /// Notes one that is sent; its number.
+    fn add(&mut self, to: MemberId, asker: Asker, deadline: Instant, bytes: u64) -> u64 {
+        let request = self.next;
+        self.next += 1;
+        let load = Load { requests: 1, bytes };
+        let on_way = self.on_way.entry(to).or_default();
+        on_way.requests += load.requests;
+        on_way.bytes += load.bytes;
+        let sent = Sent {
+            to,
+            asker: Some(asker),
+            deadline,
+            load,
+        };
+        self.sent.insert(request, sent);
+        request
+    }
+
+    /// One that `from` answers, if it was asked.
+    fn take(&mut self, request: u64, from: MemberId) -> Option<Sent> {
+        self.sent.get(&request).filter(|sent| sent.to == from)?;
+        let sent = self.sent.remove(&request)?;
+        make_room(&mut self.on_way, &sent);
+        Some(sent)
+    }
+
+    /// The connection to a member was closed: nothing is on its way there. What has arrived may still be answered.
+    pub(super) fn peer_disconnected(&mut self, peer: MemberId) {
+        self.on_way.remove(&peer);
+        for sent in self.sent.values_mut().filter(|sent| sent.to == peer) {
+            sent.load = Load::default();
+        }
     }
 
     /// Keeps an answer until what it rests on is committed here. Of one that there is no room for only its client's
@@ -93,12 +147,18 @@ impl Forwards {
     }
 
     pub(super) fn expire(&mut self, now: Instant, late: &mut Vec<Asker>) {
+        let on_way = &mut self.on_way;
         self.sent.retain(|_, sent| {
-            let keep = sent.deadline > now;
-            if !keep {
-                late.push(sent.asker);
+            if sent.deadline > now {
+                return true;
             }
-            keep
+            late.extend(sent.asker.take());
+            // Over a slow connection it may still wait to be sent.
+            let lingers = sent.load.requests > 0 && sent.deadline + SHARD_FORWARDED_LINGER > now;
+            if !lingers {
+                make_room(on_way, sent);
+            }
+            lingers
         });
         let held = &mut self.answered_bytes;
         self.answered.retain(|_, answered| {
@@ -112,6 +172,14 @@ impl Forwards {
     }
 }
 
+/// It is on its way no longer.
+fn make_room(on_way: &mut BTreeMap<MemberId, Load>, sent: &Sent) {
+    if let Some(load) = on_way.get_mut(&sent.to) {
+        load.requests -= sent.load.requests;
+        load.bytes -= sent.load.bytes;
+    }
+}
+
 impl Shard {
     /// Sends what waits for evaluation to whoever leads, as far as there is room.
     pub(super) fn forward_writes(&mut self, now: Instant) {
@@ -121,23 +189,19 @@ impl Shard {
         if leader == self.raft.id() {
             return;
         }
-        while self.forwards.has_room() {
-            let Some(ask) = self.writes.pop() else {
+        while let Some(first) = self.writes.first() {
+            let is_own = matches!(first.asker, Asker::Client(_));
+            let bytes = request_bytes(&first.request);
+            if is_own && !self.forwards.has_room(leader, bytes) {
                 break;
-            };
-            let Asker::Client(_) = ask.asker else {
+            }
+            let ask = self.writes.pop().expect("just seen");
+            if !is_own {
                 // Who forwarded it thought that this member leads.
                 self.refuse(ask.asker, Refusal::LeaderChanged);
                 continue;
-            };
-            let request = self.forwards.next;
-            self.forwards.next += 1;
-            let sent = Sent {
-                to: leader,
-                asker: ask.asker,
-                deadline: ask.deadline,
-            };
-            self.forwards.sent.insert(request, sent);
+            }
+            let request = self.forwards.add(leader, ask.asker, ask.deadline, bytes);
             let message = PeerMessage::Forward {
                 request,
                 patience: ask.deadline.since(now),
@@ -176,13 +240,14 @@ impl Shard {
         header: Header,
         result: Result<Response, Refusal>,
     ) {
-        let sent = self.forwards.sent.get(&request);
-        if sent.is_none_or(|sent| sent.to != from) {
+        let Some(Sent {
+            asker: Some(asker),
+            deadline,
+            ..
+        }) = self.forwards.take(request, from)
+        else {
             return;
-        }
-        let Sent {
-            asker, deadline, ..
-        } = self.forwards.sent.remove(&request).expect("just seen");
+        };
         let reply = Reply {
             asker,
             index,
@@ -208,6 +273,8 @@ mod tests {
     use super::*;
     use crate::base::limits::MIB;
     use crate::keyspace::request::{KeyValue, RangeResponse, ResponseOp, TxnResponse};
+
+    const LEADER: MemberId = MemberId(1);
 
     /// An answer that shows a value of a mebibyte.
     fn answer(index: u64, value: &Bytes) -> Reply {
@@ -237,6 +304,45 @@ mod tests {
         }
     }
 
+    /// Goal: what may be on the way to a leader is bounded in bytes, one request of any size apart, and another leader has
+    /// room of its own. Room is made by an answer and by the end of the connection, and not because a client waits no
+    /// longer: its request may still wait to be sent, for a while.
+    #[test]
+    fn what_is_on_its_way_is_bounded() {
+        let other = MemberId(2);
+        let (size, deadline) = (SHARD_FORWARDED_BYTES_MAX / 4, Instant(10));
+        let fill = |forwards: &mut Forwards| {
+            let mut sent = Vec::new();
+            while forwards.has_room(LEADER, size) {
+                sent.push(forwards.add(LEADER, answer(1, &Bytes::new()).asker, deadline, size));
+            }
+            sent
+        };
+        let mut forwards = Forwards::default();
+        assert!(forwards.has_room(LEADER, 9 * size));
+        let first = fill(&mut forwards);
+        assert_eq!(first.len(), 4);
+        assert!(forwards.has_room(other, size));
+        assert!(forwards.take(first[0], other).is_none(), "never asked");
+        assert!(forwards.take(first[0], LEADER).is_some());
+        assert_eq!(fill(&mut forwards).len(), 1);
+
+        let mut late = Vec::new();
+        forwards.expire(deadline, &mut late);
+        assert_eq!(late.len(), 4);
+        assert!(forwards.is_empty() && !forwards.has_room(LEADER, size));
+        forwards.expire(deadline + SHARD_FORWARDED_LINGER, &mut late);
+        assert_eq!(late.len(), 4, "each is told once");
+
+        let lost = fill(&mut forwards);
+        forwards.peer_disconnected(LEADER);
+        assert_eq!(fill(&mut forwards).len(), 4);
+        for request in lost {
+            assert!(forwards.take(request, LEADER).is_some(), "it had arrived");
+        }
+        assert!(!forwards.has_room(LEADER, size));
+    }
+
     /// Goal: while the commit lags, answers hold no more than their limit: above half of it nothing more is asked
     /// for, what comes beyond it becomes a refusal that says nothing false, and what goes makes room again.
     #[test]
@@ -246,7 +352,7 @@ mod tests {
         let mut forwards = Forwards::default();
         let mut asked = 0;
         for number in 1..=2 * limit {
-            asked += u64::from(forwards.has_room());
+            asked += u64::from(forwards.has_room(LEADER, 1));
             let deadline = Instant(number);
             forwards.keep(number, deadline, answer(number, &value));
             assert!(forwards.answered_bytes <= SHARD_FORWARDED_ANSWERS_BYTES_MAX);
@@ -255,7 +361,10 @@ mod tests {
         let mut late = Vec::new();
         forwards.expire(Instant(limit / 2), &mut late);
         assert_eq!(late.len() as u64, limit / 2);
-        assert!(forwards.has_room(), "what has expired holds nothing");
+        assert!(
+            forwards.has_room(LEADER, 1),
+            "what has expired holds nothing"
+        );
         let (mut whole, mut refused) = (0, 0);
         while let Some(reply) = forwards.pop_settled(Index(2 * limit)) {
             match reply.result {

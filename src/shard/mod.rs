@@ -342,6 +342,7 @@ impl Shard {
                 self.transfers.peer_disconnected(peer);
                 // Raft starts over with it.
                 self.sending.forget(peer);
+                self.forwards.peer_disconnected(peer);
                 self.raft.peer_disconnected(peer, now, &mut self.outputs);
             }
             Event::KnownMembersStored(stored) => self.known_members_stored(&stored),

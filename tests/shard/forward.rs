@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kontiki::base::MemberId;
-use kontiki::base::limits::SHARD_MEMBERS_WRITES_BYTES_MAX;
-use kontiki::shard::event::{Event, PeerMessage, Refusal};
+use kontiki::base::limits::{SHARD_FORWARDED_BYTES_MAX, SHARD_MEMBERS_WRITES_BYTES_MAX};
+use kontiki::shard::event::{Event, PeerMessage, Refusal, Request, Response};
 
 use crate::driver::{Driver, PATIENCE, put};
 use crate::group::Group;
@@ -21,6 +21,15 @@ fn healthy() -> (Group, MemberId, MemberId) {
     (group, leader, follower)
 }
 
+/// What a member forwards that nobody has taken yet.
+fn forwards(driver: &Driver) -> Vec<&Request> {
+    let forward = |message| match message {
+        &(_, PeerMessage::Forward { ref body, .. }) => Some(body),
+        _ => None,
+    };
+    driver.messages.iter().filter_map(forward).collect()
+}
+
 /// What a member has said of forwards and nobody was told yet: which are refused, and why.
 fn refusals(driver: &Driver) -> Vec<(u64, Refusal)> {
     let refusal = |message: &PeerMessage| match message {
@@ -30,7 +39,9 @@ fn refusals(driver: &Driver) -> Vec<(u64, Refusal)> {
         _ => None,
     };
     let messages = driver.messages.iter();
-    messages.filter_map(|(_, message)| refusal(message)).collect()
+    messages
+        .filter_map(|(_, message)| refusal(message))
+        .collect()
 }
 
 /// Goal: what clients of other members make a leader hold is bounded in bytes; what comes above that is refused at once,
@@ -57,4 +68,26 @@ fn a_leader_holds_so_much_for_others() {
     let driver = group.member(leader);
     assert_eq!(refusals(driver), expected);
     assert!(driver.take(own).is_none(), "it waits");
+}
+
+/// Goal: a follower that has much to forward at once sends no more than the connection to its leader holds, and the rest
+/// as answers come: all is answered.
+#[test]
+fn a_burst_is_forwarded_in_parts() {
+    let (mut group, _, follower) = healthy();
+    let size = 50_000;
+    let count = 2 * SHARD_FORWARDED_BYTES_MAX as usize / size;
+    let value = Bytes::from(vec![b'v'; size]);
+    let burst = (0..count).map(|n| put(&format!("{n}"), value.clone()));
+    let numbers = group.member(follower).ask(burst.collect());
+    let sent = forwards(group.member(follower)).len();
+    assert!(
+        sent > 0 && (sent * size) as u64 <= SHARD_FORWARDED_BYTES_MAX,
+        "{sent}"
+    );
+    group.settle();
+    for number in numbers {
+        let answer = group.member(follower).take(number).expect("answered").1;
+        assert!(matches!(answer, Ok(Response::Put(_))), "{answer:?}");
+    }
 }
