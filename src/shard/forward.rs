@@ -1,8 +1,9 @@
 //! Writes that reach a member that does not lead: sent to the leader once, and answered when this member
 //! has committed what the leader's answer rests on, so that a client reads its own write here.
 //!
-//! Nobody sends a forward again: whether a lost one took effect is not known, and its client is told so at
-//! its deadline. The leader sends no forward on.
+//! Nobody sends a forward again that may have taken effect: whether a lost one did is not known, and its client is told
+//! so at its deadline. One that the leader refuses without an effect, because it leads no longer or is full, goes to
+//! its place among the writes that wait, for the next leader or for another try. The leader sends no forward on.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub(super) struct Forwards {
     /// What of them may be on its way to each member: bounded below what the way there holds, so that nothing is lost
     /// for its size.
     on_way: BTreeMap<MemberId, Load>,
+    /// The leader has refused something: until the next tick, or another leader, it is asked for nothing.
+    leader_refuses: bool,
     /// Answered, by what must be committed here first.
     answered: BTreeMap<(Index, u64), Answered>,
     /// Memory of those answers, about.
@@ -38,8 +41,8 @@ pub(super) struct Forwards {
 struct Sent {
     /// To whom: nobody else may answer it.
     to: MemberId,
-    /// None once it was told that it takes too long. The forward may still be on its way.
-    asker: Option<Asker>,
+    /// None once its client was told that it takes too long. The forward may still be on its way.
+    ask: Option<Ask>,
     deadline: Instant,
     /// Its part of what is on the way to that member; none when the connection was closed since.
     load: Load,
@@ -70,31 +73,36 @@ impl Forwards {
 
     /// Whether nobody waits for an answer.
     pub(super) fn is_empty(&self) -> bool {
-        self.sent.values().all(|sent| sent.asker.is_none()) && self.answered.is_empty()
+        self.sent.values().all(|sent| sent.ask.is_none()) && self.answered.is_empty()
     }
 
-    /// Whether a request of `bytes` bytes may be sent `to` this leader. Those on their way to it count, not what was lost
+    /// Whether a request of `bytes` bytes may be sent `to` this leader now. Those on their way to it count, not what was lost
     /// with another one; and the answers that wait until this member has come as far: where its commits lag, what they
     /// hold would grow as long as the leader answers. One of any size finds room.
-    fn has_room(&self, to: MemberId, bytes: u64) -> bool {
+    fn may_send(&self, to: MemberId, bytes: u64) -> bool {
         let load = self.on_way.get(&to).copied().unwrap_or_default();
         let fits = load.requests == 0 || load.bytes + bytes <= SHARD_FORWARDED_BYTES_MAX;
-        fits && load.requests + self.answered.len() < SHARD_FORWARDED_REQUESTS_MAX
+        !self.leader_refuses
+            && fits
+            && load.requests + self.answered.len() < SHARD_FORWARDED_REQUESTS_MAX
             && self.answered_bytes < SHARD_FORWARDED_ANSWERS_BYTES_MAX / 2
     }
 
     /// Notes one that is sent; its number.
-    fn add(&mut self, to: MemberId, asker: Asker, deadline: Instant, bytes: u64) -> u64 {
+    fn add(&mut self, to: MemberId, ask: Ask) -> u64 {
         let request = self.next;
         self.next += 1;
-        let load = Load { requests: 1, bytes };
+        let load = Load {
+            requests: 1,
+            bytes: request_bytes(&ask.request),
+        };
         let on_way = self.on_way.entry(to).or_default();
         on_way.requests += load.requests;
         on_way.bytes += load.bytes;
         let sent = Sent {
             to,
-            asker: Some(asker),
-            deadline,
+            deadline: ask.deadline,
+            ask: Some(ask),
             load,
         };
         self.sent.insert(request, sent);
@@ -115,6 +123,16 @@ impl Forwards {
         for sent in self.sent.values_mut().filter(|sent| sent.to == peer) {
             sent.load = Load::default();
         }
+    }
+
+    /// The leader of before is none any more, or there is one.
+    pub(super) fn leader_changed(&mut self) {
+        self.leader_refuses = false;
+    }
+
+    /// Time passed.
+    pub(super) fn tick(&mut self) {
+        self.leader_refuses = false;
     }
 
     /// Keeps an answer until what it rests on is committed here. Of one that there is no room for only its client's
@@ -152,7 +170,7 @@ impl Forwards {
             if sent.deadline > now {
                 return true;
             }
-            late.extend(sent.asker.take());
+            late.extend(sent.ask.take().map(|ask| ask.asker));
             // Over a slow connection it may still wait to be sent.
             let lingers = sent.load.requests > 0 && sent.deadline + SHARD_FORWARDED_LINGER > now;
             if !lingers {
@@ -192,7 +210,7 @@ impl Shard {
         while let Some(first) = self.writes.first() {
             let is_own = matches!(first.asker, Asker::Client(_));
             let bytes = request_bytes(&first.request);
-            if is_own && !self.forwards.has_room(leader, bytes) {
+            if is_own && !self.forwards.may_send(leader, bytes) {
                 break;
             }
             let ask = self.writes.pop().expect("just seen");
@@ -201,11 +219,11 @@ impl Shard {
                 self.refuse(ask.asker, Refusal::LeaderChanged);
                 continue;
             }
-            let request = self.forwards.add(leader, ask.asker, ask.deadline, bytes);
+            let (patience, body) = (ask.deadline.since(now), ask.request.clone());
             let message = PeerMessage::Forward {
-                request,
-                patience: ask.deadline.since(now),
-                body: ask.request,
+                request: self.forwards.add(leader, ask),
+                patience,
+                body,
             };
             if self.settings.planted.has(Defect::ForwardedTwice) {
                 self.messages.push((leader, message.clone()));
@@ -240,16 +258,17 @@ impl Shard {
         header: Header,
         result: Result<Response, Refusal>,
     ) {
-        let Some(Sent {
-            asker: Some(asker),
-            deadline,
-            ..
-        }) = self.forwards.take(request, from)
-        else {
+        let Some(ask) = self.forwards.take(request, from).and_then(|sent| sent.ask) else {
             return;
         };
+        if result.as_ref().is_err_and(Refusal::is_without_effect) {
+            // What else it was asked comes back as well.
+            self.forwards.leader_refuses |= self.raft.leader() == Some(from);
+            return self.writes.put_back(ask);
+        }
+        let deadline = ask.deadline;
         let reply = Reply {
-            asker,
+            asker: ask.asker,
             index,
             header,
             result,
@@ -272,7 +291,7 @@ mod tests {
 
     use super::*;
     use crate::base::limits::MIB;
-    use crate::keyspace::request::{KeyValue, RangeResponse, ResponseOp, TxnResponse};
+    use crate::keyspace::request::{KeyValue, PutRequest, RangeResponse, ResponseOp, TxnResponse};
 
     const LEADER: MemberId = MemberId(1);
 
@@ -310,19 +329,30 @@ mod tests {
     #[test]
     fn what_is_on_its_way_is_bounded() {
         let other = MemberId(2);
-        let (size, deadline) = (SHARD_FORWARDED_BYTES_MAX / 4, Instant(10));
+        let put = PutRequest {
+            value: vec![0; SHARD_FORWARDED_BYTES_MAX as usize / 4 - 1_000].into(),
+            ..PutRequest::default()
+        };
+        let deadline = Instant(10);
+        let ask = Ask {
+            asker: answer(1, &Bytes::new()).asker,
+            deadline,
+            request: Request::Put(put),
+            place: 0,
+        };
+        let size = request_bytes(&ask.request);
         let fill = |forwards: &mut Forwards| {
             let mut sent = Vec::new();
-            while forwards.has_room(LEADER, size) {
-                sent.push(forwards.add(LEADER, answer(1, &Bytes::new()).asker, deadline, size));
+            while forwards.may_send(LEADER, size) {
+                sent.push(forwards.add(LEADER, ask.clone()));
             }
             sent
         };
         let mut forwards = Forwards::default();
-        assert!(forwards.has_room(LEADER, 9 * size));
+        assert!(forwards.may_send(LEADER, 9 * size));
         let first = fill(&mut forwards);
         assert_eq!(first.len(), 4);
-        assert!(forwards.has_room(other, size));
+        assert!(forwards.may_send(other, size));
         assert!(forwards.take(first[0], other).is_none(), "never asked");
         assert!(forwards.take(first[0], LEADER).is_some());
         assert_eq!(fill(&mut forwards).len(), 1);
@@ -330,7 +360,7 @@ mod tests {
         let mut late = Vec::new();
         forwards.expire(deadline, &mut late);
         assert_eq!(late.len(), 4);
-        assert!(forwards.is_empty() && !forwards.has_room(LEADER, size));
+        assert!(forwards.is_empty() && !forwards.may_send(LEADER, size));
         forwards.expire(deadline + SHARD_FORWARDED_LINGER, &mut late);
         assert_eq!(late.len(), 4, "each is told once");
 
@@ -340,7 +370,7 @@ mod tests {
         for request in lost {
             assert!(forwards.take(request, LEADER).is_some(), "it had arrived");
         }
-        assert!(!forwards.has_room(LEADER, size));
+        assert!(!forwards.may_send(LEADER, size));
     }
 
     /// Goal: while the commit lags, answers hold no more than their limit: above half of it nothing more is asked
@@ -352,7 +382,7 @@ mod tests {
         let mut forwards = Forwards::default();
         let mut asked = 0;
         for number in 1..=2 * limit {
-            asked += u64::from(forwards.has_room(LEADER, 1));
+            asked += u64::from(forwards.may_send(LEADER, 1));
             let deadline = Instant(number);
             forwards.keep(number, deadline, answer(number, &value));
             assert!(forwards.answered_bytes <= SHARD_FORWARDED_ANSWERS_BYTES_MAX);
@@ -362,7 +392,7 @@ mod tests {
         forwards.expire(Instant(limit / 2), &mut late);
         assert_eq!(late.len() as u64, limit / 2);
         assert!(
-            forwards.has_room(LEADER, 1),
+            forwards.may_send(LEADER, 1),
             "what has expired holds nothing"
         );
         let (mut whole, mut refused) = (0, 0);

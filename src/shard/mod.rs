@@ -350,6 +350,7 @@ impl Shard {
             Event::Tick { memory_used_bytes } => {
                 self.memory_used_bytes = memory_used_bytes;
                 self.checkpoints.tick(now);
+                self.forwards.tick();
                 self.raft.tick(now, &mut self.outputs);
                 self.watch_sync(now);
                 self.tick_membership();

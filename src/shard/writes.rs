@@ -43,7 +43,7 @@ impl Writes {
         self.asks.push_back(ask);
     }
 
-    /// Takes one back, that was taken out before and had no effect. It was counted when it was taken: there is room.
+    /// Takes one back that was taken out before and had no effect: there is room for what was taken once.
     pub(super) fn put_back(&mut self, ask: Ask) {
         self.of_members_bytes += of_members_bytes(&ask);
         let before = self.returned.insert(ask.place, ask);

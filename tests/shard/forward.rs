@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use kontiki::base::MemberId;
 use kontiki::base::limits::{SHARD_FORWARDED_BYTES_MAX, SHARD_MEMBERS_WRITES_BYTES_MAX};
-use kontiki::shard::event::{Event, PeerMessage, Refusal, Request, Response};
+use kontiki::base::{Index, MemberId};
+use kontiki::shard::event::{Event, Header, PeerMessage, Refusal, Request, Response};
 
 use crate::driver::{Driver, PATIENCE, put};
-use crate::group::Group;
+use crate::group::{Group, pair};
 
 const MIB: usize = 1 << 20;
 
@@ -21,13 +21,29 @@ fn healthy() -> (Group, MemberId, MemberId) {
     (group, leader, follower)
 }
 
-/// What a member forwards that nobody has taken yet.
-fn forwards(driver: &Driver) -> Vec<&Request> {
-    let forward = |message| match message {
-        &(_, PeerMessage::Forward { ref body, .. }) => Some(body),
+impl Group {
+    /// The leader refuses what a follower forwarded.
+    fn answer_forward(&mut self, from: MemberId, to: MemberId, request: u64, refusal: Refusal) {
+        let answer = PeerMessage::Forwarded {
+            request,
+            index: Index(0),
+            header: Header::default(),
+            result: Err(refusal),
+        };
+        self.deliver(from, to, answer);
+    }
+}
+
+/// What a member forwards that nobody has taken yet, by its numbers.
+fn forwards(driver: &Driver) -> Vec<(u64, Request)> {
+    let forward = |message: &PeerMessage| match message {
+        PeerMessage::Forward { request, body, .. } => Some((*request, body.clone())),
         _ => None,
     };
-    driver.messages.iter().filter_map(forward).collect()
+    let messages = driver.messages.iter();
+    messages
+        .filter_map(|(_, message)| forward(message))
+        .collect()
 }
 
 /// What a member has said of forwards and nobody was told yet: which are refused, and why.
@@ -42,6 +58,19 @@ fn refusals(driver: &Driver) -> Vec<(u64, Refusal)> {
     messages
         .filter_map(|(_, message)| refusal(message))
         .collect()
+}
+
+/// Every one of these puts is done.
+fn assert_put(group: &mut Group, through: MemberId, numbers: Vec<u32>) {
+    for number in numbers {
+        let answer = group.member(through).take(number).expect("answered").1;
+        assert!(matches!(answer, Ok(Response::Put(_))), "{answer:?}");
+    }
+}
+
+/// Puts of one key, in order.
+fn puts() -> Vec<Request> {
+    (1..=5).map(|n| put("k", format!("{n}"))).collect()
 }
 
 /// Goal: what clients of other members make a leader hold is bounded in bytes; what comes above that is refused at once,
@@ -86,8 +115,62 @@ fn a_burst_is_forwarded_in_parts() {
         "{sent}"
     );
     group.settle();
-    for number in numbers {
-        let answer = group.member(follower).take(number).expect("answered").1;
-        assert!(matches!(answer, Ok(Response::Put(_))), "{answer:?}");
+    assert_put(&mut group, follower, numbers);
+}
+
+/// Goal: what a follower's clients ask while the leader hands over is done by its successor, in order: they hear of no
+/// change. So it is when their own member is the successor.
+#[test]
+fn a_planned_hand_over_costs_no_write() {
+    for last in [false, true] {
+        let (mut group, leader, _) = healthy();
+        let follower = group.followers()[usize::from(last)];
+        let numbers = group.member(follower).ask(puts());
+        group.member(leader).hand_in(Event::HandOver);
+        group.settle();
+        assert_ne!(group.leader(), leader);
+        assert_put(&mut group, follower, numbers);
+        assert_eq!(group.contents(follower), [pair("k", "5")]);
     }
+}
+
+/// Goal: what the leader refuses without an effect is sent again, in order and to the same leader not before time has
+/// passed; what may have had one never is.
+#[test]
+fn only_what_had_no_effect_is_sent_again() {
+    let definite = [
+        Refusal::LeaderChanged,
+        Refusal::TooManyRequests,
+        Refusal::Stopped,
+    ];
+    for refusal in definite {
+        let (mut group, leader, follower) = healthy();
+        let numbers = group.member(follower).ask(puts());
+        let refused = forwards(group.member(follower));
+        group.member(follower).messages.clear();
+        // Whatever the order of the refusals.
+        for &(request, _) in refused[1..].iter().chain(&refused[..1]) {
+            group.answer_forward(leader, follower, request, refusal);
+        }
+        let driver = group.member(follower);
+        assert!(forwards(driver).is_empty(), "asked again at once");
+        driver.tick();
+        let again = forwards(driver);
+        assert_eq!(again.len(), refused.len());
+        assert!(again[0].0 > refused[4].0, "a number was used twice");
+        group.settle();
+        assert_put(&mut group, follower, numbers);
+        assert_eq!(group.contents(follower), [pair("k", "5")]);
+    }
+
+    let (mut group, leader, follower) = healthy();
+    let number = group.ask(follower, put("k", "1"));
+    let request = forwards(group.member(follower))[0].0;
+    group.member(follower).messages.clear();
+    group.answer_forward(leader, follower, request, Refusal::TimedOut);
+    let driver = group.member(follower);
+    let answer = driver.take(number).expect("answered").1;
+    assert_eq!(answer.err(), Some(Refusal::TimedOut));
+    driver.tick();
+    assert!(forwards(driver).is_empty());
 }
