@@ -31,6 +31,8 @@ pub(super) struct Forwards {
     on_way: BTreeMap<MemberId, Load>,
     /// The leader has refused something: until the next tick, or another leader, it is asked for nothing.
     leader_refuses: bool,
+    /// The connection to the leader is closed: until it is heard, or there is another one, nothing would arrive.
+    leader_lost: bool,
     /// Answered, by what must be committed here first.
     answered: BTreeMap<(Index, u64), Answered>,
     /// Memory of those answers, about.
@@ -82,7 +84,8 @@ impl Forwards {
     fn may_send(&self, to: MemberId, bytes: u64) -> bool {
         let load = self.on_way.get(&to).copied().unwrap_or_default();
         let fits = load.requests == 0 || load.bytes + bytes <= SHARD_FORWARDED_BYTES_MAX;
-        !self.leader_refuses
+        let is_there = !(self.leader_refuses || self.leader_lost);
+        is_there
             && fits
             && load.requests + self.answered.len() < SHARD_FORWARDED_REQUESTS_MAX
             && self.answered_bytes < SHARD_FORWARDED_ANSWERS_BYTES_MAX / 2
@@ -128,6 +131,17 @@ impl Forwards {
     /// The leader of before is none any more, or there is one.
     pub(super) fn leader_changed(&mut self) {
         self.leader_refuses = false;
+        self.leader_lost = false;
+    }
+
+    /// Under leases it stays the leader without its connection, until its time is over.
+    pub(super) fn leader_lost(&mut self) {
+        self.leader_lost = true;
+    }
+
+    /// It is there again.
+    pub(super) fn leader_heard(&mut self) {
+        self.leader_lost = false;
     }
 
     /// Time passed.

@@ -344,6 +344,9 @@ impl Shard {
                 self.sending.forget(peer);
                 self.forwards.peer_disconnected(peer);
                 self.raft.peer_disconnected(peer, now, &mut self.outputs);
+                if self.raft.leader() == Some(peer) {
+                    self.forwards.leader_lost();
+                }
             }
             Event::KnownMembersStored(stored) => self.known_members_stored(&stored),
             Event::LogRead { read, bytes } => self.log_read(&read, &bytes),

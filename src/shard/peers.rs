@@ -243,6 +243,9 @@ impl Shard {
     }
 
     fn take_raft(&mut self, from: MemberId, message: Message, records: &[Bytes], now: Instant) {
+        if self.raft.leader() == Some(from) {
+            self.forwards.leader_heard();
+        }
         let incoming = match &message.body {
             Body::Append(append) => {
                 // A member that stops would never come to rest. What it does not take it does not acknowledge.

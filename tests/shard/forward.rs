@@ -5,7 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use kontiki::base::limits::{SHARD_FORWARDED_BYTES_MAX, SHARD_MEMBERS_WRITES_BYTES_MAX};
 use kontiki::base::{Index, MemberId};
-use kontiki::shard::event::{Event, Header, PeerMessage, Refusal, Request, Response};
+use kontiki::raft::ReadMode;
+use kontiki::shard::event::{
+    Event, Header, MembershipRequest, PeerMessage, Refusal, Request, Response,
+};
 
 use crate::driver::{Driver, PATIENCE, put};
 use crate::group::{Group, pair};
@@ -173,4 +176,29 @@ fn only_what_had_no_effect_is_sent_again() {
     assert_eq!(answer.err(), Some(Refusal::TimedOut));
     driver.tick();
     assert!(forwards(driver).is_empty());
+}
+
+/// Goal: under leases a leader whose connection was closed stays the leader until its time is over; nothing is forwarded to
+/// nobody meanwhile, and what waited is done by its successor. When the connection is back, the leader is asked again.
+#[test]
+fn nothing_is_forwarded_to_a_closed_connection() {
+    let (mut group, leader, follower) = healthy();
+    let lease = Request::Membership(MembershipRequest::ReadMode(ReadMode::Lease));
+    group.call(leader, lease).expect("a healthy group");
+    group.run(Duration::from_millis(200));
+    for is_back in [true, false] {
+        let driver = group.member(follower);
+        driver.hand_in(Event::PeerDisconnected(leader));
+        assert_eq!(driver.shard.raft().leader(), Some(leader));
+        let numbers = driver.ask(puts());
+        assert!(forwards(driver).is_empty());
+        if !is_back {
+            group.cut_off.insert(leader);
+            group.run(Duration::from_secs(4));
+            assert_ne!(group.leader(), leader);
+        }
+        // The next heartbeat comes.
+        group.run(Duration::from_millis(200));
+        assert_put(&mut group, follower, numbers);
+    }
 }
