@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kontiki::base::limits::{SHARD_FORWARDED_BYTES_MAX, SHARD_MEMBERS_WRITES_BYTES_MAX};
-use kontiki::base::{Index, MemberId};
+use kontiki::base::{Incarnation, Index, MemberId};
 use kontiki::raft::ReadMode;
 use kontiki::shard::event::{
     Event, Header, MembershipRequest, PeerMessage, Refusal, Request, Response,
@@ -201,4 +201,24 @@ fn nothing_is_forwarded_to_a_closed_connection() {
         group.run(Duration::from_millis(200));
         assert_put(&mut group, follower, numbers);
     }
+}
+
+/// Goal: what a member forwards whose directory is not heard yet, because it is still being stored, is refused and not left
+/// without an answer.
+#[test]
+fn a_forward_that_is_not_heard_is_refused() {
+    let (mut group, leader, follower) = healthy();
+    let driver = group.member(leader);
+    driver.hand_in(Event::Peer {
+        from: follower,
+        incarnation: Incarnation(99),
+        message: PeerMessage::Forward {
+            request: 7,
+            patience: PATIENCE,
+            body: put("k", "1"),
+        },
+    });
+    assert_eq!(refusals(driver), [(7, Refusal::LeaderChanged)]);
+    group.settle();
+    assert_eq!(group.contents(leader), [pair("k", "0")]);
 }
