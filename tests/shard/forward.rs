@@ -3,8 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use kontiki::base::limits::{SHARD_FORWARDED_BYTES_MAX, SHARD_MEMBERS_WRITES_BYTES_MAX};
+use kontiki::base::limits::{
+    SHARD_FORWARDED_BYTES_MAX, SHARD_MEMBERS_WRITES_BYTES_MAX, SLICE_STEPS_MAX,
+};
 use kontiki::base::{Incarnation, Index, MemberId};
+use kontiki::keyspace::request::{
+    Compare, CompareResult, CompareTarget, KeyRange, PutRequest, RequestOp, TxnRequest,
+};
 use kontiki::raft::ReadMode;
 use kontiki::shard::event::{
     Event, Header, MembershipRequest, PeerMessage, Refusal, Request, Response,
@@ -221,4 +226,46 @@ fn a_forward_that_is_not_heard_is_refused() {
     assert_eq!(refusals(driver), [(7, Refusal::LeaderChanged)]);
     group.settle();
     assert_eq!(group.contents(leader), [pair("k", "0")]);
+}
+
+/// Goal: a write whose plan takes more than one slice waits while its leader hands over: the successor does it, or the
+/// leader itself when nobody takes over.
+#[test]
+fn a_hand_over_in_the_middle_of_a_plan() {
+    let key = Bytes::from_static(b"k");
+    let range = KeyRange {
+        key: key.clone(),
+        range_end: Bytes::new(),
+    };
+    let exists = Compare {
+        range,
+        result: CompareResult::Greater,
+        target: CompareTarget::Version(0),
+    };
+    let value = Bytes::from_static(b"long");
+    let put = PutRequest {
+        key,
+        value,
+        ..PutRequest::default()
+    };
+    let long = Request::Txn(TxnRequest {
+        compare: vec![exists; 2 * SLICE_STEPS_MAX],
+        success: vec![RequestOp::Put(put)],
+        failure: Vec::new(),
+    });
+    for is_taken_over in [false, true] {
+        let (mut group, leader, _) = healthy();
+        let number = group.ask(leader, long.clone());
+        let driver = group.member(leader);
+        assert!(driver.shard.has_work(), "planned in one slice");
+        driver.hand_in(Event::HandOver);
+        assert!(!driver.shard.has_work(), "it has nothing to do but wait");
+        let target = driver.shard.raft().transfer_target();
+        group.cut_off.extend(target.filter(|_| !is_taken_over));
+        group.run(Duration::from_millis(1_500));
+        assert_eq!(group.leader() != leader, is_taken_over);
+        let answer = group.member(leader).take(number).expect("answered").1;
+        assert!(matches!(answer, Ok(Response::Txn(_))), "{answer:?}");
+        assert_eq!(group.contents(leader), [pair("k", "long")]);
+    }
 }
