@@ -381,7 +381,7 @@ pub const RAFT_STRANGERS_MAX: usize = 64;
 /// writes of its own accord when it is elected.
 pub const SHARD_STAGED_RESERVE_BYTES: u64 = 64 * KIB;
 /// Bytes of answers of the leader that wait until this member has committed what they rest on. Above half of it
-/// nothing more is forwarded; an answer above the whole is given up.
+/// nothing more is forwarded; an answer above the whole is given up, unless it is the only one.
 pub const SHARD_FORWARDED_ANSWERS_BYTES_MAX: u64 = 64 * MIB;
 
 // What an honest leader sends is taken whenever any entries are.

@@ -149,11 +149,12 @@ impl Forwards {
         self.leader_refuses = false;
     }
 
-    /// Keeps an answer until what it rests on is committed here. Of one that there is no room for only its client's
-    /// right to hear something is kept: what was asked for may have happened.
+    /// Keeps an answer until what it rests on is committed here. One of any size finds room. Of one that there is no room
+    /// for only its client's right to hear something is kept: what was asked for may have happened.
     fn keep(&mut self, request: u64, deadline: Instant, mut reply: Reply) {
         let mut size_bytes = answer_bytes(&reply.result);
-        if self.answered_bytes + size_bytes > SHARD_FORWARDED_ANSWERS_BYTES_MAX {
+        let held = self.answered_bytes;
+        if held > 0 && held + size_bytes > SHARD_FORWARDED_ANSWERS_BYTES_MAX {
             reply.result = Err(Refusal::TimedOut);
             size_bytes = 0;
         }
@@ -422,6 +423,19 @@ mod tests {
         // Each is a little more than its value, so that the last one within the limit does not fit.
         assert_eq!((whole, refused), (limit / 2 - 1, limit + 1));
         assert!(forwards.is_empty());
+        assert_eq!(forwards.answered_bytes, 0);
+    }
+
+    /// Goal: an answer that is larger than the limit by itself is kept, for it was received whole.
+    #[test]
+    fn one_answer_of_any_size_is_kept() {
+        let value = Bytes::from(vec![0; SHARD_FORWARDED_ANSWERS_BYTES_MAX as usize]);
+        let mut forwards = Forwards::default();
+        forwards.keep(1, Instant(9), answer(1, &value));
+        forwards.keep(2, Instant(9), answer(2, &value));
+        let kept = |reply: Option<Reply>| reply.is_some_and(|reply| reply.result.is_ok());
+        assert!(kept(forwards.pop_settled(Index(2))));
+        assert!(!kept(forwards.pop_settled(Index(2))));
         assert_eq!(forwards.answered_bytes, 0);
     }
 }
