@@ -78,9 +78,9 @@ impl Forwards {
         self.sent.values().all(|sent| sent.ask.is_none()) && self.answered.is_empty()
     }
 
-    /// Whether a request of `bytes` bytes may be sent `to` this leader now. Those on their way to it count, not what was lost
-    /// with another one; and the answers that wait until this member has come as far: where its commits lag, what they
-    /// hold would grow as long as the leader answers. One of any size finds room.
+    /// Whether a request of `bytes` bytes may be sent `to` this leader now. Those on their way to it count, not what was
+    /// lost with another one; and the answers that wait until this member has come as far: where its commits lag, what
+    /// they hold would grow as long as the leader answers. One of any size finds room.
     fn may_send(&self, to: MemberId, bytes: u64) -> bool {
         let load = self.on_way.get(&to).copied().unwrap_or_default();
         let fits = load.requests == 0 || load.bytes + bytes <= SHARD_FORWARDED_BYTES_MAX;
@@ -128,13 +128,13 @@ impl Forwards {
         }
     }
 
-    /// The leader of before is none any more, or there is one.
+    /// There is another leader, or none.
     pub(super) fn leader_changed(&mut self) {
         self.leader_refuses = false;
         self.leader_lost = false;
     }
 
-    /// Under leases it stays the leader without its connection, until its time is over.
+    /// The connection to the leader was closed. Under leases it stays the leader until its time is over.
     pub(super) fn leader_lost(&mut self) {
         self.leader_lost = true;
     }
