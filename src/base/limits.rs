@@ -24,6 +24,8 @@ pub const QUOTA_BYTES_DEFAULT: i64 = 2_147_483_648;
 pub const SHARD_QUEUE_REQUESTS_MAX: usize = 65_536;
 /// Entries proposed and not yet committed. etcd refuses above 5,000; a batch here is far larger.
 pub const SHARD_UNCOMMITTED_ENTRIES_MAX: usize = 65_536;
+/// Their bytes. Above either, requests wait in the queue until their deadlines.
+pub const SHARD_UNCOMMITTED_BYTES_MAX: u64 = 256 * MIB;
 /// Bytes staged and not yet durable. Above it requests wait in the queue.
 pub const SHARD_STAGED_BYTES_MAX: u64 = 32 * MIB;
 /// Reads that are walked in slices at the same time on one shard.

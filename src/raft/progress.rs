@@ -157,7 +157,11 @@ impl Progress {
         self.moved = true;
         self.matched = self.matched.max(matched.durable);
         self.verified = matched.verified;
-        self.next = self.next.max(matched.verified.next());
+        // A probe may ask far above what they share, and be lost: only its answer says that they share it.
+        self.next = match self.flow {
+            Flow::Probe { .. } => matched.verified.max(self.matched).next(),
+            Flow::Pipeline | Flow::Checkpoint => self.next.max(matched.verified.next()),
+        };
         while self
             .inflight
             .front()
@@ -243,6 +247,19 @@ mod tests {
         by_messages.accepted(at(3));
         assert_eq!(by_messages.budget_bytes(&SMALL), Some(10));
         assert!(!by_messages.is_waiting());
+    }
+
+    /// Goal: a word from before the connection was lost opens the pipeline at what it says, not at what a lost probe
+    /// asked.
+    #[test]
+    fn lost_probe() {
+        let mut progress = Progress::new(Index(101), Instant(0));
+        progress.sent(Index(100), 0);
+        progress.accepted(at(80));
+        assert_eq!((progress.flow, progress.next), (Flow::Pipeline, Index(81)));
+        progress.sent(Index(100), 20);
+        progress.accepted(at(90));
+        assert_eq!(progress.next, Index(101));
     }
 
     /// Goal: a rejected follower is never asked for what it has acknowledged.

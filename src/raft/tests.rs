@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod elections;
 mod identity;
 mod stalls;
 

@@ -15,7 +15,8 @@ use super::entry::{ArchivedEntryBody, EntryBody};
 use super::event::{Alarm, AlarmKind, AlarmRequest, Refusal, Request, Response};
 use super::waiters::Waiter;
 use crate::base::limits::{
-    LOG_RESERVE_BYTES, SHARD_STAGED_BYTES_MAX, SHARD_UNCOMMITTED_ENTRIES_MAX,
+    LOG_RESERVE_BYTES, SHARD_STAGED_BYTES_MAX, SHARD_UNCOMMITTED_BYTES_MAX,
+    SHARD_UNCOMMITTED_ENTRIES_MAX,
 };
 use crate::base::planted::Defect;
 use crate::base::{Index, Instant};
@@ -66,8 +67,21 @@ impl Shard {
     pub(super) fn may_evaluate(&self) -> bool {
         self.raft.next_position().is_some()
             && self.waiters.len() < SHARD_UNCOMMITTED_ENTRIES_MAX
+            && self.has_room_uncommitted()
             && self.log.staged_bytes() < SHARD_STAGED_BYTES_MAX / 2
             && !self.transfers.holds_writes()
+    }
+
+    /// Whether what is decided by nobody yet leaves room for more. Who asked may have gone long ago: followers whose
+    /// syncs hang go on to answer heartbeats.
+    fn has_room_uncommitted(&self) -> bool {
+        let entries = self
+            .raft
+            .last_index()
+            .0
+            .saturating_sub(self.raft.commit().0);
+        entries < SHARD_UNCOMMITTED_ENTRIES_MAX as u64
+            && self.raft.uncommitted_bytes() < SHARD_UNCOMMITTED_BYTES_MAX
     }
 
     /// Folds what the log holds, and evaluates writes in order behind it, for what `steps` allow.
@@ -198,7 +212,10 @@ impl Shard {
     fn change_alarm(&mut self, origin: Origin, request: AlarmRequest) {
         let change = match request {
             AlarmRequest::List(kind) => {
-                return self.wait_at_head(origin, Ok(Response::Alarm(self.cluster.alarms(kind))));
+                return self.wait_at_head(
+                    origin,
+                    Ok(Response::Alarm(self.cluster.alarms_at_head(kind))),
+                );
             }
             AlarmRequest::Nothing => {
                 return self.wait_at_head(origin, Ok(Response::Alarm(Vec::new())));

@@ -116,7 +116,7 @@ impl Shard {
             raft_index: self.raft.commit().0,
             raft_term: self.raft.term().0,
             raft_applied_index: self.keyspace.committed_index().0,
-            alarms: self.cluster.alarms(None),
+            alarms: self.cluster.alarms(),
             is_learner: self.raft.role() == Role::Learner,
         }
     }
