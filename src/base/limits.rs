@@ -53,7 +53,7 @@ pub const RECENT_CHUNK_BYTES: usize = 256 * KIB as usize;
 
 /// Bytes of the log that are read at a time for a follower that lags; more if one commit is larger.
 pub const LOG_READ_BYTES: u64 = MIB;
-/// Requests that a member has sent to the leader and whose clients have no answer yet. Above it they wait here.
+/// Requests that a member has sent to one leader, and answers of it that wait here. Above it requests wait here.
 pub const SHARD_FORWARDED_REQUESTS_MAX: usize = 16_384;
 
 /// Batches in one mailbox between two cores.

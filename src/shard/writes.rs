@@ -86,3 +86,52 @@ fn of_members_bytes(ask: &Ask) -> u64 {
         Asker::Member { .. } => request_bytes(&ask.request),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::MemberId;
+    use crate::shard::event::Request;
+
+    /// Of another member's client; told apart by its number, and due then.
+    fn ask(number: u64) -> Ask {
+        Ask {
+            asker: Asker::Member {
+                member: MemberId(1),
+                request: number,
+            },
+            deadline: Instant(number),
+            request: Request::Status,
+            place: 0,
+        }
+    }
+
+    fn popped(writes: &mut Writes) -> Vec<u64> {
+        std::iter::from_fn(|| writes.pop())
+            .map(|ask| ask.deadline.0)
+            .collect()
+    }
+
+    /// Goal: what comes back takes its place again, whatever the order in which it does, and what is counted is what
+    /// waits.
+    #[test]
+    fn in_their_places() {
+        let mut writes = Writes::default();
+        for number in 1..=5 {
+            writes.push(ask(number));
+        }
+        let taken: Vec<Ask> = std::iter::from_fn(|| writes.pop()).take(3).collect();
+        writes.push(ask(6));
+        for back in [1, 2, 0] {
+            writes.put_back(taken[back].clone());
+        }
+        assert_eq!(writes.first().map(|ask| ask.deadline), Some(Instant(1)));
+        let mut late = Vec::new();
+        writes.expire(Instant(2), &mut late);
+        assert_eq!(late, [ask(1).asker, ask(2).asker]);
+        assert_eq!(writes.of_members_bytes, 4 * of_members_bytes(&ask(1)));
+        assert_eq!(popped(&mut writes), [3, 4, 5, 6]);
+        assert!(writes.is_empty());
+        assert_eq!(writes.of_members_bytes, 0);
+    }
+}
