@@ -54,7 +54,7 @@ pub const RECENT_CHUNK_BYTES: usize = 256 * KIB as usize;
 
 /// Bytes of the log that are read at a time for a follower that lags; more if one commit is larger.
 pub const LOG_READ_BYTES: u64 = MIB;
-/// Requests that a member has sent to the leader and whose clients have no answer yet. Above it they wait here.
+/// Requests that a member has sent to one leader, and answers of it that wait here. Above it requests wait here.
 pub const SHARD_FORWARDED_REQUESTS_MAX: usize = 16_384;
 
 /// Batches in one mailbox between two cores.
@@ -393,7 +393,7 @@ pub const RAFT_STRANGERS_MAX: usize = 64;
 /// writes of its own accord when it is elected.
 pub const SHARD_STAGED_RESERVE_BYTES: u64 = 64 * KIB;
 /// Bytes of answers of the leader that wait until this member has committed what they rest on. Above half of it
-/// nothing more is forwarded; an answer above the whole is given up.
+/// nothing more is forwarded; an answer above the whole is given up, unless it is the only one.
 pub const SHARD_FORWARDED_ANSWERS_BYTES_MAX: u64 = 64 * MIB;
 
 // What an honest leader sends is taken whenever any entries are.
@@ -436,3 +436,20 @@ pub const CLIENT_REASON_CHARS_MAX: usize = 512;
 pub const RECLAIM_UNPAID_CHANGES_MAX: u64 = 8_192;
 /// One would only keep what waits from growing, and not even that where each change is looked at twice.
 pub const RECLAIM_CHANGES_PER_VERSION: usize = 2;
+
+// What the clients of one member make the leader hold.
+
+/// Bytes of requests that a member has sent to one leader and that are not answered, beside one of any size: half of
+/// what may wait for that connection, where answers wait too. Above it they wait before they are sent.
+pub const SHARD_FORWARDED_BYTES_MAX: u64 = 16 * MIB;
+/// How long such a request counts after its client was told that it takes too long, unless it is answered or its
+/// connection ends before: so long it may still wait for a slow connection.
+pub const SHARD_FORWARDED_LINGER: Duration = Duration::from_secs(30);
+
+/// Bytes of requests that clients of other members wait with for their turn at the leader, beside one of any size. Above
+/// it what they forward is refused.
+pub const SHARD_MEMBERS_WRITES_BYTES_MAX: u64 = 64 * MIB;
+
+const _: () = assert!(ENTRY_SIZE_BYTES_MAX < SHARD_FORWARDED_BYTES_MAX);
+const _: () = assert!(SHARD_FORWARDED_BYTES_MAX <= PEER_CLIENT_QUEUED_BYTES_MAX as u64 / 2);
+const _: () = assert!(2 * SHARD_FORWARDED_BYTES_MAX <= SHARD_MEMBERS_WRITES_BYTES_MAX);

@@ -71,6 +71,12 @@ impl Steps {
         self.0 += part.0;
     }
 
+    /// Whether at least so many are left.
+    #[must_use]
+    pub fn has(&self, steps: usize) -> bool {
+        self.0 >= steps
+    }
+
     /// Whether none are left.
     #[must_use]
     pub fn spent(&self) -> bool {

@@ -64,7 +64,7 @@ impl Shard {
                         self.has_peers = has_others(self.raft.id(), membership.members());
                     }
                     Output::TransferAbandoned { to } => self.move_abandoned(to),
-                    Output::LeaderChanged(_) => {}
+                    Output::LeaderChanged(_) => self.forwards.leader_changed(),
                     Output::RefusedPeer {
                         member,
                         incarnation,

@@ -310,7 +310,8 @@ pub enum PeerMessage {
         index: Index,
         /// For the response header.
         header: Header,
-        /// The answer itself.
+        /// The answer itself. After a refusal without an effect ([`Refusal::is_without_effect`]) the receiver goes on
+        /// for its client.
         result: Result<Response, Refusal>,
     },
     /// The sender leads and has this checkpoint for the receiver, which needs what the log has not any more.

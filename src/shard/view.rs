@@ -13,7 +13,7 @@ impl Shard {
     /// Whether [`Event::Continue`](super::event::Event::Continue) would get something done.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.job.is_some()
+        self.has_job()
             || self.folder.has_work()
             || (!self.writes.is_empty() && self.may_evaluate())
             || self.reads.has_work()

@@ -3,6 +3,7 @@
 
 mod checkpoints;
 mod driver;
+mod forward;
 mod group;
 mod hostile;
 mod install;
