@@ -4,6 +4,7 @@ use super::*;
 
 mod identity;
 mod stalls;
+mod transfers;
 
 const ME: MemberId = MemberId(7);
 const OWN: Incarnation = Incarnation(7);
