@@ -20,6 +20,8 @@ pub const TXN_OPERATIONS_DEFAULT: u64 = 128;
 /// etcd's default for `--quota-backend-bytes`.
 pub const QUOTA_BYTES_DEFAULT: i64 = 2_147_483_648;
 
+/// How long a request waits for its answer, beside two election timeouts, as in etcd.
+pub const REQUEST_TIME: Duration = Duration::from_secs(5);
 /// Requests a shard holds that are waiting for evaluation. Above it: `too many requests`.
 pub const SHARD_QUEUE_REQUESTS_MAX: usize = 65_536;
 /// Entries proposed and not yet committed. etcd refuses above 5,000; a batch here is far larger.

@@ -3,6 +3,7 @@
 use super::*;
 
 mod identity;
+mod outages;
 mod stalls;
 mod transfers;
 
