@@ -169,7 +169,7 @@ fn leader_is_killed() {
 }
 
 /// Goal: a leader that is told to stop hands over first: it sees its successor lead before it ends, in the next
-/// term, and ends well.
+/// term, and ends well. Its log says how its connections fared.
 #[test]
 fn leader_hands_over() {
     let mut group = Group::start(
@@ -197,6 +197,7 @@ fn leader_hands_over() {
             said.contains("a leader is known") || said.contains("the leader changed"),
             "it did not see a successor:\n{said}"
         );
+        assert!(said.contains("dropped_messages"), "{said}");
         check_all_there(&group, &acknowledged).await;
         group.start_missing();
         check_all_there(&group, &acknowledged).await;
