@@ -20,6 +20,8 @@ pub const TXN_OPERATIONS_DEFAULT: u64 = 128;
 /// etcd's default for `--quota-backend-bytes`.
 pub const QUOTA_BYTES_DEFAULT: i64 = 2_147_483_648;
 
+/// How long a request waits for its answer, beside two election timeouts, as in etcd.
+pub const REQUEST_TIME: Duration = Duration::from_secs(5);
 /// Requests a shard holds that are waiting for evaluation. Above it: `too many requests`.
 pub const SHARD_QUEUE_REQUESTS_MAX: usize = 65_536;
 /// Entries proposed and not yet committed. etcd refuses above 5,000; a batch here is far larger.
@@ -340,6 +342,14 @@ pub const PEER_COPIED_BYTES_MAX: usize = 4 * KIB as usize;
 pub const PEER_RECEIVED_BYTES_MAX: usize = 8 * MIB as usize;
 /// What a connection receives into; more for a frame that is longer.
 pub const PEER_RECEIVE_BUFFER_BYTES: usize = 64 * KIB as usize;
+/// One frame from a directory that is not known to be the member's: an append of one entry, or a forwarded request, of
+/// the usual largest size fits. One connection at a time may have a longer one under way, if its directory says that
+/// the group has agreed on it.
+pub const PEER_STRANGER_FRAME_BYTES_MAX: usize = 2 * MIB as usize;
+/// A frame that has begun goes on by [`PEER_FRAME_GROWTH_BYTES_MIN`], or ends, in this time.
+pub const PEER_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+/// What comes of it in that time at least: slower than any link over which members could follow each other.
+pub const PEER_FRAME_GROWTH_BYTES_MIN: usize = 64 * KIB as usize;
 /// A peer's connections that have not said who they are yet.
 pub const PEER_HANDSHAKES_MAX: usize = 64;
 /// Members that are heard without being known as peers.
@@ -361,6 +371,8 @@ pub const PEER_SETTLED: Duration = Duration::from_secs(1);
 
 const _: () = assert!(PEER_COPIED_BYTES_MAX < PEER_UNSENT_BYTES_MAX);
 const _: () = assert!(PEER_FRAME_BYTES_MAX < PEER_QUEUED_BYTES_MAX);
+const _: () = assert!(REQUEST_SIZE_BYTES_DEFAULT + KIB < PEER_STRANGER_FRAME_BYTES_MAX as u64);
+const _: () = assert!(RAFT_APPEND_BYTES_MAX + KIB < PEER_STRANGER_FRAME_BYTES_MAX as u64);
 
 // Membership on request.
 

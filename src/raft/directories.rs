@@ -37,6 +37,14 @@ impl Directories {
         let (known, stored) = (self.agreed.get(&member), self.stored.get(&member));
         is_let_in(known.copied(), stored.copied(), incarnation, agreed)
     }
+
+    /// Whether this is the directory that is known of a member, and not only one that is let in because nothing is, or
+    /// because of what it says of itself.
+    #[must_use]
+    pub fn know(&self, member: MemberId, incarnation: Incarnation) -> bool {
+        let known = self.agreed.get(&member).or(self.stored.get(&member));
+        known == Some(&incarnation)
+    }
 }
 
 fn is_let_in(
@@ -113,6 +121,10 @@ mod tests {
         let says = [(OLD, false), (OLD, true), (NEW, false), (NEW, true)];
         let admitted = says.map(|(from, agreed)| directories.admit(ID, from, agreed));
         assert_eq!(admitted, expected, "{directories:?}");
+        for from in [OLD, NEW] {
+            let known = agreed.or(stored) == Some(from);
+            assert_eq!(directories.know(ID, from), known, "{directories:?}");
+        }
     }
 
     /// Goal: who is let in from an old and from a new directory, that does not say or does say that it is agreed on.

@@ -1,7 +1,7 @@
 //! The leader's side of the log: what it sends to whom, and when an entry is committed (Raft paper,
 //! sections 5.3 and 5.4.2; dissertation, section 10.2.1 for pipelining).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Raft;
 use super::message::{
@@ -24,6 +24,8 @@ pub(super) struct Leading {
     pub(super) progress: BTreeMap<MemberId, Progress>,
     pub(super) heartbeat_due: Instant,
     pub(super) transfer: Option<Transfer>,
+    /// Who was to take over, and did not in time: others are chosen first.
+    pub(super) declined: BTreeSet<MemberId>,
     /// Somebody was asked to campaign in this term: no lease of it is worth anything any more.
     pub(super) lease_forfeited: bool,
     /// Who leaves when the entry at this index is committed.

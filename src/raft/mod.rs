@@ -16,7 +16,8 @@
 //!
 //! Where to look: `vote` elections, `identity` and `directories` whose word is heard, `lead` and `progress` the
 //! leader's side of the log, `follow` the follower's, `rebuild` what a damaged one waits for, `read` confirmed
-//! leadership, `change` and `membership` who belongs to the group, `transfer` handing over.
+//! leadership, `change` and `membership` who belongs to the group, `transfer` handing over, `outage` what is told of all
+//! this to who waited in vain.
 
 mod change;
 mod directories;
@@ -26,6 +27,7 @@ mod lead;
 mod log;
 mod membership;
 mod message;
+mod outage;
 mod progress;
 mod quorum;
 mod read;
@@ -45,6 +47,7 @@ pub use message::{
     Append, AppendResponse, AppendResult, Body, Entries, Heartbeat, HeartbeatResponse, Matched,
     Message, ReadContext, Standing, StateDigest, TermRun, VoteRequest, VoteResponse, Voters,
 };
+pub use outage::Outage;
 pub use progress::{Flow, Progress, Windows};
 pub use quorum::{majority_size, majority_value, tolerated_faults};
 pub use transfer::{SyncStall, TransferRefusal};
@@ -54,6 +57,7 @@ use self::follow::Following;
 use self::identity::Identity;
 use self::lead::Leading;
 use self::membership::Memberships;
+use self::outage::Outages;
 use self::read::Reads;
 use self::rebuild::{Rebuilding, above_floor};
 use self::vote::Election;
@@ -127,6 +131,7 @@ pub struct Raft {
     leading: Leading,
     reads: Reads,
     identity: Identity,
+    outages: Outages,
     prng: Prng,
     planted: Planted,
 }
@@ -194,6 +199,7 @@ impl Raft {
             leading: Leading::default(),
             reads: Reads::default(),
             identity: Identity::new(config.confirmed, config.incarnations),
+            outages: Outages::default(),
             prng: Prng::from_seed(config.seed),
             planted: Planted::NOTHING,
         }
@@ -456,6 +462,8 @@ impl Raft {
         if self.silent {
             return;
         }
+        let membership = self.memberships.in_force();
+        self.outages.note_closed(peer, membership, self.now);
         if self.role == Role::Leader {
             self.restart_progress(peer);
         } else if self.leader == Some(peer) {

@@ -4,7 +4,9 @@ use super::*;
 
 mod elections;
 mod identity;
+mod outages;
 mod stalls;
+mod transfers;
 
 const ME: MemberId = MemberId(7);
 const OWN: Incarnation = Incarnation(7);

@@ -70,7 +70,8 @@ pub enum TransferRefusal {
 }
 
 impl Raft {
-    /// Hands leadership over to `to`, or with `None` to the voter that has most of the log.
+    /// Hands leadership over to `to`, or with `None` to the voter that has most of the log, of those first that have not
+    /// let a transfer pass.
     ///
     /// # Errors
     /// [`TransferRefusal`].
@@ -154,9 +155,16 @@ impl Raft {
         progress.matched > stall.mark || stall.is_full && progress.matched == last
     }
 
-    /// The voter that was heard lately and has most of the log; of equals the one with the highest id.
-    fn best_successor(&self) -> Option<MemberId> {
-        furthest(self.voters_heard())
+    /// The voter that was heard lately and has most of the log; of equals the one with the highest id. Who was asked and did
+    /// not take over, though it is heard, comes after all others: asked again each time, it would keep leadership here
+    /// for ever. When nobody else is left everybody is as good as at first.
+    fn best_successor(&mut self) -> Option<MemberId> {
+        let declined = &self.leading.declined;
+        let untried = furthest(self.voters_heard().filter(|(id, _)| !declined.contains(id)));
+        untried.or_else(|| {
+            self.leading.declined.clear();
+            furthest(self.voters_heard())
+        })
     }
 
     fn voters_heard(&self) -> impl Iterator<Item = (MemberId, &Progress)> {
@@ -197,6 +205,7 @@ impl Raft {
             && transfer.deadline <= self.now
         {
             self.leading.transfer = None;
+            self.leading.declined.insert(transfer.to);
             outputs.push(Output::TransferAbandoned { to: transfer.to });
         }
     }

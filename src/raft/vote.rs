@@ -400,6 +400,7 @@ impl Raft {
     fn become_leader(&mut self, outputs: &mut Vec<Output>) {
         self.role = Role::Leader;
         self.leading = Leading::new(self.others(), self.terms.last_index(), self.now);
+        self.outages.elected = Some(self.now);
         self.set_leader(Some(self.id), outputs);
         outputs.push(Output::BecameLeader {
             term: self.hard_state.term,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use crate::keyspace::request::Refusal as KeyspaceRefusal;
+use crate::raft::Outage;
 use crate::shard::event::{MembershipRefusal, Refusal};
 
 /// The status codes of gRPC that this server answers.
@@ -115,8 +116,8 @@ statuses! {
     FUTURE_REVISION = OutOfRange, "etcdserver: mvcc: required revision is a future revision";
     /// The quota is used up.
     NO_SPACE = ResourceExhausted, "etcdserver: mvcc: database space exceeded";
-    /// A queue is full, or a memory budget is used up.
-    TOO_MANY_REQUESTS = ResourceExhausted, "etcdserver: too many requests";
+    /// A queue is full, or a memory budget is used up. etcd declares it as ResourceExhausted, which is lost on the wire.
+    TOO_MANY_REQUESTS = Unknown, "etcdserver: too many requests";
     /// No leader is known.
     NO_LEADER = Unavailable, "etcdserver: no leader";
     /// The entry was replaced by another leader's.
@@ -125,9 +126,13 @@ statuses! {
     STOPPED = Unavailable, "etcdserver: server stopped";
     /// The server's own limit has passed.
     TIMED_OUT = Unavailable, "etcdserver: request timed out";
+    /// The same, and this member was elected soon after the request came in.
+    TIMED_OUT_LEADER_FAILED = Unavailable, "etcdserver: request timed out, possibly due to previous leader failure";
+    /// The same, and connections between members were closed meanwhile.
+    TIMED_OUT_CONNECTION_LOST = Unavailable, "etcdserver: request timed out, possibly due to connection lost";
     /// Members disagree about the data.
     CORRUPT = DataLoss, "etcdserver: corrupt cluster";
-    /// The client's deadline has passed.
+    /// The client's deadline has passed; or, as with etcd, the server's own limit while nobody led.
     DEADLINE_EXCEEDED = DeadlineExceeded, "context deadline exceeded";
     /// The health service does not know that name.
     UNKNOWN_HEALTH_SERVICE = NotFound, "unknown service";
@@ -176,6 +181,9 @@ impl From<Refusal> for Status {
             Refusal::NoLeader => NO_LEADER,
             Refusal::LeaderChanged => LEADER_CHANGED,
             Refusal::TimedOut => TIMED_OUT,
+            Refusal::NoLeaderInTime => DEADLINE_EXCEEDED,
+            Refusal::TimedOutBy(Outage::LeaderFailed) => TIMED_OUT_LEADER_FAILED,
+            Refusal::TimedOutBy(Outage::ConnectionLost) => TIMED_OUT_CONNECTION_LOST,
             Refusal::TooManyRequests => TOO_MANY_REQUESTS,
             Refusal::NoSpace => NO_SPACE,
             Refusal::Corrupt => CORRUPT,
@@ -354,7 +362,18 @@ mod tests {
         check(Refusal::NoLeader, 14, "etcdserver: no leader");
         check(Refusal::LeaderChanged, 14, "etcdserver: leader changed");
         check(Refusal::TimedOut, 14, "etcdserver: request timed out");
-        check(Refusal::TooManyRequests, 8, "etcdserver: too many requests");
+        check(Refusal::NoLeaderInTime, 4, "context deadline exceeded");
+        check(
+            Refusal::TimedOutBy(Outage::LeaderFailed),
+            14,
+            "etcdserver: request timed out, possibly due to previous leader failure",
+        );
+        check(
+            Refusal::TimedOutBy(Outage::ConnectionLost),
+            14,
+            "etcdserver: request timed out, possibly due to connection lost",
+        );
+        check(Refusal::TooManyRequests, 2, "etcdserver: too many requests");
         check(
             Refusal::NoSpace,
             8,

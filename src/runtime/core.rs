@@ -141,7 +141,6 @@ pub struct Turns {
     outgoing: Vec<Vec<Answer>>,
     /// As of the last tick, in bytes.
     memory_used_bytes: u64,
-    leave_seen: bool,
     /// Whether clients may be connected.
     serving: bool,
     /// Whether all cores were told that this member was removed.
@@ -176,7 +175,6 @@ impl Turns {
             pause: None,
             outgoing,
             memory_used_bytes: 0,
-            leave_seen: false,
             serving: false,
             removal_told: false,
             stopped_at: None,
@@ -349,11 +347,10 @@ impl Turns {
             self.damage_seen = true;
             self.hand_in(Event::LogDamaged, now, steps);
         }
-        if self.core.ending.leaving.get() && self.stopped_at.is_none() && (tick || !self.leave_seen)
-        {
-            self.leave_seen = true;
-            // Again and again: whom it was handed to may be gone, and another one there. It means nothing where
-            // this member does not lead or hands over.
+        let leaving = self.core.ending.leaving.get();
+        if leaving && self.stopped_at.is_none() && self.core.shard.may_hand_over() {
+            // Again, in the turn in which an attempt comes to nothing: whom it was handed to may be gone, or hang, and
+            // another one there. Who waits for this looks between the turns.
             self.hand_in(Event::HandOver, now, steps);
         }
         if self.core.ending.stopping.get() && self.stopped_at.is_none() {
@@ -375,7 +372,7 @@ impl Turns {
         if self.group.is_removed() {
             self.leave_group();
         }
-        if self.leave_seen {
+        if leaving {
             let handing_over = self.core.shard.is_handing_over();
             self.core.ending.handing_over.set(handing_over);
         }

@@ -106,16 +106,21 @@ fn with_first_members(mut identity: Identity, config: &Config) -> Identity {
     identity
 }
 
-/// Flags that would found another cluster are no error, but somebody may wonder.
+/// Flags that would found another cluster are no error: members come and go, and the flags of a start may say so. But
+/// whoever wants that other cluster must hear that it does not exist: its members would each go on by themselves.
 fn notice_other_flags(config: &Config, identity: &Identity) {
     if let Ok(founding) = &config.initial.founding
-        && founding.member_id != identity.member
+        && (founding.cluster_id, founding.member_id) != (identity.cluster, identity.member)
     {
-        tracing::info!(
+        let urls = |member: &FirstMember| member.peer_urls.join(",");
+        tracing::warn!(
             cluster_id = %identity.cluster,
             member_id = %identity.member,
-            "the data directory belongs to a member already; --initial-cluster, --initial-cluster-token \
-             and --initial-advertise-peer-urls are ignored"
+            began_with = ?identity.first_members.iter().map(urls).collect::<Vec<_>>(),
+            other_cluster_id = %founding.cluster_id,
+            other_member_id = %founding.member_id,
+            "the data directory belongs to a member of another cluster than --initial-cluster, \
+             --initial-cluster-token and --initial-advertise-peer-urls would found; they are ignored"
         );
     }
 }

@@ -1,7 +1,7 @@
 //! The life of one core: the shard's, or one with connections only.
 
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use crate::shard::event::{self, ClientRequest};
 use crate::shard::{Settings, Shard};
 use crate::wal::{Geometry, LogIdentity};
 
-/// Between two looks at whether all connections have ended.
+/// Between two looks at whether leadership has gone, or all connections have ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
 
 /// What every core knows.
@@ -42,6 +42,8 @@ pub(super) struct Shared {
     pub(super) log_identity: LogIdentity,
     pub(super) places: Places,
     pub(super) mode: WriteMode,
+    /// Whether connections are closed, after leadership has gone, or was waited for long enough. Said by the shard's core.
+    pub(super) closing: Arc<AtomicBool>,
     /// Cores whose connections have not all ended.
     pub(super) open_edges: Arc<AtomicUsize>,
 }
@@ -134,15 +136,17 @@ pub(super) async fn core_main(core: Core, part: Part, ready: Ready) {
             ready.succeed();
             let shard = spawn_local(Queue::Shard, turns.run());
             stopped.receive().await;
-            // Before the calls have ended: what is not answered by then goes to whoever leads next.
             ending.handing_over.set(true);
             ending.leaving.set(true);
             doorbell.ring();
+            // Before a client is told to go elsewhere: there would be nobody yet who can answer it. What is not answered
+            // by then goes to whoever leads next.
+            handed_over(&ending).await;
+            shared.closing.store(true, Ordering::Release);
             drain_edge(&edge, &shared.open_edges).await;
             while shared.open_edges.load(Ordering::Acquire) > 0 {
                 sleep(DRAIN_LOOK).await;
             }
-            handed_over(&ending).await;
             ending.stopping.set(true);
             doorbell.ring();
             shard.await;
@@ -154,6 +158,9 @@ pub(super) async fn core_main(core: Core, part: Part, ready: Ready) {
             let receive = receive_mail(mail, Rc::clone(&router), listeners, Rc::clone(&edge));
             spawn_local(Queue::Shard, receive).detach();
             stopped.receive().await;
+            while !shared.closing.load(Ordering::Acquire) {
+                sleep(DRAIN_LOOK).await;
+            }
             drain_edge(&edge, &shared.open_edges).await;
         }
     }

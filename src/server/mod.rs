@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! start   pre-flight -> directory, identity -> ports -> cores -> log recovered -> serving -> accept
-//! stop    signal -> leadership handed over, no new calls -> calls end -> log sealed -> exit
+//! stop    signal -> leadership handed over -> no new calls -> calls end -> log sealed -> exit
 //! ```
 
 mod accept_cut;
@@ -15,7 +15,7 @@ mod settings;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 
 use self::member::{Part, Role, Shared, StoppedEarly, core_main};
@@ -180,6 +180,7 @@ pub fn run(config: Config) -> Result<(), ServerError> {
             WalWrite::Mapped => WriteMode::Mapped,
             WalWrite::Written => WriteMode::Written,
         },
+        closing: Arc::new(AtomicBool::new(false)),
         open_edges: Arc::new(AtomicUsize::new(cpus.len())),
     };
     let mut mail = Vec::new();

@@ -9,7 +9,7 @@ use crate::runtime::group::{PeerEvent, Peers};
 use crate::runtime::net::Listener;
 use crate::shard::Settings;
 use crate::shard::event::PeerMessage;
-use crate::transport::{Admission, Transport, TransportConfig, TransportEvent};
+use crate::transport::{Admission, Transport, TransportConfig, TransportEvent, TransportStats};
 
 /// Begins to listen for the others, on the shard's core.
 pub(super) fn start(settings: &Settings, listeners: Vec<Listener>) -> Box<dyn Peers> {
@@ -23,6 +23,24 @@ pub(super) fn start(settings: &Settings, listeners: Vec<Listener>) -> Box<dyn Pe
 }
 
 struct Connections(Transport);
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        let TransportStats {
+            sent_messages,
+            dropped_messages,
+            refused_connections,
+            damaged_connections,
+        } = self.0.stats();
+        tracing::info!(
+            sent_messages,
+            dropped_messages,
+            refused_connections,
+            damaged_connections,
+            "connections to peers ended"
+        );
+    }
+}
 
 impl Peers for Connections {
     fn set_peers(&mut self, peers: &[(MemberId, Vec<String>)]) {

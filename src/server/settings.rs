@@ -13,10 +13,10 @@ use crate::config::{AllowList, Config};
 use crate::raft::Windows;
 use crate::rpc::{Allowed, EdgeConfig};
 use crate::runtime::disk::identity::Identity;
-use crate::shard::Settings;
 use crate::shard::checkpoints::CheckpointLimits;
 use crate::shard::event::{self, KnownMembers, Member};
 use crate::shard::members::MembershipRules;
+use crate::shard::{Settings, request_time_max};
 
 /// The shard's settings; `seed` decides its random choices, `known` is what is stored beside its log.
 pub(super) fn shard_settings(
@@ -84,7 +84,7 @@ pub(super) fn edge_config(config: &Config, connections_max: usize) -> EdgeConfig
         request_size_bytes_max: config.limits.request_size_bytes_max,
         transaction_operations_max: usize::try_from(config.limits.txn_operations_max)
             .unwrap_or(usize::MAX),
-        request_timeout: Duration::from_secs(5) + 2 * config.raft.election_timeout,
+        request_timeout: request_time_max(config.raft.election_timeout),
         // etcd's default is no limit at all; every stream costs memory here.
         streams_per_connection_max: match config.limits.concurrent_streams_max {
             u32::MAX => EDGE_STREAMS_DEFAULT,

@@ -5,7 +5,7 @@ use crate::keyspace::request::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
     Refusal as KeyspaceRefusal, TxnRequest, TxnResponse,
 };
-use crate::raft::ReadMode;
+use crate::raft::{Outage, ReadMode};
 
 /// Where an answer goes: opaque to the shard, returned as it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -232,6 +232,12 @@ pub enum Refusal {
     /// The deadline passed; a write may or may not take effect.
     #[error("request timed out")]
     TimedOut,
+    /// The deadline passed before there was a leader: nothing was begun. To this member's own clients only.
+    #[error("no leader in time")]
+    NoLeaderInTime,
+    /// The deadline passed, as for [`Refusal::TimedOut`], and this may be why. To this member's own clients only.
+    #[error("request timed out, perhaps by an outage")]
+    TimedOutBy(Outage),
     /// A queue is full.
     #[error("too many requests")]
     TooManyRequests,

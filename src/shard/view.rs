@@ -83,6 +83,12 @@ impl Shard {
         self.raft.transfer_target().is_some()
     }
 
+    /// Whether this member leads others and hands over to none of them.
+    #[must_use]
+    pub fn may_hand_over(&self) -> bool {
+        self.has_peers && self.raft.role() == Role::Leader && !self.is_handing_over()
+    }
+
     /// The members of the group, by id, as far as this log goes.
     #[must_use]
     pub fn members_at_head(&self) -> Vec<Member> {

@@ -154,6 +154,8 @@ pub(super) fn kind_of(result: &Result<Response, Refusal>) -> &'static str {
         Err(Refusal::NoLeader) => "no leader",
         Err(Refusal::LeaderChanged) => "leader changed",
         Err(Refusal::TimedOut) => "timed out",
+        Err(Refusal::TimedOutBy(_)) => "timed out by an outage",
+        Err(Refusal::NoLeaderInTime) => "no leader in time",
         Err(Refusal::TooManyRequests) => "too many requests",
         Err(Refusal::NoSpace) => "no space",
         Err(Refusal::Corrupt) => "corrupt",

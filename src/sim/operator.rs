@@ -293,7 +293,8 @@ impl Cluster {
                 }
                 self.operator.changes_until = self.now;
             }
-            (Err(Refusal::TimedOut | Refusal::NoLeader), _) | (Err(_), Kind::Transfer) => {}
+            (Err(Refusal::TimedOut | Refusal::TimedOutBy(_) | Refusal::NoLeader), _)
+            | (Err(_), Kind::Transfer) => {}
             (Err(_), Kind::Add(joining)) => {
                 self.retire(joining);
                 self.operator.changes_until = self.now;

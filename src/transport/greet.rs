@@ -142,7 +142,7 @@ fn tell_own_refused(shared: &Shared, reply: &Reply) {
 fn open_link(shared: &Shared, terms: LinkTerms, sender: Sender) -> Rc<Link> {
     let mut table = shared.table.borrow_mut();
     let shares = table.shared_by(terms.peer, terms.path);
-    let link = Link::new(terms, sender, shares, shared.config.received_bytes_max);
+    let link = Link::new(terms, sender, shares, &shared.config);
     table.opened(shared.own.member, &link, &shared.inbox);
     link
 }
@@ -299,7 +299,10 @@ pub(super) fn complain_of_link(shared: &Shared, peer: MemberId, error: &LinkErro
         LinkError::Closed | LinkError::Lost(_) => {
             tracing::debug!(%peer, %error, "a connection to a peer ended");
         }
-        LinkError::Frame(_) | LinkError::Message(_) => {
+        LinkError::Frame(_)
+        | LinkError::Message(_)
+        | LinkError::TooLong { .. }
+        | LinkError::Stalled => {
             let mut table = shared.table.borrow_mut();
             table.stats.damaged_connections += 1;
             if table.complaints.is_new(None, format!("{peer}: {error}")) {

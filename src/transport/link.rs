@@ -8,18 +8,22 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::TransportEvent;
 use super::hello::Path;
 use super::inbox::{Credit, Inbox};
 use super::outgoing::{Unsent, Waiting};
 use super::wire::{self, WireError};
-use crate::base::limits::{PEER_FLUSH_BYTES_MAX, PEER_RECEIVE_BUFFER_BYTES, PEER_UNSENT_BYTES_MAX};
+use super::{TransportConfig, TransportEvent};
+use crate::base::limits::{
+    PEER_FLUSH_BYTES_MAX, PEER_FRAME_GROWTH_BYTES_MIN, PEER_RECEIVE_BUFFER_BYTES,
+    PEER_STRANGER_FRAME_BYTES_MAX, PEER_UNSENT_BYTES_MAX,
+};
 use crate::base::{Incarnation, MemberId, ShardId};
 use crate::frame::{FRAME_HEADER_BYTES, Frame, FrameError, FrameHeader};
-use crate::runtime::executor::{Queue, spawn_local, yield_if_needed};
+use crate::runtime::executor::{Queue, spawn_local, timeout, yield_if_needed};
 use crate::runtime::peer_socket::{Receiver, Sender};
 
 /// Received bytes up to this many are copied out of the buffer, which is then used again.
@@ -40,6 +44,15 @@ pub(super) enum LinkError {
     /// What was received is a frame, but no message.
     #[error("the peer sent what is no message: {0}")]
     Message(#[from] WireError),
+    /// What was received begins a frame that is too long for a directory that is not known.
+    #[error("the peer sends {length} bytes at once from a data directory that is not known yet")]
+    TooLong {
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// A frame has begun and does not go on.
+    #[error("the peer sent part of a message, and the rest does not come")]
+    Stalled,
 }
 
 /// What a connection was found to be.
@@ -70,6 +83,27 @@ pub(super) struct LinkShares {
     pub(super) waiting: Rc<RefCell<Waiting>>,
     /// Whether the shard was told that a connection ended, and nothing was received since.
     pub(super) lost: Rc<Cell<bool>>,
+    pub(super) long_frame: LongFrame,
+}
+
+/// The place for the one frame that may be as long as any although its sender's directory is not known. A member that
+/// leads from a new directory may have to send a long entry before the one that says so.
+#[derive(Clone, Default)]
+pub(super) struct LongFrame(Rc<Cell<bool>>);
+
+/// Who has the place; dropping it gives it back.
+struct LongFrameHeld(LongFrame);
+
+impl LongFrame {
+    fn take(&self) -> Option<LongFrameHeld> {
+        (!self.0.replace(true)).then(|| LongFrameHeld(self.clone()))
+    }
+}
+
+impl Drop for LongFrameHeld {
+    fn drop(&mut self) {
+        self.0.0.set(false);
+    }
 }
 
 /// A connection to a peer.
@@ -77,6 +111,8 @@ pub(super) struct Link {
     pub(super) terms: LinkTerms,
     /// Whether messages go over this one: a peer may have connected to us while we connected to it.
     pub(super) in_use: Cell<bool>,
+    /// Whether its directory is known to be the member's: less is held for one that anybody may have made up.
+    pub(super) known: Cell<bool>,
     shares: LinkShares,
     sender: RefCell<Sender>,
     unsent: RefCell<Unsent>,
@@ -85,6 +121,9 @@ pub(super) struct Link {
     writer: RefCell<Option<Waker>>,
     closed: Cell<bool>,
     credit: Rc<Credit>,
+    /// While such a frame is under way.
+    long_frame: RefCell<Option<LongFrameHeld>>,
+    frame_timeout: Duration,
 }
 
 impl Link {
@@ -92,18 +131,21 @@ impl Link {
         terms: LinkTerms,
         sender: Sender,
         shares: LinkShares,
-        received_bytes_max: usize,
+        config: &TransportConfig,
     ) -> Rc<Link> {
         Rc::new(Link {
             unsent: RefCell::new(Unsent::new(terms.version, terms.shard)),
             terms,
             in_use: Cell::new(false),
+            known: Cell::new(false),
             shares,
             sender: RefCell::new(sender),
             blocked: Cell::new(false),
             writer: RefCell::new(None),
             closed: Cell::new(false),
-            credit: Rc::new(Credit::new(received_bytes_max)),
+            credit: Rc::new(Credit::new(config.received_bytes_max)),
+            long_frame: RefCell::default(),
+            frame_timeout: config.frame_timeout,
         })
     }
 
@@ -206,6 +248,7 @@ impl Link {
         let writer = spawn_local(Queue::Connections, Rc::clone(self).write());
         let error = self.read(receiver, buffer, inbox).await;
         self.close();
+        self.long_frame.take();
         drop(writer);
         error
     }
@@ -213,23 +256,45 @@ impl Link {
     async fn read(&self, mut receiver: Receiver, mut buffer: Vec<u8>, inbox: &Inbox) -> LinkError {
         loop {
             self.credit.room().await;
-            if let Err(error) = self.take_frames(&mut buffer, inbox) {
+            let received = match self.take_frames(&mut buffer, inbox) {
+                Ok(0) => receive_some(&mut receiver, &mut buffer).await,
+                Ok(missing_bytes) => {
+                    self.receive_rest(&mut receiver, &mut buffer, missing_bytes)
+                        .await
+                }
+                Err(error) => Err(error),
+            };
+            if let Err(error) = received {
                 return error;
-            }
-            match receiver.receive(&mut buffer).await {
-                Ok(0) => return LinkError::Closed,
-                Ok(_) => {}
-                Err(error) => return LinkError::Lost(error),
             }
             yield_if_needed().await;
         }
     }
 
-    /// Hands the whole frames of `buffer` to the shard, and makes room for the rest of the next one.
-    fn take_frames(&self, buffer: &mut Vec<u8>, inbox: &Inbox) -> Result<(), LinkError> {
+    /// Receives more of a frame that has begun: so much in a limited time that what is held for it does not wait for ever.
+    async fn receive_rest(
+        &self,
+        receiver: &mut Receiver,
+        buffer: &mut Vec<u8>,
+        missing_bytes: usize,
+    ) -> Result<(), LinkError> {
+        let enough = buffer.len() + missing_bytes.min(PEER_FRAME_GROWTH_BYTES_MIN);
+        let growing = async {
+            while buffer.len() < enough {
+                receive_some(receiver, buffer).await?;
+            }
+            Ok(())
+        };
+        let grown = timeout(self.frame_timeout, growing).await;
+        grown.unwrap_or(Err(LinkError::Stalled))
+    }
+
+    /// Hands the whole frames of `buffer` to the shard, and makes room for the rest of the next one. How many bytes that
+    /// one lacks, or its header, if it has begun; else zero.
+    fn take_frames(&self, buffer: &mut Vec<u8>, inbox: &Inbox) -> Result<usize, LinkError> {
         let mut headers = Vec::new();
         let mut end = 0;
-        let mut missing_bytes = 0;
+        let mut begun = None;
         let mut refused = None;
         while let Some(bytes) = buffer[end..].first_chunk::<FRAME_HEADER_BYTES>() {
             match FrameHeader::parse(bytes) {
@@ -238,7 +303,7 @@ impl Link {
                     end += header.length;
                 }
                 Ok(header) => {
-                    missing_bytes = header.length - (buffer.len() - end);
+                    begun = Some(header.length);
                     break;
                 }
                 Err(error) => {
@@ -257,8 +322,26 @@ impl Link {
         if let Some(error) = refused {
             return Err(error.into());
         }
+        self.check_begun(begun)?;
+        let missing_bytes = match buffer.len() {
+            0 => 0,
+            there => begun.unwrap_or(FRAME_HEADER_BYTES) - there,
+        };
         // At most the longest frame, whose header has been checked; usually no more than there is.
         buffer.reserve(missing_bytes.max(PEER_RECEIVE_BUFFER_BYTES / 2));
+        Ok(missing_bytes)
+    }
+
+    /// Whether memory may be taken for a frame of this length that has begun.
+    fn check_begun(&self, length: Option<usize>) -> Result<(), LinkError> {
+        let length = length.unwrap_or(0);
+        let mut held = self.long_frame.borrow_mut();
+        if self.known.get() || length <= PEER_STRANGER_FRAME_BYTES_MAX {
+            *held = None;
+        } else if held.is_none() {
+            let taken = self.terms.agreed.then(|| self.shares.long_frame.take());
+            *held = Some(taken.flatten().ok_or(LinkError::TooLong { length })?);
+        }
         Ok(())
     }
 
@@ -272,6 +355,14 @@ impl Link {
         self.shares.lost.set(false);
         inbox.push(self.terms.path, event, &self.credit, frame.header.length);
         Ok(())
+    }
+}
+
+/// Receives what there is, something at least.
+async fn receive_some(receiver: &mut Receiver, buffer: &mut Vec<u8>) -> Result<(), LinkError> {
+    match receiver.receive(buffer).await? {
+        0 => Err(LinkError::Closed),
+        _ => Ok(()),
     }
 }
 

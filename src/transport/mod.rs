@@ -30,8 +30,8 @@ use self::hello::{Own, Path};
 use self::inbox::Inbox;
 use self::table::Table;
 use crate::base::limits::{
-    PEER_CONNECT_TIMEOUT, PEER_HANDSHAKE_TIMEOUT, PEER_RECEIVED_BYTES_MAX, PEER_RECONNECT_MAX,
-    PEER_RECONNECT_MIN, PEER_SILENCE_MAX,
+    PEER_CONNECT_TIMEOUT, PEER_FRAME_TIMEOUT, PEER_HANDSHAKE_TIMEOUT, PEER_RECEIVED_BYTES_MAX,
+    PEER_RECONNECT_MAX, PEER_RECONNECT_MIN, PEER_SILENCE_MAX,
 };
 use crate::base::prng::Prng;
 use crate::base::{ClusterId, Incarnation, MemberId, ShardId};
@@ -55,6 +55,8 @@ pub struct TransportConfig {
     pub connect_timeout: Duration,
     /// For a peer to say who it is.
     pub handshake_timeout: Duration,
+    /// For a frame that has begun to go on.
+    pub frame_timeout: Duration,
     /// How long bytes may go without an acknowledgement by the peer's kernel.
     pub silence_max: Duration,
     /// The pause after a lost connection, at most.
@@ -81,6 +83,7 @@ impl TransportConfig {
             shard,
             connect_timeout: PEER_CONNECT_TIMEOUT,
             handshake_timeout: PEER_HANDSHAKE_TIMEOUT,
+            frame_timeout: PEER_FRAME_TIMEOUT,
             silence_max: PEER_SILENCE_MAX,
             reconnect_min: PEER_RECONNECT_MIN,
             reconnect_max: PEER_RECONNECT_MAX,

@@ -1,8 +1,9 @@
 //! What waits to be sent to a peer: messages, and then their bytes.
 //!
 //! Messages wait as messages, so that those of consensus overtake those of clients, and become bytes when
-//! their connection has room. Owns the bounds: a message for which there is no room is dropped whole. Once
-//! the first byte of a frame was sent the rest follows or the connection ends.
+//! their connection has room. Owns the bounds: a message for which there is no room is dropped whole, but of the answer
+//! to a client the word that it was lost is kept. Once the first byte of a frame was sent the rest follows or the
+//! connection ends.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -23,7 +24,7 @@ use crate::keyspace::request::{
     Compare, CompareTarget, KeyRange, KeyValue, RequestOp, ResponseOp, TxnRequest,
 };
 use crate::raft::Body;
-use crate::shard::event::{MembershipRequest, PeerMessage, Request, Response};
+use crate::shard::event::{MembershipRequest, PeerMessage, Refusal, Request, Response};
 
 /// What a message is counted for beside its variable parts: its frame's header and small fields.
 const FIXED_BYTES: usize = FRAME_HEADER_BYTES + 96;
@@ -80,18 +81,28 @@ impl Queue {
 }
 
 impl Waiting {
-    /// Takes a message, or drops it when there is no room: then `false`.
-    pub(super) fn push(&mut self, class: Class, message: PeerMessage) -> bool {
+    /// Takes a message, or drops it when there is no room: then `false`. One always has room where no other waits: it is
+    /// there already, and what is counted for it may be many times what its frame has. Of an answer without room its
+    /// client's right to hear something is kept, which is small, and bounded by the number of messages: what was asked
+    /// for may have happened.
+    pub(super) fn push(&mut self, class: Class, mut message: PeerMessage) -> bool {
         let (queue, size_bytes_max) = match class {
             Class::Consensus => (&mut self.consensus, PEER_QUEUED_BYTES_MAX),
             Class::Client => (&mut self.others, PEER_CLIENT_QUEUED_BYTES_MAX),
             Class::Bulk => (&mut self.others, PEER_BULK_QUEUED_BYTES_MAX),
         };
-        let size_bytes = weight(&message);
-        if queue.size_bytes + size_bytes > size_bytes_max
-            || queue.messages.len() >= PEER_QUEUED_MESSAGES_MAX
-        {
+        if queue.messages.len() >= PEER_QUEUED_MESSAGES_MAX {
             return false;
+        }
+        let mut size_bytes = weight(&message);
+        if !queue.messages.is_empty() && queue.size_bytes + size_bytes > size_bytes_max {
+            let PeerMessage::Forwarded { result, .. } = &mut message else {
+                return false;
+            };
+            if result.is_ok() {
+                *result = Err(Refusal::TimedOut);
+            }
+            size_bytes = weight(&message);
         }
         queue.size_bytes += size_bytes;
         queue.messages.push_back((message, size_bytes));
@@ -360,8 +371,9 @@ mod tests {
     use super::*;
     use crate::base::{Incarnation, Index, Term};
     use crate::checkpoint::{Block, CheckpointId};
+    use crate::keyspace::request::PutResponse;
     use crate::raft::Message;
-    use crate::shard::event::Member;
+    use crate::shard::event::{Header, Member};
 
     fn consensus() -> PeerMessage {
         PeerMessage::Raft {
@@ -409,6 +421,52 @@ mod tests {
         assert_eq!(taken.count(), PEER_QUEUED_MESSAGES_MAX);
         waiting.clear();
         assert!(waiting.push(Class::Bulk, block(size)));
+    }
+
+    /// An answer that counts for `size_bytes` and a little.
+    fn answer(request: u64, size_bytes: usize) -> PeerMessage {
+        let kv = KeyValue {
+            value: vec![0; size_bytes].into(),
+            ..KeyValue::default()
+        };
+        PeerMessage::Forwarded {
+            request,
+            index: Index(1),
+            header: Header::default(),
+            result: Ok(Response::Put(PutResponse { prev_kv: Some(kv) })),
+        }
+    }
+
+    /// Goal: what is larger than a whole queue may be goes where nothing waits; an answer that has no room is not lost,
+    /// but says that nobody knows, and a refusal stays what it was.
+    #[test]
+    fn answers_are_never_lost() {
+        let mut waiting = Waiting::default();
+        let large = PEER_CLIENT_QUEUED_BYTES_MAX + 1;
+        assert!(waiting.push(Class::Client, answer(1, large)));
+        assert!(waiting.push(Class::Client, answer(2, 0)));
+        let mut refused = answer(3, 0);
+        if let PeerMessage::Forwarded { result, .. } = &mut refused {
+            *result = Err(Refusal::NoSpace);
+        }
+        assert!(waiting.push(Class::Client, refused));
+        let introduction = PeerMessage::Introduce(Member::default());
+        assert!(!waiting.push(Class::Client, introduction));
+        let sent = std::iter::from_fn(|| waiting.pop()).map(|message| match message {
+            PeerMessage::Forwarded {
+                request, result, ..
+            } => (request, result.err()),
+            other => panic!("not put in: {other:?}"),
+        });
+        let expected = [
+            (1, None),
+            (2, Some(Refusal::TimedOut)),
+            (3, Some(Refusal::NoSpace)),
+        ];
+        assert_eq!(sent.collect::<Vec<_>>(), expected);
+        assert_eq!(waiting.others.size_bytes, 0);
+        assert!(waiting.push(Class::Bulk, block(2 * PEER_BULK_QUEUED_BYTES_MAX)));
+        assert!(!waiting.push(Class::Bulk, block(0)));
     }
 
     /// Goal: however the bytes are cut when they are sent, they come out as they were put in.

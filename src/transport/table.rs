@@ -14,7 +14,7 @@ use std::task::Waker;
 
 use super::hello::{Admission, Path, Refusal};
 use super::inbox::Inbox;
-use super::link::{Link, LinkShares, LinkTerms};
+use super::link::{Link, LinkShares, LinkTerms, LongFrame};
 use super::outgoing::{Waiting, path_of};
 use super::{TransportEvent, TransportStats};
 use crate::base::MemberId;
@@ -31,6 +31,8 @@ pub(super) struct Table {
     pub(super) handshakes: usize,
     pub(super) complaints: Complaints,
     pub(super) stats: TransportStats,
+    /// For directories that are not known.
+    long_frame: LongFrame,
 }
 
 /// One other member.
@@ -125,6 +127,8 @@ impl Table {
                 // Its task takes it out.
                 link.close();
             }
+            link.known
+                .set(directories.know(terms.peer, terms.incarnation));
         }
         self.admission = admission;
     }
@@ -135,6 +139,7 @@ impl Table {
         LinkShares {
             waiting: Rc::clone(&peer.lanes[lane_of(path)].waiting),
             lost: Rc::clone(&peer.lost),
+            long_frame: self.long_frame.clone(),
         }
     }
 
@@ -142,6 +147,9 @@ impl Table {
     /// keeps its connections, and the other one gets none.
     pub(super) fn opened(&mut self, own: MemberId, link: &Rc<Link>, inbox: &Inbox) {
         let terms = &link.terms;
+        let directories = &self.admission.directories;
+        link.known
+            .set(directories.know(terms.peer, terms.incarnation));
         let peer = self.peers.entry(terms.peer).or_default();
         if peer.links().any(|held| held.terms.outranks(terms)) {
             link.close();

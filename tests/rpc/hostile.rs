@@ -436,7 +436,7 @@ fn half_messages() {
         let reply = finish(refused).await.unwrap();
         assert_eq!(
             (reply.code, &*reply.message),
-            (8, "etcdserver: too many requests")
+            (2, "etcdserver: too many requests")
         );
         core.clock.advance(Duration::from_secs(60));
         settle().await;

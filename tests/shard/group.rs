@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kontiki::base::{Incarnation, Index, MemberId, limits};
-use kontiki::raft::Role;
+use kontiki::raft::{Outage, Role};
 use kontiki::shard::Settings;
 use kontiki::shard::checkpoints::CheckpointLimits;
 use kontiki::shard::event::{Event, KnownMembers, Member, PeerMessage, Refusal, Request, Response};
 
-use crate::driver::{Disk, Driver, put, settings};
+use crate::driver::{Disk, Driver, PATIENCE, put, settings};
 use crate::never_true;
 
 /// Members, and who of them is cut off from all others.
@@ -276,6 +276,46 @@ fn leader_hands_over() {
     assert!(group.member(alone).shard.is_handing_over());
     group.run(Duration::from_secs(3));
     assert!(!group.member(alone).shard.is_handing_over());
+}
+
+/// Goal: a client that waited in vain is told so in the words that fit. Who was elected says that the leader before may have
+/// failed, the others do not know. Where nobody leads, a write was not begun, and a read took too long.
+#[test]
+fn why_it_took_too_long() {
+    let mut group = Group::start(3, 1 << 20);
+    let old = group.leader();
+    let followers = group.followers();
+    group.cut_off.insert(old);
+    let lost: Vec<_> = followers
+        .iter()
+        .map(|&id| (id, group.ask(id, put("a", "1"))))
+        .collect();
+    group.run(Duration::from_millis(100));
+    for &id in &followers {
+        group.member(id).hand_in(Event::PeerDisconnected(old));
+    }
+    group.settle();
+    let new = group.leader();
+    group.run(PATIENCE);
+    let told = |group: &mut Group, (id, number)| {
+        let answer = group.member(id).take(number).expect("answered");
+        answer.1.expect_err("it took too long")
+    };
+    for asked in lost {
+        let expected = match asked.0 == new {
+            true => Refusal::TimedOutBy(Outage::LeaderFailed),
+            false => Refusal::TimedOut,
+        };
+        assert_eq!(told(&mut group, asked), expected);
+    }
+    group.cut_off.extend(followers);
+    group.run(Duration::from_secs(4));
+    assert_eq!(group.member(new).shard.raft().leader(), None);
+    let write = group.ask(new, put("a", "2"));
+    let read = group.ask(new, Request::MemberList { linearizable: true });
+    group.run(PATIENCE);
+    assert_eq!(told(&mut group, (new, write)), Refusal::NoLeaderInTime);
+    assert_eq!(told(&mut group, (new, read)), Refusal::TimedOut);
 }
 
 /// Goal: a follower that stops comes to rest while its leader goes on to write: it takes no entries any more, and the

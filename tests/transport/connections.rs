@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use kontiki::base::limits::{
-    PEER_QUEUED_BYTES_MAX, PEER_RECEIVED_BYTES_MAX, RAFT_INFLIGHT_BYTES_MAX,
+    PEER_CLIENT_QUEUED_BYTES_MAX, PEER_QUEUED_BYTES_MAX, PEER_RECEIVED_BYTES_MAX,
+    RAFT_INFLIGHT_BYTES_MAX,
 };
-use kontiki::base::{Incarnation, MemberId};
+use kontiki::base::{Incarnation, Index, MemberId};
+use kontiki::keyspace::request::{DeleteRangeResponse, KeyValue};
 use kontiki::raft::{Body, Directories};
 use kontiki::runtime::executor::{Queue, sleep, spawn_local, timeout};
-use kontiki::shard::event::PeerMessage;
+use kontiki::shard::event::{Header, PeerMessage, Response};
 use kontiki::transport::{Admission, TransportEvent};
 
 use crate::messages::{append, block, heartbeat};
@@ -179,6 +181,47 @@ fn slow_reader() {
             last = number;
         }
         assert!(b.event_now().await.is_none());
+    });
+}
+
+/// Goal: an answer of many small versions, which take more memory than their bytes on the wire, arrives whole, also where
+/// that memory is above what may wait for one peer.
+#[test]
+fn answer_of_many_versions() {
+    on_new_thread(|| async {
+        let [mut a, mut b] = pair().await;
+        b.transport.set_admission(Admission {
+            directories: Directories {
+                stored: [(A, incarnation(A))].into(),
+                ..Directories::default()
+            },
+            hear_strangers: true,
+        });
+        let version = |number: u32| KeyValue {
+            key: number.to_be_bytes().to_vec().into(),
+            ..KeyValue::default()
+        };
+        let prev_kvs: Vec<_> = (0..400_000).map(version).collect();
+        let held: usize = prev_kvs.len() * size_of::<KeyValue>();
+        assert!(held > PEER_CLIENT_QUEUED_BYTES_MAX);
+        let response = DeleteRangeResponse {
+            deleted: 400_000,
+            prev_kvs: prev_kvs.clone(),
+        };
+        let answer = PeerMessage::Forwarded {
+            request: 7,
+            index: Index(1),
+            header: Header::default(),
+            result: Ok(Response::DeleteRange(response)),
+        };
+        a.say(B, answer);
+        match b.message().await {
+            (A, PeerMessage::Forwarded { result, .. }) => match result {
+                Ok(Response::DeleteRange(response)) => assert!(response.prev_kvs == prev_kvs),
+                other => panic!("not what was sent: {:?}", other.err()),
+            },
+            (from, _) => panic!("another message, of {from}"),
+        }
     });
 }
 

@@ -1,20 +1,22 @@
 //! What is no member, or not this one's, on the peer port: refused with a reason, and without harm.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kontiki::base::limits::PEER_FRAME_BYTES_MAX;
+use kontiki::base::limits::{PEER_FRAME_BYTES_MAX, PEER_STRANGER_FRAME_BYTES_MAX};
 use kontiki::base::{MemberId, ShardId};
 use kontiki::frame::{FrameEncoder, PageBuffer};
 use kontiki::runtime::executor::sleep;
 use kontiki::shard::event::PeerMessage;
-use kontiki::transport::TransportEvent;
 use kontiki::transport::wire::{attachment, encode};
+use kontiki::transport::{Admission, TransportEvent};
 
 use crate::messages::{append, heartbeat};
-use crate::net::{A, B, C, HandMade, Node, PATIENCE, SHARD, number_of, on_new_thread};
+use crate::net::{
+    A, B, C, HandMade, Node, PATIENCE, SHARD, config, incarnation, number_of, on_new_thread,
+};
 
 /// Sends bytes on a thread, and returns what comes back until the other side closes.
 async fn answer_to(address: SocketAddr, bytes: Vec<u8>) -> Vec<u8> {
@@ -182,6 +184,146 @@ fn hostile_frames() {
             talking.join().expect("closed");
             assert_eq!(a.transport.stats().damaged_connections, before + 1);
         }
+    });
+}
+
+/// Greets, in vain or not, and leaves the connection open.
+fn connect(address: SocketAddr, hello: HandMade) -> TcpStream {
+    let mut socket = TcpStream::connect(address).expect("the port is open");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    socket.write_all(&hello.bytes()).expect("sent");
+    let mut reply = [0; 80];
+    socket.read_exact(&mut reply).expect("answered");
+    assert_eq!((reply[10], reply[11]), (1, 0), "accepted");
+    socket
+}
+
+/// Runs what waits for a socket on a thread, while the executor goes on.
+async fn beside<T: Send + 'static>(talk: impl FnOnce() -> T + Send + 'static) -> T {
+    let talking = std::thread::spawn(talk);
+    while !talking.is_finished() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    talking.join().expect("no panic")
+}
+
+/// Whether the other side closes the connection, without a word.
+fn is_closed(socket: &mut TcpStream) -> bool {
+    let end = socket.read(&mut [0]);
+    end.map_or_else(
+        |error| error.kind() == ErrorKind::ConnectionReset,
+        |count| count == 0,
+    )
+}
+
+/// Waits for a message of this member. Connections that end meanwhile are no matter.
+async fn heard(node: &mut Node, member: MemberId) {
+    loop {
+        match node.event().await {
+            TransportEvent::Disconnected(_) => {}
+            TransportEvent::Received { from, .. } => return assert_eq!(from, member),
+        }
+    }
+}
+
+/// Goal: a directory that anybody may have made up gets no memory for a long frame, but one connection at a time that
+/// says it is agreed on; a directory that is known gets it.
+#[test]
+fn long_frames() {
+    on_new_thread(|| async {
+        let mut a = Node::start(A);
+        let mut admission = Admission {
+            hear_strangers: true,
+            ..Admission::default()
+        };
+        a.transport.set_admission(admission.clone());
+        let address = a.address;
+        let frame = framed(&append(9, &[PEER_STRANGER_FRAME_BYTES_MAX]), SHARD);
+        let (begin, rest) = frame.split_at(frame.len() / 2);
+        let (begin, rest) = (begin.to_vec(), rest.to_vec());
+        let begins = |hello: HandMade| {
+            let begin = begin.clone();
+            beside(move || {
+                let mut socket = connect(address, hello);
+                // It may be closed at the header.
+                let _sent = socket.write_all(&begin);
+                socket
+            })
+        };
+        let ends = |mut socket: TcpStream| {
+            let rest = rest.clone();
+            beside(move || socket.write_all(&rest).map(|()| socket).expect("sent"))
+        };
+        let refused = |mut socket: TcpStream| beside(move || is_closed(&mut socket));
+
+        let stranger = HandMade::from(C, A);
+        assert!(refused(begins(stranger).await).await);
+        assert_eq!(a.transport.stats().damaged_connections, 1);
+
+        let says_agreed = |member| HandMade {
+            agreed: true,
+            ..HandMade::from(MemberId(member), A)
+        };
+        let first = begins(says_agreed(4)).await;
+        assert!(refused(begins(says_agreed(5)).await).await);
+        assert_eq!(a.transport.stats().damaged_connections, 2);
+        let first = ends(first).await;
+        heard(&mut a, MemberId(4)).await;
+        // The place is free again, also when a frame does not come to its end.
+        let second = begins(says_agreed(5)).await;
+        drop(second);
+        assert!(matches!(
+            a.event().await,
+            TransportEvent::Disconnected(MemberId(5))
+        ));
+        let third = ends(begins(says_agreed(6)).await).await;
+        heard(&mut a, MemberId(6)).await;
+        drop((first, third));
+
+        let known = begins(stranger).await;
+        admission.directories.stored.insert(C, incarnation(C));
+        a.transport.set_admission(admission);
+        assert!(refused(known).await, "it was not known when it began");
+        let known = ends(begins(stranger).await).await;
+        heard(&mut a, C).await;
+        drop(known);
+    });
+}
+
+/// Goal: a frame that has begun and does not go on ends its connection; one over which nothing has begun stays.
+#[test]
+fn half_a_frame() {
+    on_new_thread(|| async {
+        let mut config = config(A);
+        config.frame_timeout = Duration::from_millis(50);
+        let mut a = Node::start_with(config, "127.0.0.1:0".parse().expect("an address"));
+        a.transport
+            .set_peers(&[B, C].map(|peer| (peer, vec!["http://127.0.0.1:1".into()])));
+        let address = a.address;
+        let whole = framed(&heartbeat(5), SHARD);
+        let idle = beside({
+            let whole = whole.clone();
+            move || {
+                let mut socket = connect(address, HandMade::from(B, A));
+                socket.write_all(&whole).map(|()| socket).expect("sent")
+            }
+        });
+        let mut idle = idle.await;
+        assert_eq!(a.message().await.0, B);
+        // Of a header, and of what follows it.
+        for half in [whole[..20].to_vec(), whole[..whole.len() - 1].to_vec()] {
+            let before = a.transport.stats().damaged_connections;
+            let closed = beside(move || {
+                let mut socket = connect(address, HandMade::from(C, A));
+                socket.write_all(&half).expect("sent");
+                is_closed(&mut socket)
+            });
+            assert!(closed.await);
+            assert!(matches!(a.event().await, TransportEvent::Disconnected(C)));
+            assert_eq!(a.transport.stats().damaged_connections, before + 1);
+        }
+        let _idle = beside(move || idle.write_all(&whole).map(|()| idle).expect("sent")).await;
+        assert_eq!(a.message().await.0, B);
     });
 }
 

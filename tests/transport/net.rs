@@ -181,6 +181,7 @@ pub(crate) struct HandMade {
     pub(crate) member: u64,
     pub(crate) wanted: u64,
     pub(crate) incarnation: u128,
+    pub(crate) agreed: bool,
 }
 
 impl HandMade {
@@ -194,6 +195,7 @@ impl HandMade {
             member: member.0,
             wanted: wanted.0,
             incarnation: incarnation(member).0,
+            agreed: false,
         }
     }
 
@@ -205,6 +207,7 @@ impl HandMade {
             bytes.extend(id.to_le_bytes());
         }
         bytes.extend(self.incarnation.to_le_bytes());
+        bytes.push(u8::from(self.agreed));
         bytes.resize(76, 0);
         bytes.extend(crc32c(&bytes).to_le_bytes());
         bytes

@@ -227,7 +227,9 @@ impl History {
                 self.declined(number, revision, *refusal)?;
                 Outcome::Declined
             }
-            Err(Refusal::TimedOut | Refusal::NoLeader) => return Ok(Outcome::Unknown),
+            Err(Refusal::TimedOut | Refusal::TimedOutBy(_) | Refusal::NoLeader) => {
+                return Ok(Outcome::Unknown);
+            }
             Err(_) => Outcome::Refused,
         };
         let operation = &mut self.operations[number as usize];

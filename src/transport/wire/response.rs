@@ -261,7 +261,8 @@ impl From<event::Refusal> for Refusal {
             Of::Keyspace(Keyspace::FutureRevision) => Refusal::FutureRevision,
             Of::NoLeader => Refusal::NoLeader,
             Of::LeaderChanged => Refusal::LeaderChanged,
-            Of::TimedOut => Refusal::TimedOut,
+            // Why is for the member whose client it is to say.
+            Of::TimedOut | Of::TimedOutBy(_) | Of::NoLeaderInTime => Refusal::TimedOut,
             Of::TooManyRequests => Refusal::TooManyRequests,
             Of::NoSpace => Refusal::NoSpace,
             Of::Corrupt => Refusal::Corrupt,

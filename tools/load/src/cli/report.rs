@@ -54,8 +54,10 @@ impl Outputs {
     /// The same for a report of another kind, with the runs that it is made of.
     pub fn deliver_report(&self, report: &Report, runs: &[RunResult]) -> Result<(), Failure> {
         let text = report.to_text();
-        // A closed pipe (`| head`) must not cost the files.
-        let printed = io::stdout().write_all(text.as_bytes());
+        print_and(io::stdout(), &text, || self.write(report, &text, runs))
+    }
+
+    fn write(&self, report: &Report, text: &str, runs: &[RunResult]) -> Result<(), Failure> {
         let kept = |name: &str| self.out.as_ref().map(|directory| directory.join(name));
         let both = |file: &Option<PathBuf>, name| file.clone().into_iter().chain(kept(name));
         make_directory(self.out.as_deref())?;
@@ -81,10 +83,22 @@ impl Outputs {
         for path in both(&self.html, "report.html") {
             report.write_html(&path)?;
         }
-        match printed {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-            _ => Ok(()),
-        }
+        Ok(())
+    }
+}
+
+/// Prints a text and writes what is kept, whatever becomes of the printing: whoever has read enough of it (`| head`) must
+/// not cost the files, and is no failure.
+fn print_and(
+    mut to: impl Write,
+    text: &str,
+    write: impl FnOnce() -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let printed = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+    write()?;
+    match printed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
     }
 }
 
@@ -104,15 +118,26 @@ pub(super) fn deliver<const N: usize>(
     out: Option<&Path>,
     files: [(&Option<PathBuf>, &str, String); N],
 ) -> Result<(), Failure> {
+    deliver_to(io::stdout(), report, out, files)
+}
+
+fn deliver_to<const N: usize>(
+    to: impl Write,
+    report: &Report,
+    out: Option<&Path>,
+    files: [(&Option<PathBuf>, &str, String); N],
+) -> Result<(), Failure> {
     let text = report.to_text();
-    print!("{text}");
-    for (named, name, content) in files.into_iter().chain([(&None, "summary.txt", text)]) {
-        let kept = || out.map(|directory| directory.join(name));
-        if let Some(path) = named.clone().or_else(kept) {
-            write_whole(&path, content.as_bytes())?;
+    let summary = (&None, "summary.txt", text.clone());
+    print_and(to, &text, || {
+        for (named, name, content) in files.into_iter().chain([summary]) {
+            let kept = || out.map(|directory| directory.join(name));
+            if let Some(path) = named.clone().or_else(kept) {
+                write_whole(&path, content.as_bytes())?;
+            }
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Runs it. Exit code 0 also for partial results: they are what the files hold.
@@ -188,5 +213,28 @@ mod tests {
         );
         let page = std::fs::read_to_string(directory.path().join("page.html"));
         assert!(page.expect("written").starts_with("<!DOCTYPE html>"));
+    }
+
+    // Goal: the files are written also where nobody reads what is printed, which is no failure, or where it cannot be
+    // printed, which is one.
+    #[test]
+    fn kept_though_not_printed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let json = directory.path().join("named.json");
+        let deliver = |to: &mut dyn Write| {
+            let files = [(&Some(json.clone()), "raw.json", "{}".to_owned())];
+            let delivered = deliver_to(to, &runs::report(&[]), Some(directory.path()), files);
+            for path in [&json, &directory.path().join("summary.txt")] {
+                std::fs::remove_file(path).expect("written");
+            }
+            delivered
+        };
+        deliver(&mut io::sink()).expect("printed");
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        drop(reader);
+        deliver(&mut writer).expect("no failure");
+        let mut full = std::fs::File::options();
+        let mut full = full.write(true).open("/dev/full").expect("every Linux");
+        deliver(&mut full).expect_err("no space");
     }
 }

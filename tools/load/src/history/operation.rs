@@ -309,8 +309,13 @@ impl Outcome {
     /// follow an effect.
     #[must_use]
     pub fn of_status(code: u32, message: &str) -> Outcome {
+        const UNKNOWN: u32 = 2;
         const OUT_OF_RANGE: u32 = 11;
         match code {
+            // The one text without a better code that says that nothing was begun.
+            UNKNOWN if message == "etcdserver: too many requests" => {
+                Outcome::Refused(Refusal::Code(code))
+            }
             OUT_OF_RANGE if message.ends_with("required revision has been compacted") => {
                 Outcome::Refused(Refusal::Compacted)
             }
@@ -436,4 +441,28 @@ pub enum Entry {
     Operation(Operation),
     /// What a watch was sent.
     Watch(WatchEntry),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: only what says that nothing was begun is a refusal.
+    #[test]
+    fn statuses() {
+        let check = |code: u32, message: &str, refused: bool| {
+            let outcome = Outcome::of_status(code, message);
+            let expected = match refused {
+                true => Outcome::Refused(Refusal::Code(code)),
+                false => Outcome::Unknown,
+            };
+            assert_eq!(outcome, expected, "{code} {message}");
+        };
+        check(3, "etcdserver: key is not provided", true);
+        check(8, "etcdserver: mvcc: database space exceeded", true);
+        check(2, "etcdserver: too many requests", true);
+        check(2, "EOF", false);
+        check(4, "context deadline exceeded", false);
+        check(14, "etcdserver: request timed out", false);
+    }
 }
