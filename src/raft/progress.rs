@@ -80,6 +80,8 @@ pub struct Progress {
     inflight_bytes: u64,
     /// Whether anything was acknowledged since the last heartbeat.
     pub moved: bool,
+    /// Whether it was said that it lacks what it has acknowledged.
+    pub forgot: bool,
     /// Whether what was sent was still being read from the log since then: it has not left, so it is not lost.
     pub being_read: bool,
 }
@@ -102,6 +104,7 @@ impl Progress {
             inflight: VecDeque::new(),
             inflight_bytes: 0,
             moved: false,
+            forgot: false,
             being_read: false,
         }
     }

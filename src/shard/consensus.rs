@@ -58,6 +58,13 @@ impl Shard {
                         self.known.confirmed = true;
                         self.store_known_members = true;
                     }
+                    Output::FollowerForgot {
+                        member,
+                        acknowledged,
+                    } => self.notices.push(Notice::FollowerForgot {
+                        member,
+                        acknowledged,
+                    }),
                     Output::OwnIdentityRefused => self.end = Some(EndReason::OtherDirectory),
                     Output::Removed => self.end = Some(EndReason::Removed),
                     Output::MembershipChanged(membership) => {
