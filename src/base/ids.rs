@@ -35,8 +35,8 @@ id!(
     CoreId(u32), "{}"
 );
 id!(
-    /// The random identity of one data directory. A copied or emptied directory has another one,
-    /// and peers refuse it.
+    /// The random identity of one data directory. An emptied directory has another one, and peers refuse it; a copy
+    /// has the same one.
     Incarnation(u128), "{:032x}"
 );
 id!(

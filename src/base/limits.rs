@@ -26,6 +26,8 @@ pub const REQUEST_TIME: Duration = Duration::from_secs(5);
 pub const SHARD_QUEUE_REQUESTS_MAX: usize = 65_536;
 /// Entries proposed and not yet committed. etcd refuses above 5,000; a batch here is far larger.
 pub const SHARD_UNCOMMITTED_ENTRIES_MAX: usize = 65_536;
+/// Their bytes. Above either, requests wait in the queue until their deadlines.
+pub const SHARD_UNCOMMITTED_BYTES_MAX: u64 = 256 * MIB;
 /// Bytes staged and not yet durable. Above it requests wait in the queue.
 pub const SHARD_STAGED_BYTES_MAX: u64 = 32 * MIB;
 /// Reads that are walked in slices at the same time on one shard.
@@ -35,7 +37,8 @@ pub const SHARD_RANGE_JOBS_MAX: usize = 4_096;
 pub const SLICE_STEPS_MAX: usize = 1_024;
 /// What writes leave of that to reads that have work.
 pub const SLICE_READS_STEPS: usize = SLICE_STEPS_MAX / 4;
-/// What writes and reads leave of it to reclaim that has work.
+/// What writes and reads leave of it to reclaim that has work, beside what versions pay for
+/// ([`RECLAIM_UNPAID_CHANGES_MAX`]).
 pub const SLICE_RECLAIM_STEPS: usize = SLICE_STEPS_MAX / 8;
 
 /// How often a shard is told that time passed, in milliseconds.
@@ -53,7 +56,7 @@ pub const RECENT_CHUNK_BYTES: usize = 256 * KIB as usize;
 
 /// Bytes of the log that are read at a time for a follower that lags; more if one commit is larger.
 pub const LOG_READ_BYTES: u64 = MIB;
-/// Requests that a member has sent to the leader and whose clients have no answer yet. Above it they wait here.
+/// Requests that a member has sent to one leader, and answers of it that wait here. Above it requests wait here.
 pub const SHARD_FORWARDED_REQUESTS_MAX: usize = 16_384;
 
 /// Batches in one mailbox between two cores.
@@ -263,10 +266,19 @@ pub const CHECKPOINT_ROW_BYTES_MAX: usize = (ENTRY_SIZE_BYTES_MAX + KIB / 2) as 
 pub const CHECKPOINT_ROWS_BYTES_MAX: usize = 256 * MIB as usize;
 /// What writes and reads leave of a turn to a checkpoint that is being taken.
 pub const SLICE_CHECKPOINT_STEPS: usize = SLICE_STEPS_MAX / 8;
+/// The same while it keeps more than [`RECLAIM_UNPAID_CHANGES_MAX`] changes from being reclaimed: then writes get no
+/// more than it does. It keeps everything from its floor on until it has one version of each live key, and then what
+/// it has not come to. With values of a few hundred bytes a live key takes as many steps as a put, and a further
+/// change half as many again: over L live keys and K changes from the floor on it keeps at most 8,192 + L + K / 2, as long
+/// as it does not wait for the disk.
+pub const SLICE_AWAITED_CHECKPOINT_STEPS: usize = SLICE_STEPS_MAX / 2;
 
 const _: () = assert!(LOG_BYTES_MAX >= 4 * SEGMENT_SIZE_BYTES);
-const _: () =
-    assert!(SLICE_READS_STEPS + SLICE_RECLAIM_STEPS + SLICE_CHECKPOINT_STEPS < SLICE_STEPS_MAX);
+const _: () = assert!(SLICE_CHECKPOINT_STEPS <= SLICE_AWAITED_CHECKPOINT_STEPS);
+// Something is left to writes.
+const _: () = assert!(
+    SLICE_READS_STEPS + SLICE_RECLAIM_STEPS + SLICE_AWAITED_CHECKPOINT_STEPS < SLICE_STEPS_MAX
+);
 
 // Checkpoints on their way to a follower.
 
@@ -393,7 +405,7 @@ pub const RAFT_STRANGERS_MAX: usize = 64;
 /// writes of its own accord when it is elected.
 pub const SHARD_STAGED_RESERVE_BYTES: u64 = 64 * KIB;
 /// Bytes of answers of the leader that wait until this member has committed what they rest on. Above half of it
-/// nothing more is forwarded; an answer above the whole is given up.
+/// nothing more is forwarded; an answer above the whole is given up, unless it is the only one.
 pub const SHARD_FORWARDED_ANSWERS_BYTES_MAX: u64 = 64 * MIB;
 
 // What an honest leader sends is taken whenever any entries are.
@@ -415,3 +427,41 @@ pub const CLIENT_ANSWER_BYTES_MAX: usize = 64 * KIB as usize;
 pub const CLIENT_HEADERS_BYTES_MAX: u32 = 16 * KIB as u32;
 /// What is shown of a member's reason to refuse.
 pub const CLIENT_REASON_CHARS_MAX: usize = 512;
+
+// Reclaim of what compaction gave up.
+
+/// Changes that may wait for reclaim while versions are written for nothing: so few are freed from what writes leave of
+/// a turn, and nobody notices. While more wait, each version that a member folds, as leader, as follower or in a
+/// replay, pays with steps of the same turn for looking at [`RECLAIM_CHANGES_PER_VERSION`] of them: what waits
+/// shrinks with every write.
+///
+/// Its bound: say N versions are written between two compactions, each of which gives up N changes, and A changes
+/// are of the revision at a floor (one, unless it was a large transaction), to be looked at once more below the next
+/// floor. If W wait right after a compaction, at most max(8,192, W - 2 N) are left before the next one, which adds
+/// N + A; and A is at most N. So no more than **8,192 + N + A** ever wait, and what is written in the turns until a
+/// committed floor is followed. Beside them a member holds only what compaction keeps: a version of each live
+/// key, and those from the floor on.
+///
+/// A compaction that gives up more, after a long time without one, adds nothing to what is held, and has that freed
+/// by the time half as many versions are written. What is pinned does not wait: a read pins no longer than
+/// its deadline; a checkpoint as said at [`SLICE_AWAITED_CHECKPOINT_STEPS`].
+pub const RECLAIM_UNPAID_CHANGES_MAX: u64 = 8_192;
+/// One would only keep what waits from growing, and not even that where each change is looked at twice.
+pub const RECLAIM_CHANGES_PER_VERSION: usize = 2;
+
+// What the clients of one member make the leader hold.
+
+/// Bytes of requests that a member has sent to one leader and that are not answered, beside one of any size: half of
+/// what may wait for that connection, where answers wait too. Above it they wait before they are sent.
+pub const SHARD_FORWARDED_BYTES_MAX: u64 = 16 * MIB;
+/// How long such a request counts after its client was told that it takes too long, unless it is answered or its
+/// connection ends before: so long it may still wait for a slow connection.
+pub const SHARD_FORWARDED_LINGER: Duration = Duration::from_secs(30);
+
+/// Bytes of requests that clients of other members wait with for their turn at the leader, beside one of any size. Above
+/// it what they forward is refused.
+pub const SHARD_MEMBERS_WRITES_BYTES_MAX: u64 = 64 * MIB;
+
+const _: () = assert!(ENTRY_SIZE_BYTES_MAX < SHARD_FORWARDED_BYTES_MAX);
+const _: () = assert!(SHARD_FORWARDED_BYTES_MAX <= PEER_CLIENT_QUEUED_BYTES_MAX as u64 / 2);
+const _: () = assert!(2 * SHARD_FORWARDED_BYTES_MAX <= SHARD_MEMBERS_WRITES_BYTES_MAX);

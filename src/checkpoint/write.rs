@@ -183,4 +183,9 @@ impl Writer {
         self.ended = is_last;
         Some(stream.take_block(is_last))
     }
+
+    /// Lets reclaim follow where this has come.
+    pub fn let_go(&mut self, keyspace: &mut Keyspace) {
+        self.walk.let_go(keyspace);
+    }
 }

@@ -2,14 +2,28 @@
 //!
 //! Reclaim follows the committed floor only, never passes a revision that a read is pinned to, and
 //! walks the history, so its work grows with the changes below the floor and not with the keys.
+//!
+//! It keeps up with writes however little of a turn they leave: while more than
+//! [`RECLAIM_UNPAID_CHANGES_MAX`] changes wait, each version that is written pays, out of its own slice, for
+//! looking at [`RECLAIM_CHANGES_PER_VERSION`] of them. What that bounds is said there.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use super::Keyspace;
+use super::history::History;
 use super::revision::{FLOOR_NONE, Revision};
 use super::steps::{RECLAIM_STEPS, Steps};
+use crate::base::limits::{
+    RECLAIM_CHANGES_PER_VERSION, RECLAIM_UNPAID_CHANGES_MAX, SLICE_STEPS_MAX,
+};
 use crate::base::planted::Defect;
+
+/// What a version pays, in steps.
+const CHARGE_STEPS: usize = RECLAIM_CHANGES_PER_VERSION * RECLAIM_STEPS;
+
+// A version with what it pays is a small part of a turn.
+const _: () = assert!(CHARGE_STEPS <= SLICE_STEPS_MAX / 32);
 
 /// Keeps the versions that are visible at one revision from being reclaimed while it lives.
 #[derive(Debug)]
@@ -69,10 +83,16 @@ impl Pins {
 pub(super) struct Reclaim {
     /// Place in the history of the next change to look at.
     place: u64,
-    /// The floor being worked on.
+    /// The floor being worked on, and the place after its changes.
     target: i64,
-    /// The floor last completed.
+    end: u64,
+    /// The committed floor, and the place after its changes: beyond the target while a revision is pinned.
+    floor: i64,
+    floor_end: u64,
+    /// The highest floor of which everything superseded is freed.
     through: i64,
+    /// Changes that versions have paid for and that were not looked at yet.
+    paid: usize,
 }
 
 impl Reclaim {
@@ -81,8 +101,61 @@ impl Reclaim {
         Reclaim {
             place,
             target: floor,
+            end: place,
+            floor,
+            floor_end: place,
             through: floor,
+            paid: 0,
         }
+    }
+
+    /// What a version that is written now costs beside its fold, in steps.
+    pub(super) fn charge(&mut self) -> usize {
+        if self.end.saturating_sub(self.place) <= RECLAIM_UNPAID_CHANGES_MAX {
+            return 0;
+        }
+        self.paid += RECLAIM_CHANGES_PER_VERSION;
+        CHARGE_STEPS
+    }
+
+    /// The floor is `floor`, and everything up to `target` may be freed.
+    fn follow(&mut self, floor: i64, target: i64, history: &History) {
+        let after = |main: i64| {
+            history.seek(Revision {
+                main: main + 1,
+                sub: 0,
+            })
+        };
+        if floor > self.floor {
+            self.floor = floor;
+            self.floor_end = after(floor);
+        }
+        if target > self.target {
+            self.target = target;
+            self.end = if target == floor {
+                self.floor_end
+            } else {
+                after(target)
+            };
+            // Changes exactly at the previous target are looked at again.
+            self.place = history.front();
+        }
+    }
+
+    /// Whether one more change may be looked at: a version has paid for it, or the slice does.
+    fn take(&mut self, steps: &mut Steps) -> bool {
+        if self.paid > 0 {
+            self.paid -= 1;
+            return true;
+        }
+        steps.take_many(RECLAIM_STEPS)
+    }
+
+    /// Nothing is left to look at.
+    fn complete(&mut self) {
+        self.through = self.target;
+        self.end = self.place;
+        self.paid = 0;
     }
 }
 
@@ -100,8 +173,15 @@ impl Keyspace {
         self.reclaim.through
     }
 
-    /// Frees superseded versions below the committed floor for what is left of the slice; whether there
-    /// is more that could be done now.
+    /// Changes below the committed floor that reclaim may not look at yet, because a read or a checkpoint is
+    /// pinned below them.
+    #[must_use]
+    pub fn changes_pinned(&self) -> u64 {
+        self.reclaim.floor_end.saturating_sub(self.reclaim.end)
+    }
+
+    /// Frees superseded versions below the committed floor for what is left of the slice, and for what versions
+    /// have paid; whether there is more that could be done now.
     ///
     /// For each key the newest version at or below the floor stays if it is a value; a tombstone stays
     /// only when it lies exactly at the floor, so that a watch from there still sees the deletion.
@@ -112,20 +192,16 @@ impl Keyspace {
             self.compacted_revision()
         };
         let target = self.pins.lowest().map_or(floor, |pinned| pinned.min(floor));
-        if target > self.reclaim.target {
-            // Changes exactly at the previous target are looked at again.
-            self.reclaim.target = target;
-            self.reclaim.place = self.history.front();
-        }
+        self.reclaim.follow(floor, target, &self.history);
         let target = self.reclaim.target;
         if self.reclaim.through == target {
             return false;
         }
-        while steps.take_many(RECLAIM_STEPS) {
+        while self.reclaim.take(steps) {
             let change = self.history.change(self.reclaim.place);
             let Some((revision, key)) = change.filter(|(revision, _)| revision.main <= target)
             else {
-                self.reclaim.through = target;
+                self.reclaim.complete();
                 return false;
             };
             let key = key.clone();
@@ -141,6 +217,9 @@ impl Keyspace {
                 self.drop_oldest(key.bytes(), |oldest, live| oldest == revision && !live);
                 self.history.drop_oldest();
                 self.reclaim.place = self.history.front();
+                // The floor may move on for ever before its changes are reached. Whoever waits for an earlier one
+                // does not wait for that.
+                self.reclaim.through = self.reclaim.through.max(revision.main - 1);
             } else {
                 self.reclaim.place += 1;
             }

@@ -239,7 +239,8 @@ impl FoldJob {
     ) -> bool {
         match &effects[self.effects_done] {
             ArchivedEffect::Put { key, value, lease } => {
-                steps.take_many(PUT_STEPS + Steps::of_bytes(value.len()));
+                let charge = keyspace.reclaim.charge();
+                steps.take_many(PUT_STEPS + Steps::of_bytes(value.len()) + charge);
                 let response = self.put(keyspace, key, value, lease.to_native(), prev_kv);
                 self.respond(ResponseOp::Put {
                     revision: self.revision(),
@@ -321,6 +322,7 @@ impl FoldJob {
         let Keyspace {
             keys,
             history,
+            reclaim,
             size_bytes,
             ..
         } = keyspace;
@@ -337,7 +339,7 @@ impl FoldJob {
                 return ControlFlow::Break(());
             }
             if versions.newest().is_live() {
-                steps.take_many(DELETE_STEPS - 1);
+                steps.take_many(DELETE_STEPS - 1 + reclaim.charge());
                 if *prev_kv {
                     response
                         .prev_kvs

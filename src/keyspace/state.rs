@@ -87,7 +87,7 @@ impl<'a> StateVersion<'a> {
     }
 }
 
-/// A walk under way. Until it is done, reclaim does not pass its floor.
+/// A walk under way. Reclaim does not pass its floor, and then not the change that is shown next.
 #[derive(Debug)]
 pub struct StateWalk {
     mark: Mark,
@@ -175,6 +175,19 @@ impl StateWalk {
         }
         self.phase = Phase::Done;
         self.pin = None;
+    }
+
+    /// Lets reclaim follow: with the base shown, nothing is read again that was written before the next change.
+    pub fn let_go(&mut self, keyspace: &mut Keyspace) {
+        let Phase::History(place) = self.phase else {
+            return;
+        };
+        let next = keyspace.history.change(place);
+        let main = next.map_or(i64::MAX, |(revision, _)| revision.main);
+        let main = main.min(self.mark.main);
+        if self.pin.as_ref().is_some_and(|pin| pin.revision() < main) {
+            self.pin = Some(keyspace.pins.pin(main));
+        }
     }
 }
 

@@ -5,9 +5,9 @@
 //! [`crate::base::limits::SLICE_STEPS_MAX`] takes about as long whatever it is spent on. Counting keeps
 //! every job a function of its inputs.
 
-/// To write a version by a put, beside what [`Steps::of_bytes`] says of its value.
+/// To write a version by a put, beside what [`Steps::of_bytes`] says of its value and what it pays for reclaim.
 pub const PUT_STEPS: usize = 4;
-/// To write a tombstone.
+/// To write a tombstone, beside what it pays for reclaim.
 pub const DELETE_STEPS: usize = 3;
 /// To take back a version, for a truncation.
 pub const TRUNCATE_STEPS: usize = 5;
@@ -69,6 +69,12 @@ impl Steps {
     /// Takes back what a part has left.
     pub fn put_back(&mut self, part: Steps) {
         self.0 += part.0;
+    }
+
+    /// Whether at least so many are left.
+    #[must_use]
+    pub fn has(&self, steps: usize) -> bool {
+        self.0 >= steps
     }
 
     /// Whether none are left.

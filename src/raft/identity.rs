@@ -147,12 +147,10 @@ impl Raft {
 
     /// What [`Output::LearnIncarnation`] asked for is on disk: from now on this member is heard.
     pub fn incarnation_durable(&mut self, member: MemberId, incarnation: Incarnation) {
+        // The member may have been removed meanwhile, or another directory be the right one.
         if self.identity.storing.get(&member) == Some(&incarnation) {
             self.identity.storing.remove(&member);
-        }
-        // It may have been removed meanwhile.
-        if !self.is_removed(member) {
-            self.identity.known.entry(member).or_insert(incarnation);
+            self.identity.known.insert(member, incarnation);
         }
     }
 
@@ -383,9 +381,12 @@ impl Raft {
             }
             Some(_) | None => return,
         }
+        let committed = self.memberships.committed(self.hard_state.commit);
+        let agreed = committed.incarnations.iter();
         let voters = Voters {
             changed_at: self.memberships.index(),
             ids: self.membership().voters.iter().copied().collect(),
+            agreed: agreed.map(|(&id, &of)| (id, of)).collect(),
         };
         let confirmed = Body::IdentityConfirmed {
             incarnation,
@@ -404,11 +405,38 @@ impl Raft {
         if !self.identity.confirmed && incarnation == self.incarnation {
             let newer = voters.changed_at > self.identity.told.changed_at;
             let sound = voters.ids.len() <= RAFT_MEMBERS_MAX && voters.ids.contains(&self.id);
+            if sound {
+                self.correct_directories(&voters.agreed, outputs);
+            }
             if newer && sound {
                 self.identity.told = voters;
             }
             self.note_confirmation(from);
             self.count_confirmations(outputs);
+        }
+    }
+
+    /// What an empty directory stored of another member first may be one that was lost before anybody agreed on it: it
+    /// met that one by chance. What the group has agreed on for good takes its place. This member may have confirmed the
+    /// lost one, but a majority has the entry that says which it is, and did not.
+    fn correct_directories(
+        &mut self,
+        agreed: &[(MemberId, Incarnation)],
+        outputs: &mut Vec<Output>,
+    ) {
+        for &(member, incarnation) in agreed {
+            let stored = self.identity.stored_directory(member);
+            let is_other = stored.is_some_and(|stored| stored != incarnation);
+            if is_other && self.agreed_incarnation(member).is_none() {
+                let identity = &mut self.identity;
+                identity.known.remove(&member);
+                identity.confirmed_by.remove(&member);
+                identity.storing.insert(member, incarnation);
+                outputs.push(Output::LearnIncarnation {
+                    member,
+                    incarnation,
+                });
+            }
         }
     }
 

@@ -268,7 +268,7 @@ impl Raft {
         }
         match response.result {
             AppendResult::Accepted(matched) => self.on_accepted(from, matched, outputs),
-            AppendResult::Rejected { prev, hint } => self.on_rejected(from, prev, hint),
+            AppendResult::Rejected { prev, hint } => self.on_rejected(from, prev, hint, outputs),
         }
     }
 
@@ -312,7 +312,13 @@ impl Raft {
 
     /// The logs part before `prev`: try where they can agree at the latest, skipping whole terms (Raft
     /// paper, end of section 5.3).
-    fn on_rejected(&mut self, from: MemberId, prev: Index, hint: Position) {
+    fn on_rejected(
+        &mut self,
+        from: MemberId,
+        prev: Index,
+        hint: Position,
+        outputs: &mut Vec<Output>,
+    ) {
         let agree = if hint.index < self.terms.base().index {
             hint.index
         } else {
@@ -324,7 +330,8 @@ impl Raft {
             progress.matched = progress.matched.min(Index(prev.0.saturating_sub(1)));
         }
         let stale = match progress.flow {
-            // Nobody takes back what it has acknowledged, unless its disk has lied. It is asked again after the
+            // Nobody takes back what it has acknowledged, unless its disk has lied, or an older copy of its directory has
+            // taken the place of that: then nothing is sent to it any more. It is asked again after the
             // next heartbeat: at once, it would go back and forth as fast as the link carries it.
             Flow::Probe { .. } => prev.next() != progress.next || prev <= progress.matched,
             Flow::Pipeline => prev <= progress.matched,
@@ -332,6 +339,15 @@ impl Raft {
         };
         if !stale {
             progress.probe_from(agree.next().min(prev));
+        }
+        // The answer to what it was just asked, and not one from before.
+        let asked = matches!(progress.flow, Flow::Probe { .. }) && prev.next() == progress.next;
+        let acknowledged = progress.matched;
+        if asked && prev <= acknowledged && !std::mem::replace(&mut progress.forgot, true) {
+            outputs.push(Output::FollowerForgot {
+                member: from,
+                acknowledged,
+            });
         }
     }
 

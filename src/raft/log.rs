@@ -219,6 +219,22 @@ impl LogTerms {
         entries
     }
 
+    /// The bytes of the entries after `prev`: at least these, and less than a stride more.
+    ///
+    /// # Panics
+    /// When `prev` lies below the base.
+    pub(super) fn bytes_after(&self, prev: Index) -> u64 {
+        assert!(
+            prev >= self.base.index,
+            "entries after {prev} in a log from {}",
+            self.base.index
+        );
+        if prev >= self.last {
+            return 0;
+        }
+        self.sizes.fit(prev.next(), self.last, u64::MAX).1
+    }
+
     /// The row of an index above the base.
     fn row(&self, index: Index) -> Option<usize> {
         // Most questions are about the end of the log.

@@ -112,13 +112,15 @@ pub enum Body {
     Removed,
 }
 
-/// Who votes, as far as the sender's log says.
+/// Who votes, as far as the sender's log says, and from where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Voters {
     /// The index of the entry that says so.
     pub changed_at: Index,
     /// They, in ascending order.
     pub ids: Vec<MemberId>,
+    /// The directories of members that the group has agreed on for good, in ascending order of the members.
+    pub agreed: Vec<(MemberId, Incarnation)>,
 }
 
 /// Raft paper, figure 2, RequestVote; dissertation, section 9.6 for the pre-vote.

@@ -260,6 +260,12 @@ impl Raft {
         self.terms.last_index()
     }
 
+    /// The bytes of the entries that are not committed, about.
+    #[must_use]
+    pub fn uncommitted_bytes(&self) -> u64 {
+        self.terms.bytes_after(self.hard_state.commit)
+    }
+
     /// Which term wrote which index.
     #[must_use]
     pub fn log(&self) -> &LogTerms {
@@ -488,7 +494,11 @@ impl Raft {
             outputs.push(Output::SteppedDown(StepDown::HigherTerm));
         }
         self.set_leader(leader, outputs);
-        self.rearm();
+        // Only a leader that is heard or a vote that is given puts a campaign off (Raft paper, figure 2). A later term
+        // alone does not: a candidate that nobody can elect would keep off the one that can be.
+        if led || leader.is_some() || self.election.deadline.is_none() {
+            self.rearm();
+        }
     }
 
     /// A new term: whatever was promised or verified in the last one is void.

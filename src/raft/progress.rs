@@ -80,6 +80,8 @@ pub struct Progress {
     inflight_bytes: u64,
     /// Whether anything was acknowledged since the last heartbeat.
     pub moved: bool,
+    /// Whether it was said that it lacks what it has acknowledged.
+    pub forgot: bool,
     /// Whether what was sent was still being read from the log since then: it has not left, so it is not lost.
     pub being_read: bool,
 }
@@ -102,6 +104,7 @@ impl Progress {
             inflight: VecDeque::new(),
             inflight_bytes: 0,
             moved: false,
+            forgot: false,
             being_read: false,
         }
     }
@@ -157,7 +160,11 @@ impl Progress {
         self.moved = true;
         self.matched = self.matched.max(matched.durable);
         self.verified = matched.verified;
-        self.next = self.next.max(matched.verified.next());
+        // A probe may ask far above what they share, and be lost: only its answer says that they share it.
+        self.next = match self.flow {
+            Flow::Probe { .. } => matched.verified.max(self.matched).next(),
+            Flow::Pipeline | Flow::Checkpoint => self.next.max(matched.verified.next()),
+        };
         while self
             .inflight
             .front()
@@ -243,6 +250,19 @@ mod tests {
         by_messages.accepted(at(3));
         assert_eq!(by_messages.budget_bytes(&SMALL), Some(10));
         assert!(!by_messages.is_waiting());
+    }
+
+    /// Goal: a word from before the connection was lost opens the pipeline at what it says, not at what a lost probe
+    /// asked.
+    #[test]
+    fn lost_probe() {
+        let mut progress = Progress::new(Index(101), Instant(0));
+        progress.sent(Index(100), 0);
+        progress.accepted(at(80));
+        assert_eq!((progress.flow, progress.next), (Flow::Pipeline, Index(81)));
+        progress.sent(Index(100), 20);
+        progress.accepted(at(90));
+        assert_eq!(progress.next, Index(101));
     }
 
     /// Goal: a rejected follower is never asked for what it has acknowledged.

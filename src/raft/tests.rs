@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod elections;
 mod identity;
 mod outages;
 mod stalls;
@@ -401,6 +402,52 @@ fn lease_of_a_stale_tail() {
     check(0, false);
     check(1, false);
     check(2, true);
+}
+
+/// Goal: a follower that lacks what it has acknowledged is named once, and sent nothing; what it said before it acknowledged
+/// that, and comes late, names nobody.
+#[test]
+fn follower_forgot() {
+    let now = Instant(0) + Duration::from_secs(5);
+    let id = MemberId(8);
+    let rejected = |prev: u64, standing| {
+        let result = AppendResult::Rejected {
+            prev: Index(prev),
+            hint: Position::default(),
+        };
+        Body::AppendResponse(AppendResponse { result, standing })
+    };
+    let mut raft = leader_of_five(now);
+    let accepted = AppendResponse {
+        result: AppendResult::Accepted(Matched {
+            durable: Index(2),
+            verified: Index(2),
+        }),
+        standing: Standing::Whole,
+    };
+    say(&mut raft, id, Body::AppendResponse(accepted), now);
+    assert_eq!(say(&mut raft, id, rejected(1, Standing::Whole), now), []);
+    // It starts again, and is asked about the entry at 2.
+    raft.peer_disconnected(id, now, &mut Vec::new());
+    raft.flush(now, &mut Vec::new());
+    assert_eq!(say(&mut raft, id, rejected(1, Standing::Whole), now), []);
+    let forgot = Output::FollowerForgot {
+        member: id,
+        acknowledged: Index(2),
+    };
+    assert_eq!(
+        say(&mut raft, id, rejected(2, Standing::Whole), now),
+        [forgot]
+    );
+    assert_eq!(say(&mut raft, id, rejected(2, Standing::Whole), now), []);
+    let to_it = |output: &Output| matches!(output, Output::Send { to, .. } if *to == id);
+    assert!(!outputs(|out| raft.flush(now, out)).iter().any(to_it));
+    // One that says itself that it has lost something is brought up to date.
+    assert_eq!(
+        say(&mut raft, id, rejected(2, Standing::Rebuilding), now),
+        []
+    );
+    assert!(outputs(|out| raft.flush(now, out)).iter().any(to_it));
 }
 
 /// The leader of term 2, by a log of two entries: the first, of term 1 and committed, turned leases on.

@@ -167,6 +167,14 @@ pub enum Output {
         /// Why.
         why: PeerRefusal,
     },
+    /// A follower whose word counts lacks what it has acknowledged: nobody can tell what else it has forgotten. Said once
+    /// in a term.
+    FollowerForgot {
+        /// Who.
+        member: MemberId,
+        /// What it had acknowledged.
+        acknowledged: Index,
+    },
     /// Peers know another directory for this member id: stop.
     OwnIdentityRefused,
     /// This member was removed from the cluster: stop.

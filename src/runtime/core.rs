@@ -491,6 +491,7 @@ impl Turns {
                 | Notice::LogUnreadable { .. }
                 | Notice::SyncStalled { .. }
                 | Notice::RefusedPeer { .. }
+                | Notice::FollowerForgot { .. }
                 | Notice::BlockRefused { .. }
                 | Notice::Refused { .. } => tracing::warn!("{notice}"),
             }

@@ -90,7 +90,8 @@ pub enum RecoveryError {
     /// Something that was durable is gone.
     #[error(
         "{}: {damage}. This member is the only voter, so no other member can restore it: it stops. \
-         Restore the directory from a backup, or give up what follows with: kontiki recover --accept-cut",
+         Start it on a backup of the whole directory, with the state of that time, or give up what follows \
+         with: kontiki recover --accept-cut",
         directory.display()
     )]
     Corrupt {
@@ -123,8 +124,8 @@ pub enum RecoveryError {
     /// A checkpoint is damaged, and the log does not reach back far enough to do without it.
     #[error(
         "{checkpoint}. The log cannot replace it: {reason}. This member is the only voter, so no other \
-         member can restore it: it stops. Restore the directory from a backup, or give it up with: \
-         kontiki recover --accept-cut"
+         member can restore it: it stops. Start it on a backup of the whole directory, with the state of that \
+         time, or give it up with: kontiki recover --accept-cut"
     )]
     CheckpointLost {
         /// The newest file that cannot be used.

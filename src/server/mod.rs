@@ -70,9 +70,9 @@ pub enum ServerError {
     Known(#[from] KnownError),
     /// It is not there at all.
     #[error(
-        "{}: this member of a group of {members} has lost its file about the others; restore it from a \
-         backup of this very member, or remove the member from the cluster and add it again with an empty \
-         directory",
+        "{}: this member of a group of {members} has lost its file about the others; remove the member from \
+         the cluster and add it again with an empty directory. A copy of the file from a backup has forgotten \
+         what the others count on",
         directory.display()
     )]
     KnownLost {
@@ -93,8 +93,8 @@ pub enum ServerError {
     },
     /// A log without its identity file.
     #[error(
-        "{}: there is a log but no identity file beside it; restore the file from a backup, or use \
-         another --data-dir",
+        "{}: there is a log but no identity file beside it; put a copy of that one file back (it never \
+         changes), and no other file, or use another --data-dir",
         directory.display()
     )]
     IdentityLost {

@@ -244,6 +244,7 @@ impl Shard {
             writing.blocks_waiting += 1;
             effects.checkpoint.push(CheckpointEffect::Block(block));
         }
+        writing.writer.let_go(&mut self.keyspace);
         let id = writing.writer.origin().id();
         // A checkpoint beyond the durable log would leave a gap behind it after a crash.
         if writing.writer.is_done() && !writing.finishing && self.log.durable_index() >= id.index {

@@ -349,16 +349,17 @@ impl ClusterState {
         self.head.version
     }
 
-    /// The alarms that are raised and committed, of one kind or all.
+    /// The alarms that are raised and committed.
     #[must_use]
-    pub fn alarms(&self, kind: Option<AlarmKind>) -> Vec<Alarm> {
+    pub fn alarms(&self) -> Vec<Alarm> {
+        self.committed.alarms.iter().copied().collect()
+    }
+
+    /// The alarms that are raised at the head, committed or not, of one kind or all.
+    #[must_use]
+    pub fn alarms_at_head(&self, kind: Option<AlarmKind>) -> Vec<Alarm> {
         let wanted = |alarm: &&Alarm| kind.is_none_or(|kind| alarm.kind == kind);
-        self.committed
-            .alarms
-            .iter()
-            .filter(wanted)
-            .copied()
-            .collect()
+        self.head.alarms.iter().filter(wanted).copied().collect()
     }
 
     /// Whether an alarm is raised at the head, committed or not.
@@ -407,10 +408,12 @@ mod tests {
         assert!(state.in_force(AlarmKind::NoSpace));
         state.commit(Index(1));
         assert_eq!(state.members(), [member(1)]);
-        assert_eq!(state.alarms(None), []);
+        assert_eq!(state.alarms(), []);
+        // An answer that waits for the head tells of the head.
+        assert_eq!(state.alarms_at_head(None), [ALARM]);
+        assert_eq!(state.alarms_at_head(Some(AlarmKind::Corrupt)), []);
         state.commit(Index(2));
-        assert_eq!(state.alarms(None), [ALARM]);
-        assert_eq!(state.alarms(Some(AlarmKind::Corrupt)), []);
+        assert_eq!(state.alarms(), [ALARM]);
     }
 
     /// Goal: a cut tail leaves no trace.

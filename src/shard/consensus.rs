@@ -58,13 +58,20 @@ impl Shard {
                         self.known.confirmed = true;
                         self.store_known_members = true;
                     }
+                    Output::FollowerForgot {
+                        member,
+                        acknowledged,
+                    } => self.notices.push(Notice::FollowerForgot {
+                        member,
+                        acknowledged,
+                    }),
                     Output::OwnIdentityRefused => self.end = Some(EndReason::OtherDirectory),
                     Output::Removed => self.end = Some(EndReason::Removed),
                     Output::MembershipChanged(membership) => {
                         self.has_peers = has_others(self.raft.id(), membership.members());
                     }
                     Output::TransferAbandoned { to } => self.move_abandoned(to),
-                    Output::LeaderChanged(_) => {}
+                    Output::LeaderChanged(_) => self.forwards.leader_changed(),
                     Output::RefusedPeer {
                         member,
                         incarnation,

@@ -15,14 +15,15 @@ use super::entry::{ArchivedEntryBody, EntryBody};
 use super::event::{Alarm, AlarmKind, AlarmRequest, Refusal, Request, Response};
 use super::waiters::Waiter;
 use crate::base::limits::{
-    LOG_RESERVE_BYTES, SHARD_STAGED_BYTES_MAX, SHARD_UNCOMMITTED_ENTRIES_MAX,
+    LOG_RESERVE_BYTES, SHARD_STAGED_BYTES_MAX, SHARD_UNCOMMITTED_BYTES_MAX,
+    SHARD_UNCOMMITTED_ENTRIES_MAX,
 };
 use crate::base::planted::Defect;
 use crate::base::{Index, Instant};
 use crate::frame;
 use crate::keyspace::effects::ArchivedEffect;
 use crate::keyspace::fold::{Answer as Folded, FoldJob};
-use crate::keyspace::request::{RequestOp, TxnRequest};
+use crate::keyspace::request::{KeyRange, RequestOp, TxnRequest};
 use crate::keyspace::revision::View;
 use crate::keyspace::steps::Steps;
 use crate::keyspace::txn::{Plan, PlanJob};
@@ -48,7 +49,8 @@ pub(super) struct Origin {
 }
 
 enum Stage {
-    Plan(PlanJob),
+    /// With what was asked, if the plan may take more than one slice: without an entry the next leader may be asked.
+    Plan(PlanJob, Option<Box<Ask>>),
     /// The answer of a plan without effects is being read at the head.
     Read(FoldJob),
     /// The entry is in the log and being folded. Its body is kept apart, because the log's staging
@@ -65,8 +67,21 @@ impl Shard {
     pub(super) fn may_evaluate(&self) -> bool {
         self.raft.next_position().is_some()
             && self.waiters.len() < SHARD_UNCOMMITTED_ENTRIES_MAX
+            && self.has_room_uncommitted()
             && self.log.staged_bytes() < SHARD_STAGED_BYTES_MAX / 2
             && !self.transfers.holds_writes()
+    }
+
+    /// Whether what is decided by nobody yet leaves room for more. Who asked may have gone long ago: followers whose
+    /// syncs hang go on to answer heartbeats.
+    fn has_room_uncommitted(&self) -> bool {
+        let entries = self
+            .raft
+            .last_index()
+            .0
+            .saturating_sub(self.raft.commit().0);
+        entries < SHARD_UNCOMMITTED_ENTRIES_MAX as u64
+            && self.raft.uncommitted_bytes() < SHARD_UNCOMMITTED_BYTES_MAX
     }
 
     /// Folds what the log holds, and evaluates writes in order behind it, for what `steps` allow.
@@ -74,7 +89,8 @@ impl Shard {
         if let Some(job) = self.job.take() {
             // What was appended since it began stands before the entry that it may make.
             let folds = matches!(job.stage, Stage::Fold { .. });
-            if !folds && !self.folder.run(&mut self.keyspace, steps) {
+            let waits = !folds && !self.folder.run(&mut self.keyspace, steps);
+            if waits || !self.may_resume(&job) {
                 self.job = Some(job);
                 return;
             }
@@ -84,7 +100,7 @@ impl Shard {
             if steps.spent() || !self.may_evaluate() {
                 break;
             }
-            let Some(request) = self.writes.pop_front() else {
+            let Some(request) = self.writes.pop() else {
                 break;
             };
             steps.take_many(WRITE_STEPS);
@@ -92,24 +108,32 @@ impl Shard {
         }
     }
 
-    fn start_write(&mut self, request: Ask, steps: &mut Steps) {
-        if matches!(request.request, Request::Membership(_)) {
-            return self.take_change(request);
+    /// Whether a write that was begun can go on. A plan is of use only where an entry may follow: not while this member
+    /// hands over.
+    fn may_resume(&self, job: &WriteJob) -> bool {
+        !matches!(job.stage, Stage::Plan(..)) || self.raft.next_position().is_some()
+    }
+
+    /// Whether there is a write that was begun and can go on.
+    pub(super) fn has_job(&self) -> bool {
+        self.job.as_ref().is_some_and(|job| self.may_resume(job))
+    }
+
+    fn start_write(&mut self, ask: Ask, steps: &mut Steps) {
+        if matches!(ask.request, Request::Membership(_)) {
+            return self.take_change(ask);
         }
-        let Ask {
-            asker,
-            deadline,
-            request,
-        } = request;
         let mut origin = Origin {
-            asker,
-            deadline,
+            asker: ask.asker,
+            deadline: ask.deadline,
             reclaim_through: None,
         };
-        if let Err(refusal) = self.check_state(&request) {
+        if let Err(refusal) = self.check_state(&ask.request) {
             return self.wait_at_head(origin, Err(refusal));
         }
-        let plan = match request {
+        // Not always: a copy costs a tenth of what the usual transaction does.
+        let kept = (!steps.has(plan_steps(&ask.request))).then(|| Box::new(ask.clone()));
+        let plan = match ask.request {
             Request::Put(put) => self.keyspace.plan_put(put),
             Request::Compact { revision, physical } => {
                 origin.reclaim_through = physical.then_some(revision);
@@ -117,11 +141,11 @@ impl Shard {
             }
             Request::DeleteRange(delete) => {
                 let plan = PlanJob::delete_range(&self.keyspace, delete);
-                return self.run_write(origin, Stage::Plan(plan), steps);
+                return self.run_write(origin, Stage::Plan(plan, kept), steps);
             }
             Request::Txn(txn) => {
                 let plan = PlanJob::txn(&mut self.keyspace, txn, View::Head);
-                return self.run_write(origin, Stage::Plan(plan), steps);
+                return self.run_write(origin, Stage::Plan(plan, kept), steps);
             }
             Request::Alarm(alarm) => return self.change_alarm(origin, alarm),
             other => unreachable!("not a write: {other:?}"),
@@ -135,7 +159,7 @@ impl Shard {
     /// Gives a write a slice; what is left of it becomes the job.
     fn run_write(&mut self, origin: Origin, mut stage: Stage, steps: &mut Steps) {
         match &mut stage {
-            Stage::Plan(plan) => match plan.run(&mut self.keyspace, steps) {
+            Stage::Plan(plan, _) => match plan.run(&mut self.keyspace, steps) {
                 Some(Ok(plan)) => return self.carry_out(origin, plan, steps),
                 Some(Err(refusal)) => return self.wait_at_head(origin, Err(refusal.into())),
                 None => {}
@@ -188,7 +212,10 @@ impl Shard {
     fn change_alarm(&mut self, origin: Origin, request: AlarmRequest) {
         let change = match request {
             AlarmRequest::List(kind) => {
-                return self.wait_at_head(origin, Ok(Response::Alarm(self.cluster.alarms(kind))));
+                return self.wait_at_head(
+                    origin,
+                    Ok(Response::Alarm(self.cluster.alarms_at_head(kind))),
+                );
             }
             AlarmRequest::Nothing => {
                 return self.wait_at_head(origin, Ok(Response::Alarm(Vec::new())));
@@ -291,14 +318,18 @@ impl Shard {
         self.waiters.push(waiter(origin, index, revision, result));
     }
 
-    /// This member leads no longer: what was being evaluated is not. A fold goes on, because its entry is in
-    /// the log.
+    /// This member leads no longer: what was being evaluated is not, and what has no plan yet is for the next leader. A
+    /// fold goes on, because its entry is in the log.
     pub(super) fn abandon_evaluation(&mut self) {
-        if let Some(job) = self
-            .job
-            .take_if(|job| !matches!(job.stage, Stage::Fold { .. }))
-        {
-            self.refuse(job.origin.asker, Refusal::LeaderChanged);
+        let Some(WriteJob { origin, stage }) = self.job.take() else {
+            return;
+        };
+        match stage {
+            Stage::Plan(_, Some(ask)) => self.writes.put_back(*ask),
+            Stage::Plan(_, None) | Stage::Read(_) => {
+                self.refuse(origin.asker, Refusal::LeaderChanged);
+            }
+            Stage::Fold { .. } => self.job = Some(WriteJob { origin, stage }),
         }
     }
 
@@ -371,4 +402,35 @@ fn txn_cost_bytes(txn: &TxnRequest) -> u64 {
         operations.iter().map(cost).sum()
     };
     branch(&txn.success).max(branch(&txn.failure))
+}
+
+/// Steps that a plan takes at most: without a bound where it walks over an interval.
+fn plan_steps(request: &Request) -> usize {
+    match request {
+        Request::DeleteRange(delete) => probe_steps(&delete.range),
+        Request::Txn(txn) => txn_plan_steps(txn),
+        _ => 0,
+    }
+}
+
+fn txn_plan_steps(txn: &TxnRequest) -> usize {
+    let compares = txn.compare.iter();
+    let compares = compares.map(|compare| probe_steps(&compare.range));
+    let operations = txn.success.iter().chain(&txn.failure);
+    let operations = operations.map(|operation| match operation {
+        RequestOp::Range(_) | RequestOp::Put(_) => 1,
+        RequestOp::DeleteRange(delete) => probe_steps(&delete.range),
+        RequestOp::Txn(txn) => txn_plan_steps(txn).saturating_add(1),
+    });
+    // To choose the branch and to leave it.
+    compares.chain(operations).fold(2, usize::saturating_add)
+}
+
+/// To take a question about keys up, and to look at them.
+fn probe_steps(range: &KeyRange) -> usize {
+    if range.range_end.is_empty() {
+        2
+    } else {
+        usize::MAX
+    }
 }

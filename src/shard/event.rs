@@ -194,6 +194,18 @@ pub enum Notice {
         /// Why.
         why: PeerRefusal,
     },
+    /// A follower is without what it had made durable. Said once of each while this member leads.
+    #[error(
+        "follower {member} has acknowledged the log up to index {acknowledged} and now lacks what is there: its data \
+         directory was put back from a copy, or its disk has lost what was synced. Nothing more is sent to it; stop \
+         it, remove the member, and add it again with an empty directory"
+    )]
+    FollowerForgot {
+        /// Who.
+        member: MemberId,
+        /// What it had acknowledged to this leader.
+        acknowledged: Index,
+    },
     /// This member goes on from the leader's checkpoint.
     #[error("the state is that of the checkpoint at index {} from now on", id.index)]
     Installed {
@@ -272,8 +284,8 @@ pub enum EndReason {
     Removed,
     /// The others know another directory under its member id.
     #[error(
-        "the other members know another data directory of this member: remove the member and add it \
-         again, or restore its directory"
+        "the other members know another data directory of this member: start it on that one (the very same, \
+         no copy of it), or remove the member and add it again with an empty one"
     )]
     OtherDirectory,
     /// Its state at an index is not what the leader's is.
@@ -310,7 +322,8 @@ pub enum PeerMessage {
         index: Index,
         /// For the response header.
         header: Header,
-        /// The answer itself.
+        /// The answer itself. After a refusal without an effect ([`Refusal::is_without_effect`]) the receiver goes on
+        /// for its client.
         result: Result<Response, Refusal>,
     },
     /// The sender leads and has this checkpoint for the receiver, which needs what the log has not any more.

@@ -1,8 +1,9 @@
 //! Writes that reach a member that does not lead: sent to the leader once, and answered when this member
 //! has committed what the leader's answer rests on, so that a client reads its own write here.
 //!
-//! Nobody sends a forward again: whether a lost one took effect is not known, and its client is told so at
-//! its deadline. The leader sends no forward on.
+//! Nobody sends a forward again that may have taken effect: whether a lost one did is not known, and its client is told
+//! so at its deadline. One that the leader refuses without an effect, because it leads no longer or is full, goes to
+//! its place among the writes that wait, for the next leader or for another try. The leader sends no forward on.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,10 +11,13 @@ use std::time::Duration;
 use super::Shard;
 use super::asker::{Ask, Asker, Reply};
 use super::event::{Header, PeerMessage, Refusal, Request, Response};
-use crate::base::limits::{SHARD_FORWARDED_ANSWERS_BYTES_MAX, SHARD_FORWARDED_REQUESTS_MAX};
+use super::size::{answer_bytes, request_bytes};
+use crate::base::limits::{
+    SHARD_FORWARDED_ANSWERS_BYTES_MAX, SHARD_FORWARDED_BYTES_MAX, SHARD_FORWARDED_LINGER,
+    SHARD_FORWARDED_REQUESTS_MAX,
+};
 use crate::base::planted::Defect;
 use crate::base::{Index, Instant, MemberId};
-use crate::keyspace::request::{KeyValue, ResponseOp};
 
 /// What this member has forwarded.
 #[derive(Debug, Default)]
@@ -22,6 +26,13 @@ pub(super) struct Forwards {
     next: u64,
     /// Without an answer, by number.
     sent: BTreeMap<u64, Sent>,
+    /// What of them may be on its way to each member: bounded below what the way there holds, so that nothing is lost
+    /// for its size.
+    on_way: BTreeMap<MemberId, Load>,
+    /// The leader has refused something: until the next tick, or another leader, it is asked for nothing.
+    leader_refuses: bool,
+    /// The connection to the leader is closed: until it is heard, or there is another one, nothing would arrive.
+    leader_lost: bool,
     /// Answered, by what must be committed here first.
     answered: BTreeMap<(Index, u64), Answered>,
     /// Memory of those answers, about.
@@ -32,8 +43,18 @@ pub(super) struct Forwards {
 struct Sent {
     /// To whom: nobody else may answer it.
     to: MemberId,
-    asker: Asker,
+    /// None once its client was told that it takes too long. The forward may still be on its way.
+    ask: Option<Ask>,
     deadline: Instant,
+    /// Its part of what is on the way to that member; none when the connection was closed since.
+    load: Load,
+}
+
+/// So much of what was forwarded.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    requests: usize,
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -52,22 +73,88 @@ impl Forwards {
         }
     }
 
+    /// Whether nobody waits for an answer.
     pub(super) fn is_empty(&self) -> bool {
-        self.sent.is_empty() && self.answered.is_empty()
+        self.sent.values().all(|sent| sent.ask.is_none()) && self.answered.is_empty()
     }
 
-    /// Whether another one may be sent. Those on their way count, and the answers that wait until this member has
-    /// come as far: where its commits lag, what they hold would grow as long as the leader answers.
-    fn has_room(&self) -> bool {
-        self.sent.len() + self.answered.len() < SHARD_FORWARDED_REQUESTS_MAX
+    /// Whether a request of `bytes` bytes may be sent `to` this leader now. Those on their way to it count, not what was
+    /// lost with another one; and the answers that wait until this member has come as far: where its commits lag, what
+    /// they hold would grow as long as the leader answers. One of any size finds room.
+    fn may_send(&self, to: MemberId, bytes: u64) -> bool {
+        let load = self.on_way.get(&to).copied().unwrap_or_default();
+        let fits = load.requests == 0 || load.bytes + bytes <= SHARD_FORWARDED_BYTES_MAX;
+        let is_there = !(self.leader_refuses || self.leader_lost);
+        is_there
+            && fits
+            && load.requests + self.answered.len() < SHARD_FORWARDED_REQUESTS_MAX
             && self.answered_bytes < SHARD_FORWARDED_ANSWERS_BYTES_MAX / 2
     }
 
-    /// Keeps an answer until what it rests on is committed here. Of one that there is no room for only its client's
-    /// right to hear something is kept: what was asked for may have happened.
+    /// Notes one that is sent; its number.
+    fn add(&mut self, to: MemberId, ask: Ask) -> u64 {
+        let request = self.next;
+        self.next += 1;
+        let load = Load {
+            requests: 1,
+            bytes: request_bytes(&ask.request),
+        };
+        let on_way = self.on_way.entry(to).or_default();
+        on_way.requests += load.requests;
+        on_way.bytes += load.bytes;
+        let sent = Sent {
+            to,
+            deadline: ask.deadline,
+            ask: Some(ask),
+            load,
+        };
+        self.sent.insert(request, sent);
+        request
+    }
+
+    /// One that `from` answers, if it was asked.
+    fn take(&mut self, request: u64, from: MemberId) -> Option<Sent> {
+        self.sent.get(&request).filter(|sent| sent.to == from)?;
+        let sent = self.sent.remove(&request)?;
+        make_room(&mut self.on_way, &sent);
+        Some(sent)
+    }
+
+    /// The connection to a member was closed: nothing is on its way there. What has arrived may still be answered.
+    pub(super) fn peer_disconnected(&mut self, peer: MemberId) {
+        self.on_way.remove(&peer);
+        for sent in self.sent.values_mut().filter(|sent| sent.to == peer) {
+            sent.load = Load::default();
+        }
+    }
+
+    /// There is another leader, or none.
+    pub(super) fn leader_changed(&mut self) {
+        self.leader_refuses = false;
+        self.leader_lost = false;
+    }
+
+    /// The connection to the leader was closed. Under leases it stays the leader until its time is over.
+    pub(super) fn leader_lost(&mut self) {
+        self.leader_lost = true;
+    }
+
+    /// It is there again.
+    pub(super) fn leader_heard(&mut self) {
+        self.leader_lost = false;
+    }
+
+    /// Time passed.
+    pub(super) fn tick(&mut self) {
+        self.leader_refuses = false;
+    }
+
+    /// Keeps an answer until what it rests on is committed here. One of any size finds room. Of one that there is no room
+    /// for only its client's right to hear something is kept: what was asked for may have happened.
     fn keep(&mut self, request: u64, deadline: Instant, mut reply: Reply) {
-        let mut size_bytes = held_bytes(&reply.result);
-        if self.answered_bytes + size_bytes > SHARD_FORWARDED_ANSWERS_BYTES_MAX {
+        let mut size_bytes = answer_bytes(&reply.result);
+        let held = self.answered_bytes;
+        if held > 0 && held + size_bytes > SHARD_FORWARDED_ANSWERS_BYTES_MAX {
             reply.result = Err(Refusal::TimedOut);
             size_bytes = 0;
         }
@@ -93,12 +180,18 @@ impl Forwards {
     }
 
     pub(super) fn expire(&mut self, now: Instant, late: &mut Vec<Asker>) {
+        let on_way = &mut self.on_way;
         self.sent.retain(|_, sent| {
-            let keep = sent.deadline > now;
-            if !keep {
-                late.push(sent.asker);
+            if sent.deadline > now {
+                return true;
             }
-            keep
+            late.extend(sent.ask.take().map(|ask| ask.asker));
+            // Over a slow connection it may still wait to be sent.
+            let lingers = sent.load.requests > 0 && sent.deadline + SHARD_FORWARDED_LINGER > now;
+            if !lingers {
+                make_room(on_way, sent);
+            }
+            lingers
         });
         let held = &mut self.answered_bytes;
         self.answered.retain(|_, answered| {
@@ -112,6 +205,14 @@ impl Forwards {
     }
 }
 
+/// It is on its way no longer.
+fn make_room(on_way: &mut BTreeMap<MemberId, Load>, sent: &Sent) {
+    if let Some(load) = on_way.get_mut(&sent.to) {
+        load.requests -= sent.load.requests;
+        load.bytes -= sent.load.bytes;
+    }
+}
+
 impl Shard {
     /// Sends what waits for evaluation to whoever leads, as far as there is room.
     pub(super) fn forward_writes(&mut self, now: Instant) {
@@ -121,27 +222,23 @@ impl Shard {
         if leader == self.raft.id() {
             return;
         }
-        while self.forwards.has_room() {
-            let Some(ask) = self.writes.pop_front() else {
+        while let Some(first) = self.writes.first() {
+            let is_own = matches!(first.asker, Asker::Client(_));
+            let bytes = request_bytes(&first.request);
+            if is_own && !self.forwards.may_send(leader, bytes) {
                 break;
-            };
-            let Asker::Client(_) = ask.asker else {
+            }
+            let ask = self.writes.pop().expect("just seen");
+            if !is_own {
                 // Who forwarded it thought that this member leads.
                 self.refuse(ask.asker, Refusal::LeaderChanged);
                 continue;
-            };
-            let request = self.forwards.next;
-            self.forwards.next += 1;
-            let sent = Sent {
-                to: leader,
-                asker: ask.asker,
-                deadline: ask.deadline,
-            };
-            self.forwards.sent.insert(request, sent);
+            }
+            let (patience, body) = (ask.deadline.since(now), ask.request.clone());
             let message = PeerMessage::Forward {
-                request,
-                patience: ask.deadline.since(now),
-                body: ask.request,
+                request: self.forwards.add(leader, ask),
+                patience,
+                body,
             };
             if self.settings.planted.has(Defect::ForwardedTwice) {
                 self.messages.push((leader, message.clone()));
@@ -163,6 +260,7 @@ impl Shard {
             asker: Asker::Member { member, request },
             deadline: now + patience,
             request: body,
+            place: 0,
         });
     }
 
@@ -175,15 +273,17 @@ impl Shard {
         header: Header,
         result: Result<Response, Refusal>,
     ) {
-        let sent = self.forwards.sent.get(&request);
-        if sent.is_none_or(|sent| sent.to != from) {
+        let Some(ask) = self.forwards.take(request, from).and_then(|sent| sent.ask) else {
             return;
+        };
+        if result.as_ref().is_err_and(Refusal::is_without_effect) {
+            // What else it was asked comes back as well.
+            self.forwards.leader_refuses |= self.raft.leader() == Some(from);
+            return self.writes.put_back(ask);
         }
-        let Sent {
-            asker, deadline, ..
-        } = self.forwards.sent.remove(&request).expect("just seen");
+        let deadline = ask.deadline;
         let reply = Reply {
-            asker,
+            asker: ask.asker,
             index,
             header,
             result,
@@ -200,43 +300,15 @@ impl Shard {
     }
 }
 
-/// What an answer holds in memory, about, in bytes: what its client can make large.
-fn held_bytes(result: &Result<Response, Refusal>) -> u64 {
-    match result {
-        Ok(Response::Range(range)) => versions_bytes(&range.kvs),
-        Ok(Response::Put(put)) => versions_bytes(put.prev_kv.as_slice()),
-        Ok(Response::DeleteRange(deletion)) => versions_bytes(&deletion.prev_kvs),
-        Ok(Response::Txn(txn)) => operations_bytes(&txn.responses),
-        _ => 0,
-    }
-}
-
-fn operations_bytes(responses: &[ResponseOp]) -> u64 {
-    let bytes = |response: &ResponseOp| {
-        let inner = match response {
-            ResponseOp::Range { response, .. } => versions_bytes(&response.kvs),
-            ResponseOp::Put { response, .. } => versions_bytes(response.prev_kv.as_slice()),
-            ResponseOp::DeleteRange { response, .. } => versions_bytes(&response.prev_kvs),
-            // As deep as a request nests, which its archive bounds.
-            ResponseOp::Txn(txn) => operations_bytes(&txn.responses),
-        };
-        size_of::<ResponseOp>() as u64 + inner
-    };
-    responses.iter().map(bytes).sum()
-}
-
-fn versions_bytes(versions: &[KeyValue]) -> u64 {
-    let bytes = |kv: &KeyValue| (size_of::<KeyValue>() + kv.key.len() + kv.value.len()) as u64;
-    versions.iter().map(bytes).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
 
     use super::*;
     use crate::base::limits::MIB;
-    use crate::keyspace::request::{RangeResponse, TxnResponse};
+    use crate::keyspace::request::{KeyValue, PutRequest, RangeResponse, ResponseOp, TxnResponse};
+
+    const LEADER: MemberId = MemberId(1);
 
     /// An answer that shows a value of a mebibyte.
     fn answer(index: u64, value: &Bytes) -> Reply {
@@ -266,6 +338,56 @@ mod tests {
         }
     }
 
+    /// Goal: what may be on the way to a leader is bounded in bytes, one request of any size apart, and another leader has
+    /// room of its own. Room is made by an answer and by the end of the connection, and not because a client waits no
+    /// longer: its request may still wait to be sent, for a while.
+    #[test]
+    fn what_is_on_its_way_is_bounded() {
+        let other = MemberId(2);
+        let put = PutRequest {
+            value: vec![0; SHARD_FORWARDED_BYTES_MAX as usize / 4 - 1_000].into(),
+            ..PutRequest::default()
+        };
+        let deadline = Instant(10);
+        let ask = Ask {
+            asker: answer(1, &Bytes::new()).asker,
+            deadline,
+            request: Request::Put(put),
+            place: 0,
+        };
+        let size = request_bytes(&ask.request);
+        let fill = |forwards: &mut Forwards| {
+            let mut sent = Vec::new();
+            while forwards.may_send(LEADER, size) {
+                sent.push(forwards.add(LEADER, ask.clone()));
+            }
+            sent
+        };
+        let mut forwards = Forwards::default();
+        assert!(forwards.may_send(LEADER, 9 * size));
+        let first = fill(&mut forwards);
+        assert_eq!(first.len(), 4);
+        assert!(forwards.may_send(other, size));
+        assert!(forwards.take(first[0], other).is_none(), "never asked");
+        assert!(forwards.take(first[0], LEADER).is_some());
+        assert_eq!(fill(&mut forwards).len(), 1);
+
+        let mut late = Vec::new();
+        forwards.expire(deadline, &mut late);
+        assert_eq!(late.len(), 4);
+        assert!(forwards.is_empty() && !forwards.may_send(LEADER, size));
+        forwards.expire(deadline + SHARD_FORWARDED_LINGER, &mut late);
+        assert_eq!(late.len(), 4, "each is told once");
+
+        let lost = fill(&mut forwards);
+        forwards.peer_disconnected(LEADER);
+        assert_eq!(fill(&mut forwards).len(), 4);
+        for request in lost {
+            assert!(forwards.take(request, LEADER).is_some(), "it had arrived");
+        }
+        assert!(!forwards.may_send(LEADER, size));
+    }
+
     /// Goal: while the commit lags, answers hold no more than their limit: above half of it nothing more is asked
     /// for, what comes beyond it becomes a refusal that says nothing false, and what goes makes room again.
     #[test]
@@ -275,7 +397,7 @@ mod tests {
         let mut forwards = Forwards::default();
         let mut asked = 0;
         for number in 1..=2 * limit {
-            asked += u64::from(forwards.has_room());
+            asked += u64::from(forwards.may_send(LEADER, 1));
             let deadline = Instant(number);
             forwards.keep(number, deadline, answer(number, &value));
             assert!(forwards.answered_bytes <= SHARD_FORWARDED_ANSWERS_BYTES_MAX);
@@ -284,7 +406,10 @@ mod tests {
         let mut late = Vec::new();
         forwards.expire(Instant(limit / 2), &mut late);
         assert_eq!(late.len() as u64, limit / 2);
-        assert!(forwards.has_room(), "what has expired holds nothing");
+        assert!(
+            forwards.may_send(LEADER, 1),
+            "what has expired holds nothing"
+        );
         let (mut whole, mut refused) = (0, 0);
         while let Some(reply) = forwards.pop_settled(Index(2 * limit)) {
             match reply.result {
@@ -298,6 +423,19 @@ mod tests {
         // Each is a little more than its value, so that the last one within the limit does not fit.
         assert_eq!((whole, refused), (limit / 2 - 1, limit + 1));
         assert!(forwards.is_empty());
+        assert_eq!(forwards.answered_bytes, 0);
+    }
+
+    /// Goal: an answer that is larger than the limit by itself is kept, for it was received whole.
+    #[test]
+    fn one_answer_of_any_size_is_kept() {
+        let value = Bytes::from(vec![0; SHARD_FORWARDED_ANSWERS_BYTES_MAX as usize]);
+        let mut forwards = Forwards::default();
+        forwards.keep(1, Instant(9), answer(1, &value));
+        forwards.keep(2, Instant(9), answer(2, &value));
+        let kept = |reply: Option<Reply>| reply.is_some_and(|reply| reply.result.is_ok());
+        assert!(kept(forwards.pop_settled(Index(2))));
+        assert!(!kept(forwards.pop_settled(Index(2))));
         assert_eq!(forwards.answered_bytes, 0);
     }
 }

@@ -107,8 +107,8 @@ impl Shard {
 
     /// This member leads no longer: what waits is for the next leader, ahead of what came later.
     pub(super) fn give_back_changes(&mut self) {
-        while let Some(ask) = self.member_requests.changes.pop_back() {
-            self.writes.push_front(ask);
+        for ask in self.member_requests.changes.drain(..) {
+            self.writes.put_back(ask);
         }
     }
 

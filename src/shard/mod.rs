@@ -27,10 +27,12 @@ mod recent;
 mod repair;
 pub mod replay;
 mod request;
+mod size;
 mod stall;
 mod transfer;
 mod view;
 mod waiters;
+mod writes;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -56,9 +58,10 @@ use self::replay::Replayed;
 use self::stall::SyncWatch;
 use self::transfer::Transfers;
 use self::waiters::{Waiter, Waiters};
+use self::writes::Writes;
 use crate::base::limits::{
-    REQUEST_TIME, SHARD_QUEUE_REQUESTS_MAX, SLICE_CHECKPOINT_STEPS, SLICE_READS_STEPS,
-    SLICE_RECLAIM_STEPS,
+    RECLAIM_UNPAID_CHANGES_MAX, REQUEST_TIME, SLICE_AWAITED_CHECKPOINT_STEPS,
+    SLICE_CHECKPOINT_STEPS, SLICE_READS_STEPS, SLICE_RECLAIM_STEPS,
 };
 use crate::base::planted::{Defect, Planted};
 use crate::base::{Incarnation, Index, Instant, MemberId, ShardId, Term};
@@ -140,7 +143,7 @@ pub struct Shard {
     /// Entries of the log that the keyspace does not hold yet.
     folder: Folder,
     /// Requests that wait for their turn at the head.
-    writes: VecDeque<Ask>,
+    writes: Writes,
     /// Those that change the members, or who leads.
     member_requests: MemberRequests,
     /// The write at the head that did not finish in one slice.
@@ -271,7 +274,7 @@ impl Shard {
             keyspace,
             cluster,
             folder,
-            writes: VecDeque::new(),
+            writes: Writes::default(),
             member_requests: MemberRequests::default(),
             job: None,
             reads: Reads::default(),
@@ -342,13 +345,18 @@ impl Shard {
                 self.transfers.peer_disconnected(peer);
                 // Raft starts over with it.
                 self.sending.forget(peer);
+                self.forwards.peer_disconnected(peer);
                 self.raft.peer_disconnected(peer, now, &mut self.outputs);
+                if self.raft.leader() == Some(peer) {
+                    self.forwards.leader_lost();
+                }
             }
             Event::KnownMembersStored(stored) => self.known_members_stored(&stored),
             Event::LogRead { read, bytes } => self.log_read(&read, &bytes),
             Event::Tick { memory_used_bytes } => {
                 self.memory_used_bytes = memory_used_bytes;
                 self.checkpoints.tick(now);
+                self.forwards.tick();
                 self.raft.tick(now, &mut self.outputs);
                 self.watch_sync(now);
                 self.tick_membership();
@@ -393,10 +401,8 @@ impl Shard {
                 self.answer(asker, Ok(mode));
             }
             _ if is_read(&ask.request) => self.take_read(ask),
-            _ if self.writes.len() >= SHARD_QUEUE_REQUESTS_MAX => {
-                self.refuse(asker, Refusal::TooManyRequests);
-            }
-            _ => self.writes.push_back(ask),
+            _ if !self.writes.has_room(&ask) => self.refuse(asker, Refusal::TooManyRequests),
+            _ => self.writes.push(ask),
         }
     }
 
@@ -409,7 +415,16 @@ impl Shard {
         self.follow_raft(VecDeque::new());
         self.settle_reads();
         let for_reclaim = steps.part(share(self.reclaiming, SLICE_RECLAIM_STEPS));
-        let for_checkpoint = steps.part(share(self.checkpoints.has_work(), SLICE_CHECKPOINT_STEPS));
+        // What it keeps from being freed grows with every write.
+        let is_awaited = self.keyspace.changes_pinned() > RECLAIM_UNPAID_CHANGES_MAX;
+        let for_checkpoint = steps.part(share(
+            self.checkpoints.has_work(),
+            if is_awaited {
+                SLICE_AWAITED_CHECKPOINT_STEPS
+            } else {
+                SLICE_CHECKPOINT_STEPS
+            },
+        ));
         let for_reads = steps.part(share(self.reads.has_work(), SLICE_READS_STEPS));
         self.repair_log();
         self.evaluate_writes(steps);
@@ -504,13 +519,7 @@ impl Shard {
     fn expire(&mut self, now: Instant) {
         // Each kind with what etcd says of it.
         let (mut waiting, mut late, mut late_reads) = (Vec::new(), Vec::new(), Vec::new());
-        self.writes.retain(|ask| {
-            let keep = ask.deadline > now;
-            if !keep {
-                waiting.push(ask.asker);
-            }
-            keep
-        });
+        self.writes.expire(now, &mut waiting);
         self.reads.expire(now, &mut late_reads);
         self.forwards.expire(now, &mut late);
         self.expire_member_requests(now, &mut late);

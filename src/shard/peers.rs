@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::Shard;
+use super::asker::Asker;
 use super::consensus::Incoming;
-use super::event::{LogRead, Notice, PeerMessage};
+use super::event::{LogRead, Notice, PeerMessage, Refusal};
 use super::replay::Entry;
 use crate::base::limits::{
     LOG_READ_BYTES, RAFT_INFLIGHT_FRAMES_MAX, SEGMENT_SIZE_BYTES, SHARD_STAGED_BYTES_MAX,
@@ -201,6 +202,11 @@ impl Shard {
         // Consensus looks for itself, and answers.
         let is_raft = matches!(message, PeerMessage::Raft { .. });
         if !is_raft && !self.is_heard(from, incarnation) {
+            if let PeerMessage::Forward { request, .. } = message {
+                // Its directory may be on its way to the disk here: it may ask again.
+                let member = from;
+                self.refuse(Asker::Member { member, request }, Refusal::LeaderChanged);
+            }
             return;
         }
         match message {
@@ -243,6 +249,9 @@ impl Shard {
     }
 
     fn take_raft(&mut self, from: MemberId, message: Message, records: &[Bytes], now: Instant) {
+        if self.raft.leader() == Some(from) {
+            self.forwards.leader_heard();
+        }
         let incoming = match &message.body {
             Body::Append(append) => {
                 // A member that stops would never come to rest. What it does not take it does not acknowledge.

@@ -186,6 +186,7 @@ impl Shard {
             asker,
             deadline,
             request,
+            ..
         } = request;
         let job = match request {
             Request::Range(range) => self.start_range(range),

@@ -258,6 +258,17 @@ pub enum Refusal {
     Membership(#[from] MembershipRefusal),
 }
 
+impl Refusal {
+    /// Whether what is refused like this has had no effect and never will: it may be asked for again, elsewhere too.
+    #[must_use]
+    pub fn is_without_effect(&self) -> bool {
+        matches!(
+            self,
+            Refusal::LeaderChanged | Refusal::TooManyRequests | Refusal::Stopped
+        )
+    }
+}
+
 /// Why a change of the membership, or of the leader, is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MembershipRefusal {

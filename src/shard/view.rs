@@ -13,7 +13,7 @@ impl Shard {
     /// Whether [`Event::Continue`](super::event::Event::Continue) would get something done.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.job.is_some()
+        self.has_job()
             || self.folder.has_work()
             || (!self.writes.is_empty() && self.may_evaluate())
             || self.reads.has_work()
@@ -122,7 +122,7 @@ impl Shard {
             raft_index: self.raft.commit().0,
             raft_term: self.raft.term().0,
             raft_applied_index: self.keyspace.committed_index().0,
-            alarms: self.cluster.alarms(None),
+            alarms: self.cluster.alarms(),
             is_learner: self.raft.role() == Role::Learner,
         }
     }

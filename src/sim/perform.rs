@@ -52,6 +52,10 @@ impl Cluster {
                     self.line(number, What::Says("leads no longer"));
                     continue;
                 }
+                Notice::FollowerForgot { .. } => {
+                    self.line(number, What::Says("follower forgot"));
+                    continue;
+                }
                 Notice::RefusedPeer { .. } => {
                     self.line(number, What::Says("refuses a peer"));
                     continue;

@@ -47,12 +47,13 @@ impl Checkpointed {
     }
 
     /// Goes on for one slice; whether it is whole.
-    pub(crate) fn run(&mut self, rig: &Rig, steps: usize) -> bool {
+    pub(crate) fn run(&mut self, rig: &mut Rig, steps: usize) -> bool {
         let mut steps = Steps::new(steps);
         while !steps.spent() && !self.writer.is_done() {
             self.blocks
                 .extend(self.writer.next_block(&rig.keyspace, &mut steps));
         }
+        self.writer.let_go(&mut rig.keyspace);
         self.writer.is_done()
     }
 
@@ -127,7 +128,7 @@ fn many_blocks() {
     let expected: Vec<_> = (20..=41).map(|at| contents(&mut rig, at)).collect();
     let mut checkpoint = Checkpointed::begin(&mut rig);
     let mut number = 0;
-    while !checkpoint.run(&rig, 3) {
+    while !checkpoint.run(&mut rig, 3) {
         number += 1;
         put(&mut rig, format!("key {:03}", number % 30), Bytes::new());
         if number % 5 == 0 {
@@ -160,10 +161,37 @@ fn many_blocks() {
     );
 }
 
+/// Goal: while a checkpoint is written, reclaim follows it through the history, and what the checkpoint shows stays
+/// the same.
+#[test]
+fn reclaim_follows() {
+    let mut rig = filled();
+    let mut checkpoint = Checkpointed::begin(&mut rig);
+    let (whole, revision) = (blocks(), rig.keyspace.committed_revision());
+    rig.write(Write::Compact(revision)).expect("a revision");
+    let index = rig.keyspace.folded_index();
+    rig.keyspace.commit(index);
+    let mut through = Vec::new();
+    while !checkpoint.run(&mut rig, 3) {
+        rig.reclaim_all();
+        through.push(rig.keyspace.reclaimed_through());
+    }
+    assert_eq!(through[0], 20, "the base is read at the old floor");
+    through.dedup();
+    assert!(through.len() > 10, "reclaim came to {through:?}");
+    let bytes = |block: &Block| block.bytes.to_vec();
+    assert_eq!(
+        checkpoint.blocks.iter().map(bytes).collect::<Vec<_>>(),
+        whole
+    );
+    rig.reclaim_all();
+    assert_eq!(rig.keyspace.reclaimed_through(), revision);
+}
+
 fn blocks() -> Vec<Vec<u8>> {
     let mut rig = filled();
     let mut checkpoint = Checkpointed::begin(&mut rig);
-    while !checkpoint.run(&rig, 1_000) {}
+    while !checkpoint.run(&mut rig, 1_000) {}
     let blocks = checkpoint.blocks.iter();
     blocks.map(|block| block.bytes.to_vec()).collect()
 }
@@ -216,7 +244,7 @@ fn damage_is_refused() {
     let mut rig = filled();
     put(&mut rig, "key 000".into(), Bytes::from_static(b"other"));
     let mut other = Checkpointed::begin(&mut rig);
-    while !other.run(&rig, 1_000) {}
+    while !other.run(&mut rig, 1_000) {}
     for at in 1..good.len().min(other.blocks.len()) {
         let mut mixed = good.clone();
         mixed[at] = other.blocks[at].bytes.to_vec();

@@ -428,7 +428,7 @@ impl Scenario {
             expected: self.model.visible().clone(),
         });
         let mut done = true;
-        for (writer, rig) in taken.writers.iter_mut().zip(&self.rigs) {
+        for (writer, rig) in taken.writers.iter_mut().zip(&mut self.rigs) {
             done &= writer.run(rig, steps);
         }
         if done {

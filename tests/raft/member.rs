@@ -458,6 +458,7 @@ impl Member {
                 | Output::MembershipChanged(_)
                 | Output::CompareDigest(_)
                 | Output::RefusedPeer { .. }
+                | Output::FollowerForgot { .. }
                 | Output::OwnIdentityRefused
                 | Output::Removed
                 | Output::TransferAbandoned { .. } => {}

@@ -93,6 +93,8 @@ pub(crate) struct Driver {
     pub(crate) may_end: bool,
     pub(crate) ended: Option<EndReason>,
     pub(crate) effects: Effects,
+    /// What is left of the turn under way; without one each event is a turn.
+    steps: Option<Steps>,
     /// The checkpoint that has no name yet; gone with a crash.
     unfinished: Vec<Block>,
     /// Whether the disk has room for checkpoints.
@@ -249,6 +251,7 @@ impl Driver {
             may_end: false,
             ended: None,
             effects: Effects::default(),
+            steps: None,
             requests: 0,
         }
     }
@@ -290,14 +293,23 @@ impl Driver {
         if self.ended.is_some() {
             return;
         }
-        let mut steps = Steps::new(SLICE_STEPS_MAX);
-        self.shard
-            .handle(event, self.now, &mut steps, &mut self.effects);
+        let mut whole = Steps::new(SLICE_STEPS_MAX);
+        let steps = self.steps.as_mut().unwrap_or(&mut whole);
+        self.shard.handle(event, self.now, steps, &mut self.effects);
         self.answers.append(&mut self.effects.answers);
         self.messages.append(&mut self.effects.messages);
         self.notices.append(&mut self.effects.notices);
         self.ended = self.effects.end.take();
         assert!(self.may_end || self.ended.is_none(), "{:?}", self.ended);
+    }
+
+    /// All events that are handed in until its end share a turn.
+    pub(crate) fn begin_turn(&mut self) {
+        self.steps = Some(Steps::new(SLICE_STEPS_MAX));
+    }
+
+    pub(crate) fn end_turn(&mut self) {
+        self.steps = None;
     }
 
     /// Performs the oldest effect on a checkpoint and reports it. False when there is none.

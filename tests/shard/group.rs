@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kontiki::base::{Incarnation, Index, MemberId};
+use kontiki::base::{Incarnation, Index, MemberId, limits};
 use kontiki::raft::{Outage, Role};
 use kontiki::shard::Settings;
 use kontiki::shard::checkpoints::CheckpointLimits;
@@ -69,6 +69,14 @@ impl Group {
 
     /// The same, and shows what is said to whom.
     pub(crate) fn settle_and_see(&mut self, mut see: impl FnMut(MemberId, &PeerMessage)) {
+        self.settle_losing(|to, message| {
+            see(to, message);
+            false
+        });
+    }
+
+    /// The same; what `loses` says does not arrive.
+    pub(crate) fn settle_losing(&mut self, mut loses: impl FnMut(MemberId, &PeerMessage) -> bool) {
         loop {
             let mut mail: Vec<(MemberId, MemberId, PeerMessage)> = Vec::new();
             for (&from, driver) in &mut self.members {
@@ -80,8 +88,8 @@ impl Group {
                 return;
             }
             for (from, to, message) in mail {
-                see(to, &message);
-                if !self.cut_off.contains(&from) && !self.cut_off.contains(&to) {
+                let lost = loses(to, &message);
+                if !lost && !self.cut_off.contains(&from) && !self.cut_off.contains(&to) {
                     self.deliver(from, to, message);
                 }
             }
@@ -330,6 +338,46 @@ fn stops_under_load() {
     driver.hand_in(Event::LogIdle);
     driver.settle();
     assert!(driver.shard.is_drained());
+}
+
+/// Goal: what nobody has decided is bounded by itself and not by who still waits for it: followers that answer
+/// heartbeats and take no entries cost a leader no more, however long that lasts. Afterwards everything goes on.
+#[test]
+fn undecided_writes_are_bounded() {
+    let most = limits::SHARD_UNCOMMITTED_ENTRIES_MAX;
+    let mut group = Group::start(3, 1 << 20);
+    let leader = group.leader();
+    let takes_entries = |message: &PeerMessage| match message {
+        PeerMessage::Raft { records, .. } => !records.is_empty(),
+        _ => false,
+    };
+    let mut first = None;
+    for _ in 0..3 {
+        let puts = (0..most / 2).map(|_| put("k", "v")).collect();
+        let numbers = group.member(leader).ask(puts);
+        first = first.or(numbers.first().copied());
+        // Longer than anybody waits.
+        for _ in 0..80 {
+            for driver in group.members.values_mut() {
+                driver.now = driver.now + Duration::from_millis(100);
+                driver.tick();
+            }
+            group.settle_losing(|_, message| takes_entries(message));
+        }
+    }
+    assert_eq!(group.leader(), leader);
+    let driver = group.member(leader);
+    let refused = driver.take(first.expect("asked")).map(|(_, answer)| answer);
+    assert!(matches!(refused, Some(Err(Refusal::TimedOut))));
+    let raft = driver.shard.raft();
+    let undecided = raft.last_index().0 - raft.commit().0;
+    assert!(undecided > most as u64 / 2, "{undecided}");
+    assert!(undecided <= most as u64, "{undecided}");
+    group.run(Duration::from_secs(2));
+    group
+        .call(leader, put("k", "after"))
+        .expect("a healthy group");
+    group.assert_same();
 }
 
 /// Goal: a follower that was away is sent what it missed, from memory or, when nothing is kept there, from the

@@ -3,11 +3,13 @@
 
 mod checkpoints;
 mod driver;
+mod forward;
 mod group;
 mod hostile;
 mod install;
 mod members;
 mod read_mode;
+mod reclaim;
 mod stall;
 
 use bytes::Bytes;

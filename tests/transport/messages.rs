@@ -251,6 +251,7 @@ fn bodies() -> Vec<(&'static str, Body)> {
                 voters: Voters {
                     changed_at: Index(24),
                     ids: vec![MemberId(1), MemberId(5), MemberId(9)],
+                    agreed: vec![(MemberId(1), incarnation), (MemberId(9), Incarnation(77))],
                 },
             },
         ),

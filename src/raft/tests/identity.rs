@@ -127,3 +127,50 @@ fn refused_while_it_is_removed() {
     let refused = Body::IdentityRefused { incarnation: OWN };
     assert_eq!(say(&mut raft, OTHER, refused, Instant(1)), []);
 }
+
+/// Goal: an empty directory that met a member's lost directory before the right one hears the right one as soon as
+/// somebody tells which it is, and no more counts what the lost one confirmed.
+#[test]
+fn met_the_lost_directory_first() {
+    let [lost, right] = [Incarnation(88), Incarnation(LEADER.0.into())];
+    let mut config = config(&[ME, LEADER, OTHER, MemberId(10)]);
+    config.confirmed = false;
+    config.incarnations.insert(LEADER, lost);
+    let mut raft = Raft::new(config, HardState::default(), LogTerms::default(), Index(0));
+    let confirms = |raft: &mut Raft, from: MemberId, by: Incarnation, agreed: &[_]| {
+        let voters = Voters {
+            changed_at: Index(5),
+            ids: [ME, LEADER, OTHER, MemberId(10)].into(),
+            agreed: agreed.into(),
+        };
+        let message = Message {
+            term: Term(0),
+            incarnation: by,
+            body: Body::IdentityConfirmed {
+                incarnation: OWN,
+                voters,
+            },
+        };
+        outputs(|out| raft.step(from, message, Instant(1), out))
+    };
+    let of_other = Incarnation(OTHER.0.into());
+    assert_eq!(confirms(&mut raft, LEADER, lost, &[]), []);
+    let learn = Output::LearnIncarnation {
+        member: LEADER,
+        incarnation: right,
+    };
+    let agreed = [(LEADER, right), (OTHER, of_other)];
+    assert_eq!(confirms(&mut raft, OTHER, of_other, &agreed), [learn]);
+    // What was being stored before is not what counts.
+    raft.incarnation_durable(LEADER, lost);
+    assert!(!raft.hears(LEADER, right));
+    raft.incarnation_durable(LEADER, right);
+    assert!(raft.hears(LEADER, right));
+    assert!(!raft.hears(LEADER, lost));
+    assert_eq!(
+        confirms(&mut raft, MemberId(10), Incarnation(10), &agreed),
+        []
+    );
+    let seen = confirms(&mut raft, LEADER, right, &agreed);
+    assert_eq!(seen, [Output::IdentityConfirmed]);
+}

@@ -51,7 +51,7 @@ pub struct FirstMember {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// It does not say what it should, or its checksum is wrong.
-    #[error("{}: the identity file is damaged: {cause}; restore it from a backup of this very member", path.display())]
+    #[error("{}: the identity file is damaged: {cause}; put a copy of this one file back (it never changes), and no other file", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -36,8 +36,8 @@ pub enum KnownError {
     /// It does not say what it should, or its checksum is wrong. Without it this member cannot know whose
     /// votes count, nor whether its own does.
     #[error(
-        "{}: the file is damaged: {cause}; restore it from a backup of this very member, or remove the \
-         member from the cluster and add it again with an empty directory",
+        "{}: the file is damaged: {cause}; remove the member from the cluster and add it again with an empty \
+         directory. A copy of the file from a backup has forgotten what the other members count on",
         path.display()
     )]
     Damaged {

@@ -81,11 +81,19 @@ enum Body {
         incarnation: [u8; 16],
         changed_at: u64,
         voters: Vec<u64>,
+        agreed: Vec<Directory>,
     },
     IdentityRefused {
         incarnation: [u8; 16],
     },
     Removed,
+}
+
+/// The data directory of a member.
+#[derive(Archive, Serialize)]
+struct Directory {
+    member: u64,
+    incarnation: [u8; 16],
 }
 
 /// A [`Position`].
@@ -197,6 +205,14 @@ impl From<&Said> for Body {
                 incarnation: incarnation.0.to_le_bytes(),
                 changed_at: voters.changed_at.0,
                 voters: voters.ids.iter().map(|id| id.0).collect(),
+                agreed: voters
+                    .agreed
+                    .iter()
+                    .map(|(member, incarnation)| Directory {
+                        member: member.0,
+                        incarnation: incarnation.0.to_le_bytes(),
+                    })
+                    .collect(),
             },
             Said::IdentityRefused { incarnation } => Body::IdentityRefused {
                 incarnation: incarnation.0.to_le_bytes(),
@@ -323,11 +339,21 @@ impl TryFrom<&ArchivedBody> for Said {
                 incarnation: of,
                 changed_at,
                 voters,
+                agreed,
             } => Said::IdentityConfirmed {
                 incarnation: incarnation(of),
                 voters: Voters {
                     changed_at: index_of(changed_at.to_native())?,
                     ids: voters.iter().map(|id| MemberId(id.to_native())).collect(),
+                    agreed: agreed
+                        .iter()
+                        .map(|of| {
+                            (
+                                MemberId(of.member.to_native()),
+                                incarnation(&of.incarnation),
+                            )
+                        })
+                        .collect(),
                 },
             },
             ArchivedBody::IdentityRefused { incarnation: of } => Said::IdentityRefused {

@@ -1,0 +1,137 @@
+//! Writes that wait: for their turn at the head, or to be sent to the leader.
+//!
+//! Each has its place, by the order in which this member took them. What comes back without an effect, because
+//! the leadership has moved, goes to its place again, ahead of what was taken later. Owns the bounds.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::asker::{Ask, Asker};
+use super::size::request_bytes;
+use crate::base::Instant;
+use crate::base::limits::{SHARD_MEMBERS_WRITES_BYTES_MAX, SHARD_QUEUE_REQUESTS_MAX};
+
+/// The writes of one shard that nobody works on.
+#[derive(Debug, Default)]
+pub(super) struct Writes {
+    /// What came back, by its place: ahead of all others.
+    returned: BTreeMap<u64, Ask>,
+    asks: VecDeque<Ask>,
+    /// The place of the next one.
+    next: u64,
+    /// Bytes of those that clients of other members asked for.
+    of_members_bytes: u64,
+}
+
+impl Writes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.returned.is_empty() && self.asks.is_empty()
+    }
+
+    /// Whether one more may wait. Clients of this member are bounded by what their connections may hold; those of
+    /// other members have no connection here. One of any size finds room.
+    pub(super) fn has_room(&self, ask: &Ask) -> bool {
+        let bytes = self.of_members_bytes + of_members_bytes(ask);
+        let fits = self.of_members_bytes == 0 || bytes <= SHARD_MEMBERS_WRITES_BYTES_MAX;
+        self.returned.len() + self.asks.len() < SHARD_QUEUE_REQUESTS_MAX && fits
+    }
+
+    /// Takes one, behind all others. The caller refuses what has no room.
+    pub(super) fn push(&mut self, mut ask: Ask) {
+        ask.place = self.next;
+        self.next += 1;
+        self.of_members_bytes += of_members_bytes(&ask);
+        self.asks.push_back(ask);
+    }
+
+    /// Takes one back that was taken out before and had no effect: there is room for what was taken once.
+    pub(super) fn put_back(&mut self, ask: Ask) {
+        self.of_members_bytes += of_members_bytes(&ask);
+        let before = self.returned.insert(ask.place, ask);
+        assert!(before.is_none(), "two writes in one place");
+    }
+
+    /// The one whose turn it is.
+    pub(super) fn first(&self) -> Option<&Ask> {
+        let returned = self.returned.first_key_value().map(|(_, ask)| ask);
+        returned.or_else(|| self.asks.front())
+    }
+
+    /// Takes it out.
+    pub(super) fn pop(&mut self) -> Option<Ask> {
+        let returned = self.returned.pop_first().map(|(_, ask)| ask);
+        let ask = returned.or_else(|| self.asks.pop_front())?;
+        self.of_members_bytes -= of_members_bytes(&ask);
+        Some(ask)
+    }
+
+    pub(super) fn expire(&mut self, now: Instant, late: &mut Vec<Asker>) {
+        let held = &mut self.of_members_bytes;
+        let mut keep = |ask: &Ask| {
+            let keep = ask.deadline > now;
+            if !keep {
+                late.push(ask.asker);
+                *held -= of_members_bytes(ask);
+            }
+            keep
+        };
+        self.returned.retain(|_, ask| keep(ask));
+        self.asks.retain(keep);
+    }
+}
+
+/// What counts of one towards the bound on those of other members.
+fn of_members_bytes(ask: &Ask) -> u64 {
+    match ask.asker {
+        Asker::Client(_) => 0,
+        Asker::Member { .. } => request_bytes(&ask.request),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::MemberId;
+    use crate::shard::event::Request;
+
+    /// Of another member's client; told apart by its number, and due then.
+    fn ask(number: u64) -> Ask {
+        Ask {
+            asker: Asker::Member {
+                member: MemberId(1),
+                request: number,
+            },
+            deadline: Instant(number),
+            request: Request::Status,
+            place: 0,
+        }
+    }
+
+    fn popped(writes: &mut Writes) -> Vec<u64> {
+        std::iter::from_fn(|| writes.pop())
+            .map(|ask| ask.deadline.0)
+            .collect()
+    }
+
+    /// Goal: what comes back takes its place again, whatever the order in which it does, and what is counted is what
+    /// waits.
+    #[test]
+    fn in_their_places() {
+        let mut writes = Writes::default();
+        for number in 1..=5 {
+            writes.push(ask(number));
+        }
+        let taken: Vec<Ask> = std::iter::from_fn(|| writes.pop()).take(3).collect();
+        writes.push(ask(6));
+        for back in [1, 2, 0] {
+            writes.put_back(taken[back].clone());
+        }
+        assert_eq!(writes.first().map(|ask| ask.deadline), Some(Instant(1)));
+        let mut late = Vec::new();
+        writes.expire(Instant(2), &mut late);
+        assert_eq!(late, [ask(1).asker, ask(2).asker]);
+        assert_eq!(writes.of_members_bytes, 4 * of_members_bytes(&ask(1)));
+        assert_eq!(popped(&mut writes), [3, 4, 5, 6]);
+        assert!(writes.is_empty());
+        assert_eq!(writes.of_members_bytes, 0);
+    }
+}
