@@ -129,6 +129,8 @@ pub struct Raft {
     election: Election,
     following: Following,
     leading: Leading,
+    /// How long who was asked to take over may need for it, where this member has led until then.
+    successor_due: Option<Instant>,
     reads: Reads,
     identity: Identity,
     outages: Outages,
@@ -197,6 +199,7 @@ impl Raft {
             election: Election::default(),
             following: Following::default(),
             leading: Leading::default(),
+            successor_due: None,
             reads: Reads::default(),
             identity: Identity::new(config.confirmed, config.incarnations),
             outages: Outages::default(),
@@ -485,6 +488,7 @@ impl Raft {
             self.enter_term(term, vote, outputs);
         }
         if led {
+            self.note_handed_over();
             self.leading = Leading::default();
             self.reads.abandon();
             outputs.push(Output::SteppedDown(StepDown::HigherTerm));

@@ -111,6 +111,19 @@ impl Raft {
         transfer.map(|transfer| transfer.to)
     }
 
+    /// Somebody campaigns: perhaps who was asked to.
+    pub(super) fn note_handed_over(&mut self) {
+        let asked = self.leading.transfer.filter(|transfer| transfer.asked);
+        self.successor_due = asked.map(|_| self.now + 2 * self.election_timeout);
+    }
+
+    /// Whether this member has handed over a moment ago, and nobody is known to lead yet: who was asked to take over may
+    /// still need its vote.
+    #[must_use]
+    pub fn awaits_successor(&self) -> bool {
+        self.leader.is_none() && self.successor_due.is_some_and(|due| self.now < due)
+    }
+
     /// This member's disk does not complete its sync. Entries can be committed without it, so a leader hands over, if
     /// the voters with better disks are a majority without it: else nobody could be elected, and this one at least
     /// answers reads. Said `again`, the attempt has come to nothing: perhaps what the others lack can be read from no

@@ -100,7 +100,7 @@ pub struct Ending {
     /// It is about to stop: leadership is handed over, while everything is still taken. Writes wait for the next
     /// leader.
     pub leaving: Cell<bool>,
-    /// Whether it still leads and hands over. Kept by the turns, once they know that it is leaving.
+    /// Whether it hands over, or has and does not know yet who leads. Kept by the turns, once they know that it is leaving.
     pub handing_over: Cell<bool>,
     /// It stops: nothing new is taken.
     pub stopping: Cell<bool>,

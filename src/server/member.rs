@@ -30,7 +30,7 @@ use crate::shard::event::{self, ClientRequest};
 use crate::shard::{Settings, Shard};
 use crate::wal::{Geometry, LogIdentity};
 
-/// Between two looks at whether leadership has gone, or all connections have ended.
+/// Between two looks at whether somebody else leads, or all connections have ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
 
 /// What every core knows.
@@ -42,7 +42,7 @@ pub(super) struct Shared {
     pub(super) log_identity: LogIdentity,
     pub(super) places: Places,
     pub(super) mode: WriteMode,
-    /// Whether connections are closed, after leadership has gone, or was waited for long enough. Said by the shard's core.
+    /// Whether connections are closed: somebody else leads, or that was waited for long enough. Said by the shard's core.
     pub(super) closing: Arc<AtomicBool>,
     /// Cores whose connections have not all ended.
     pub(super) open_edges: Arc<AtomicUsize>,
@@ -140,7 +140,7 @@ pub(super) async fn core_main(core: Core, part: Part, ready: Ready) {
             ending.leaving.set(true);
             doorbell.ring();
             // Before a client is told to go elsewhere: there would be nobody yet who can answer it. What is not answered
-            // by then goes to whoever leads next.
+            // by then goes to whoever leads now.
             handed_over(&ending).await;
             shared.closing.store(true, Ordering::Release);
             drain_edge(&edge, &shared.open_edges).await;

@@ -77,10 +77,10 @@ impl Shard {
         &self.raft
     }
 
-    /// Whether leadership is on its way to another member.
+    /// Whether leadership is on its way to another member, which may need this one's vote yet.
     #[must_use]
     pub fn is_handing_over(&self) -> bool {
-        self.raft.transfer_target().is_some()
+        self.raft.transfer_target().is_some() || self.raft.awaits_successor()
     }
 
     /// Whether this member leads others and hands over to none of them.

@@ -33,3 +33,54 @@ fn each_in_turn() {
     }
     assert_eq!(chosen, [10, 9, 8, 10, 9]);
 }
+
+/// Goal: who has handed over waits until somebody leads, but not for ever; who was deposed, and had asked nobody, does not.
+#[test]
+fn until_somebody_leads() {
+    let now = Instant(5_000_000_000);
+    let successor = MemberId(11);
+    let deposed = |hands_over: bool| {
+        let mut raft = leader_of_five(now);
+        let matched = Matched {
+            durable: Index(2),
+            verified: Index(2),
+        };
+        let accepted = AppendResponse {
+            result: AppendResult::Accepted(matched),
+            standing: Standing::Whole,
+        };
+        say(&mut raft, successor, Body::AppendResponse(accepted), now);
+        if hands_over {
+            assert_eq!(raft.transfer_leader(None, now), Ok(successor));
+        }
+        raft.flush(now, &mut Vec::new());
+        assert!(!raft.awaits_successor(), "it leads");
+        // It campaigns, and hears a heartbeat before its own vote is durable.
+        hear(&mut raft, Body::NewerTerm, now);
+        assert_eq!(raft.role(), Role::Follower);
+        raft
+    };
+    fn hear(raft: &mut Raft, body: Body, now: Instant) {
+        let message = Message {
+            term: Term(3),
+            incarnation: Incarnation(11),
+            body,
+        };
+        raft.step(MemberId(11), message, now, &mut Vec::new());
+    }
+    assert!(!deposed(false).awaits_successor());
+    let mut raft = deposed(true);
+    assert!(raft.awaits_successor());
+    let heartbeat = Heartbeat {
+        commit: Index(0),
+        sent: now,
+        context: None,
+        digest: None,
+    };
+    hear(&mut raft, Body::Heartbeat(heartbeat), now);
+    assert_eq!(raft.leader(), Some(successor));
+    assert!(!raft.awaits_successor());
+    let mut raft = deposed(true);
+    raft.flush(now + 2 * raft.election_timeout, &mut Vec::new());
+    assert!(!raft.awaits_successor(), "it has had its time");
+}
