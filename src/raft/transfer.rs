@@ -120,7 +120,7 @@ impl Raft {
     /// Whether this member has handed over a moment ago, and nobody is known to lead yet: who was asked to take over may
     /// still need its vote.
     #[must_use]
-    pub fn awaits_successor(&self) -> bool {
+    pub fn waits_for_successor(&self) -> bool {
         self.leader.is_none() && self.successor_due.is_some_and(|due| self.now < due)
     }
 

@@ -80,7 +80,7 @@ impl Shard {
     /// Whether leadership is on its way to another member, which may need this one's vote yet.
     #[must_use]
     pub fn is_handing_over(&self) -> bool {
-        self.raft.transfer_target().is_some() || self.raft.awaits_successor()
+        self.raft.transfer_target().is_some() || self.raft.waits_for_successor()
     }
 
     /// Whether this member leads others and hands over to none of them.

@@ -54,7 +54,7 @@ fn until_somebody_leads() {
             assert_eq!(raft.transfer_leader(None, now), Ok(successor));
         }
         raft.flush(now, &mut Vec::new());
-        assert!(!raft.awaits_successor(), "it leads");
+        assert!(!raft.waits_for_successor(), "it leads");
         // It campaigns, and hears a heartbeat before its own vote is durable.
         hear(&mut raft, Body::NewerTerm, now);
         assert_eq!(raft.role(), Role::Follower);
@@ -68,9 +68,9 @@ fn until_somebody_leads() {
         };
         raft.step(MemberId(11), message, now, &mut Vec::new());
     }
-    assert!(!deposed(false).awaits_successor());
+    assert!(!deposed(false).waits_for_successor());
     let mut raft = deposed(true);
-    assert!(raft.awaits_successor());
+    assert!(raft.waits_for_successor());
     let heartbeat = Heartbeat {
         commit: Index(0),
         sent: now,
@@ -79,8 +79,8 @@ fn until_somebody_leads() {
     };
     hear(&mut raft, Body::Heartbeat(heartbeat), now);
     assert_eq!(raft.leader(), Some(successor));
-    assert!(!raft.awaits_successor());
+    assert!(!raft.waits_for_successor());
     let mut raft = deposed(true);
     raft.flush(now + 2 * raft.election_timeout, &mut Vec::new());
-    assert!(!raft.awaits_successor(), "it has had its time");
+    assert!(!raft.waits_for_successor(), "it has had its time");
 }
