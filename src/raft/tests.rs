@@ -361,6 +361,19 @@ fn say(raft: &mut Raft, from: MemberId, body: Body, now: Instant) -> Vec<Output>
     outputs(|out| raft.step(from, message, now, out))
 }
 
+/// A member's log agrees up to `verified` and is durable up to `durable`.
+fn says(raft: &mut Raft, id: u64, durable: u64, verified: u64, now: Instant) {
+    let matched = Matched {
+        durable: Index(durable),
+        verified: Index(verified),
+    };
+    let accepted = AppendResponse {
+        result: AppendResult::Accepted(matched),
+        standing: Standing::Whole,
+    };
+    say(raft, MemberId(id), Body::AppendResponse(accepted), now);
+}
+
 /// Goal: a lease counts on nobody whose log may end with another membership than the leader's: it must hold an entry of
 /// the leader's own term, and not only the one that turned leases on.
 #[test]
@@ -418,14 +431,7 @@ fn follower_forgot() {
         Body::AppendResponse(AppendResponse { result, standing })
     };
     let mut raft = leader_of_five(now);
-    let accepted = AppendResponse {
-        result: AppendResult::Accepted(Matched {
-            durable: Index(2),
-            verified: Index(2),
-        }),
-        standing: Standing::Whole,
-    };
-    say(&mut raft, id, Body::AppendResponse(accepted), now);
+    says(&mut raft, id.0, 2, 2, now);
     assert_eq!(say(&mut raft, id, rejected(1, Standing::Whole), now), []);
     // It starts again, and is asked about the entry at 2.
     raft.peer_disconnected(id, now, &mut Vec::new());

@@ -20,19 +20,6 @@ fn syncing() -> Raft {
     raft
 }
 
-/// A member's log agrees up to `verified` and is durable up to `durable`.
-fn says(raft: &mut Raft, id: u64, durable: u64, verified: u64, now: Instant) {
-    let matched = Matched {
-        durable: Index(durable),
-        verified: Index(verified),
-    };
-    let accepted = AppendResponse {
-        result: AppendResult::Accepted(matched),
-        standing: Standing::Whole,
-    };
-    say(raft, MemberId(id), Body::AppendResponse(accepted), now);
-}
-
 /// To whom the leader hands over, so long after its sync began.
 fn gives_way(raft: &mut Raft, at_ms: u64, stall: SyncStall) -> Option<MemberId> {
     let stall = SyncStall {

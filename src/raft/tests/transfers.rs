@@ -11,15 +11,8 @@ fn each_in_turn() {
     let mut chosen = Vec::new();
     for _ in 0..5 {
         // The fourth one is silent.
-        for from in [8, 9, 10].map(MemberId) {
-            let accepted = AppendResponse {
-                result: AppendResult::Accepted(Matched {
-                    durable: Index(2),
-                    verified: Index(2),
-                }),
-                standing: Standing::Whole,
-            };
-            say(&mut raft, from, Body::AppendResponse(accepted), now);
+        for from in 8..=10 {
+            says(&mut raft, from, 2, 2, now);
         }
         let to = raft.transfer_leader(None, now).expect("somebody is heard");
         chosen.push(to.0);
@@ -41,15 +34,7 @@ fn until_somebody_leads() {
     let successor = MemberId(11);
     let deposed = |hands_over: bool| {
         let mut raft = leader_of_five(now);
-        let matched = Matched {
-            durable: Index(2),
-            verified: Index(2),
-        };
-        let accepted = AppendResponse {
-            result: AppendResult::Accepted(matched),
-            standing: Standing::Whole,
-        };
-        say(&mut raft, successor, Body::AppendResponse(accepted), now);
+        says(&mut raft, successor.0, 2, 2, now);
         if hands_over {
             assert_eq!(raft.transfer_leader(None, now), Ok(successor));
         }
