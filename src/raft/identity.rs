@@ -417,8 +417,8 @@ impl Raft {
     }
 
     /// What an empty directory stored of another member first may be one that was lost before anybody agreed on it: it
-    /// met that one by chance. What the group has agreed on for good takes its place. This member may have confirmed the
-    /// lost one, but a majority has the entry that says which it is, and did not.
+    /// met that one by chance. What the group has agreed on for good takes its place. What follows if this
+    /// member has confirmed the lost one is said at [`super::Directories::admit`].
     fn correct_directories(
         &mut self,
         agreed: &[(MemberId, Incarnation)],

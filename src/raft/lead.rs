@@ -331,8 +331,8 @@ impl Raft {
         }
         let stale = match progress.flow {
             // Nobody takes back what it has acknowledged, unless its disk has lied, or an older copy of its directory has
-            // taken the place of that: then nothing is sent to it any more. It is asked again after the
-            // next heartbeat: at once, it would go back and forth as fast as the link carries it.
+            // taken the place of that: then it gets no further while this member leads. It is asked again after the next
+            // heartbeat: at once, it would go back and forth as fast as the link carries it.
             Flow::Probe { .. } => prev.next() != progress.next || prev <= progress.matched,
             Flow::Pipeline => prev <= progress.matched,
             Flow::Checkpoint => true,

@@ -197,7 +197,7 @@ pub enum Notice {
     /// A follower is without what it had made durable. Said once of each while this member leads.
     #[error(
         "follower {member} has acknowledged the log up to index {acknowledged} and now lacks what is there: its data \
-         directory was put back from a copy, or its disk has lost what was synced. Nothing more is sent to it; stop \
+         directory was put back from a copy, or its disk has lost what was synced. It gets no further while this member leads; stop \
          it, remove the member, and add it again with an empty directory"
     )]
     FollowerForgot {

@@ -1,5 +1,5 @@
-//! What a request or an answer holds in memory, about, in bytes: what its client can make large. Every bound on bytes
-//! of them counts like this.
+//! What a request or an answer holds in memory, about, in bytes: what its client can make large. Every bound of a
+//! shard on bytes of them counts like this.
 
 use super::asker::Ask;
 use super::event::{MembershipRequest, Refusal, Request, Response};
