@@ -430,6 +430,8 @@ impl Shard {
         self.evaluate_writes(steps);
         self.change_members();
         self.move_leader(now);
+        // Answers that leave make room for what is forwarded.
+        self.release_forwards();
         self.forward_writes(now);
         // What was appended leaves in this turn, and what was evaluated without an entry asks for its round.
         self.raft.flush(now, &mut self.outputs);
@@ -502,6 +504,7 @@ impl Shard {
                 _ => replies.push(waiter.into_reply(term)),
             }
         });
+        // A checkpoint that came in this turn holds what some of them waited for.
         self.release_forwards();
         if !self.physical.is_empty() {
             for (revision, waiter) in std::mem::take(&mut self.physical) {

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kontiki::base::limits::{
-    SHARD_FORWARDED_BYTES_MAX, SHARD_MEMBERS_WRITES_BYTES_MAX, SLICE_STEPS_MAX,
+    SHARD_FORWARDED_ANSWERS_BYTES_MAX, SHARD_FORWARDED_BYTES_MAX, SHARD_MEMBERS_WRITES_BYTES_MAX,
+    SLICE_STEPS_MAX,
 };
 use kontiki::base::{Incarnation, Index, MemberId};
 use kontiki::keyspace::request::{
-    Compare, CompareResult, CompareTarget, KeyRange, PutRequest, RequestOp, TxnRequest,
+    Compare, CompareResult, CompareTarget, KeyRange, KeyValue, PutRequest, PutResponse, RequestOp,
+    TxnRequest,
 };
 use kontiki::raft::ReadMode;
 use kontiki::shard::event::{
@@ -124,6 +126,52 @@ fn a_burst_is_forwarded_in_parts() {
     );
     group.settle();
     assert_put(&mut group, follower, numbers);
+}
+
+/// Goal: the room that a commit makes, because the answers that waited for it leave, is used in the same turn.
+#[test]
+fn room_made_by_a_commit_is_used_at_once() {
+    let (mut group, leader, follower) = healthy();
+    let first = group.ask(follower, put("k", "1"));
+    let request = forwards(group.member(follower))[0].0;
+    // The follower gets the entry, and does not hear that it is committed.
+    group.settle_losing(|to, message| match message {
+        PeerMessage::Raft { records, .. } => to == follower && records.is_empty(),
+        PeerMessage::Forwarded { .. } => true,
+        _ => false,
+    });
+    let committed = |driver: &Driver| driver.shard.keyspace().committed_index();
+    let index = committed(group.member(leader));
+    assert!(committed(group.member(follower)) < index);
+    let kv = KeyValue {
+        value: vec![b'v'; SHARD_FORWARDED_ANSWERS_BYTES_MAX as usize / 2].into(),
+        ..KeyValue::default()
+    };
+    let response = PutResponse { prev_kv: Some(kv) };
+    let answer = PeerMessage::Forwarded {
+        request,
+        index,
+        header: Header::default(),
+        result: Ok(Response::Put(response)),
+    };
+    group.deliver(leader, follower, answer);
+    let second = group.ask(follower, put("k", "2"));
+    assert!(forwards(group.member(follower)).is_empty(), "no room");
+
+    let driver = group.member(leader);
+    driver.now = driver.now + Duration::from_millis(100);
+    driver.tick();
+    let mail: Vec<_> = driver.messages.drain(..).collect();
+    for (to, message) in mail {
+        if committed(group.member(follower)) < index {
+            group.deliver(leader, to, message);
+        }
+    }
+    let driver = group.member(follower);
+    assert!(driver.take(first).is_some(), "it is committed");
+    assert_eq!(forwards(driver).len(), 1);
+    group.settle();
+    assert_put(&mut group, follower, vec![second]);
 }
 
 /// Goal: what a follower's clients ask while the leader hands over is done by its successor, in order: they hear of no
