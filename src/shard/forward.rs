@@ -222,18 +222,16 @@ impl Shard {
         if leader == self.raft.id() {
             return;
         }
+        for asker in self.writes.take_of_members() {
+            // Who forwarded it thought that this member leads, and must not wait for what waits here.
+            self.refuse(asker, Refusal::LeaderChanged);
+        }
         while let Some(first) = self.writes.first() {
-            let is_own = matches!(first.asker, Asker::Client(_));
             let bytes = request_bytes(&first.request);
-            if is_own && !self.forwards.may_send(leader, bytes) {
+            if !self.forwards.may_send(leader, bytes) {
                 break;
             }
             let ask = self.writes.pop().expect("just seen");
-            if !is_own {
-                // Who forwarded it thought that this member leads.
-                self.refuse(ask.asker, Refusal::LeaderChanged);
-                continue;
-            }
             let (patience, body) = (ask.deadline.since(now), ask.request.clone());
             let message = PeerMessage::Forward {
                 request: self.forwards.add(leader, ask),

@@ -64,6 +64,25 @@ impl Writes {
         Some(ask)
     }
 
+    /// Takes out all that clients of other members asked for: who did.
+    pub(super) fn take_of_members(&mut self) -> Vec<Asker> {
+        if self.of_members_bytes == 0 {
+            return Vec::new();
+        }
+        self.of_members_bytes = 0;
+        let mut taken = Vec::new();
+        let mut keep = |ask: &Ask| {
+            let is_own = matches!(ask.asker, Asker::Client(_));
+            if !is_own {
+                taken.push(ask.asker);
+            }
+            is_own
+        };
+        self.returned.retain(|_, ask| keep(ask));
+        self.asks.retain(keep);
+        taken
+    }
+
     pub(super) fn expire(&mut self, now: Instant, late: &mut Vec<Asker>) {
         let held = &mut self.of_members_bytes;
         let mut keep = |ask: &Ask| {

@@ -56,6 +56,10 @@ fn forwards(driver: &Driver) -> Vec<(u64, Request)> {
         .collect()
 }
 
+fn is_forward(message: &PeerMessage, number: u64) -> bool {
+    matches!(message, PeerMessage::Forward { request, .. } if *request == number)
+}
+
 /// What a member has said of forwards and nobody was told yet: which are refused, and why.
 fn refusals(driver: &Driver) -> Vec<(u64, Refusal)> {
     let refusal = |message: &PeerMessage| match message {
@@ -229,6 +233,35 @@ fn only_what_had_no_effect_is_sent_again() {
     assert_eq!(answer.err(), Some(Refusal::TimedOut));
     driver.tick();
     assert!(forwards(driver).is_empty());
+}
+
+/// Goal: what another member forwards to one that does not lead is refused at once, although what that one's own clients
+/// asked before cannot be forwarded now.
+#[test]
+fn a_misled_forward_does_not_wait() {
+    let (mut group, leader, follower) = healthy();
+    let other = group.followers()[1];
+    let numbers = group.member(follower).ask(puts());
+    let request = forwards(group.member(follower))[0].0;
+    group.answer_forward(leader, follower, request, Refusal::Stopped);
+    let waits = group.ask(follower, put("k", "6"));
+    assert_eq!(forwards(group.member(follower)).len(), puts().len());
+    let forward = PeerMessage::Forward {
+        request: 7,
+        patience: PATIENCE,
+        body: put("k", "of another"),
+    };
+    group.deliver(other, follower, forward);
+    let driver = group.member(follower);
+    assert_eq!(refusals(driver), [(7, Refusal::LeaderChanged)]);
+    // Of its own nothing is lost.
+    driver
+        .messages
+        .retain(|(_, message)| !is_forward(message, request));
+    driver.tick();
+    group.settle();
+    assert_put(&mut group, follower, numbers);
+    assert_put(&mut group, follower, vec![waits]);
 }
 
 /// Goal: under leases a leader whose connection was closed stays the leader until its time is over; nothing is forwarded to
