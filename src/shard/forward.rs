@@ -4,6 +4,9 @@
 //! Nobody sends a forward again that may have taken effect: whether a lost one did is not known, and its client is told
 //! so at its deadline. One that the leader refuses without an effect, because it leads no longer or is full, goes to
 //! its place among the writes that wait, for the next leader or for another try. The leader sends no forward on.
+//!
+//! A leader that is full is not sent everything again and again: each refusal halves how many requests may be on their way
+//! to it, down to one by which its room is found out, and each answer adds one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +23,7 @@ use crate::base::planted::Defect;
 use crate::base::{Index, Instant, MemberId};
 
 /// What this member has forwarded.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Forwards {
     /// The number of the next one; never used again in this process.
     next: u64,
@@ -31,6 +34,8 @@ pub(super) struct Forwards {
     on_way: BTreeMap<MemberId, Load>,
     /// The leader has refused something: until the next tick, or another leader, it is asked for nothing.
     leader_refuses: bool,
+    /// So many requests may be on their way to the leader, as far as it had room of late; at least one.
+    requests_max: usize,
     /// The connection to the leader is closed: until it is heard, or there is another one, nothing would arrive.
     leader_lost: bool,
     /// Answered, by what must be committed here first.
@@ -69,7 +74,13 @@ impl Forwards {
     pub(super) fn new(seed: u64) -> Forwards {
         Forwards {
             next: seed << 32,
-            ..Forwards::default()
+            sent: BTreeMap::new(),
+            on_way: BTreeMap::new(),
+            leader_refuses: false,
+            requests_max: SHARD_FORWARDED_REQUESTS_MAX,
+            leader_lost: false,
+            answered: BTreeMap::new(),
+            answered_bytes: 0,
         }
     }
 
@@ -87,6 +98,7 @@ impl Forwards {
         let is_there = !(self.leader_refuses || self.leader_lost);
         is_there
             && fits
+            && load.requests < self.requests_max
             && load.requests + self.answered.len() < SHARD_FORWARDED_REQUESTS_MAX
             && self.answered_bytes < SHARD_FORWARDED_ANSWERS_BYTES_MAX / 2
     }
@@ -131,7 +143,21 @@ impl Forwards {
     /// There is another leader, or none.
     pub(super) fn leader_changed(&mut self) {
         self.leader_refuses = false;
+        self.requests_max = SHARD_FORWARDED_REQUESTS_MAX;
         self.leader_lost = false;
+    }
+
+    /// The leader has refused a write without an effect.
+    fn leader_refused(&mut self, refusal: Refusal) {
+        self.leader_refuses = true;
+        if refusal == Refusal::TooManyRequests {
+            self.requests_max = (self.requests_max / 2).max(1);
+        }
+    }
+
+    /// The leader has taken one and answered it.
+    fn leader_answered(&mut self) {
+        self.requests_max = SHARD_FORWARDED_REQUESTS_MAX.min(self.requests_max + 1);
     }
 
     /// The connection to the leader was closed. Under leases it stays the leader until its time is over.
@@ -274,10 +300,20 @@ impl Shard {
         let Some(ask) = self.forwards.take(request, from).and_then(|sent| sent.ask) else {
             return;
         };
-        if result.as_ref().is_err_and(Refusal::is_without_effect) {
-            // What else it was asked comes back as well.
-            self.forwards.leader_refuses |= self.raft.leader() == Some(from);
-            return self.writes.put_back(ask);
+        let leads = self.raft.leader() == Some(from);
+        match result {
+            // Few changes of the membership wait at a time: that there are more says nothing of other writes, and one that
+            // came back would stand before them.
+            Err(Refusal::TooManyRequests) if matches!(ask.request, Request::Membership(_)) => {}
+            Err(refusal) if refusal.is_without_effect() => {
+                if leads {
+                    // What else it was asked comes back as well.
+                    self.forwards.leader_refused(refusal);
+                }
+                return self.writes.put_back(ask);
+            }
+            _ if leads => self.forwards.leader_answered(),
+            _ => {}
         }
         let deadline = ask.deadline;
         let reply = Reply {
@@ -361,7 +397,7 @@ mod tests {
             }
             sent
         };
-        let mut forwards = Forwards::default();
+        let mut forwards = Forwards::new(0);
         assert!(forwards.may_send(LEADER, 9 * size));
         let first = fill(&mut forwards);
         assert_eq!(first.len(), 4);
@@ -392,7 +428,7 @@ mod tests {
     fn answers_that_wait_are_bounded() {
         let value = Bytes::from(vec![0; MIB as usize]);
         let limit = SHARD_FORWARDED_ANSWERS_BYTES_MAX / MIB;
-        let mut forwards = Forwards::default();
+        let mut forwards = Forwards::new(0);
         let mut asked = 0;
         for number in 1..=2 * limit {
             asked += u64::from(forwards.may_send(LEADER, 1));
@@ -428,7 +464,7 @@ mod tests {
     #[test]
     fn one_answer_of_any_size_is_kept() {
         let value = Bytes::from(vec![0; SHARD_FORWARDED_ANSWERS_BYTES_MAX as usize]);
-        let mut forwards = Forwards::default();
+        let mut forwards = Forwards::new(0);
         forwards.keep(1, Instant(9), answer(1, &value));
         forwards.keep(2, Instant(9), answer(2, &value));
         let kept = |reply: Option<Reply>| reply.is_some_and(|reply| reply.result.is_ok());

@@ -235,6 +235,48 @@ fn only_what_had_no_effect_is_sent_again() {
     assert!(forwards(driver).is_empty());
 }
 
+/// Goal: a leader that is full is asked for one request at a time, and not for everything with each tick; when it has room
+/// everything is done, in order and without waiting for time to pass.
+#[test]
+fn a_full_leader_is_probed() {
+    let (mut group, leader, follower) = healthy();
+    let count = 2_000;
+    let burst = (1..=count).map(|n| put("k", n.to_string())).collect();
+    let numbers = group.member(follower).ask(burst);
+    for round in 0..3 {
+        let sent = forwards(group.member(follower));
+        assert_eq!(sent.len(), if round == 0 { count } else { 1 });
+        group.member(follower).messages.clear();
+        for (request, _) in sent {
+            group.answer_forward(leader, follower, request, Refusal::TooManyRequests);
+        }
+        assert!(forwards(group.member(follower)).is_empty());
+        group.member(follower).tick();
+    }
+    group.settle();
+    assert_put(&mut group, follower, numbers);
+    assert_eq!(group.contents(follower), [pair("k", &count.to_string())]);
+}
+
+/// Goal: a change of the membership that the leader has no room for is answered at once, like one of the leader's own
+/// clients, and the writes beside it go on.
+#[test]
+fn a_refused_change_stops_no_write() {
+    let (mut group, leader, follower) = healthy();
+    let mode = MembershipRequest::ReadMode(ReadMode::Lease);
+    let change = group.ask(follower, Request::Membership(mode));
+    let request = forwards(group.member(follower))[0].0;
+    group.member(follower).messages.clear();
+    group.answer_forward(leader, follower, request, Refusal::TooManyRequests);
+    let driver = group.member(follower);
+    let answer = driver.take(change).expect("answered").1;
+    assert_eq!(answer.err(), Some(Refusal::TooManyRequests));
+    let write = group.ask(follower, put("k", "1"));
+    assert_eq!(forwards(group.member(follower)).len(), 1);
+    group.settle();
+    assert_put(&mut group, follower, vec![write]);
+}
+
 /// Goal: what another member forwards to one that does not lead is refused at once, although what that one's own clients
 /// asked before cannot be forwarded now.
 #[test]
