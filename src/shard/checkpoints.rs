@@ -29,6 +29,7 @@ use crate::base::limits::{
 use crate::base::{Index, Instant};
 use crate::checkpoint::{CheckpointId, Origin, Restored, Row, Source, Writer};
 use crate::frame::{self, Encoder, PageBuffer, Record};
+use crate::keyspace::Keyspace;
 use crate::keyspace::state::StateWalk;
 use crate::keyspace::steps::Steps;
 use crate::raft::{Flow, LogTerms, Position};
@@ -196,6 +197,13 @@ impl Checkpoints {
         self.writing.as_ref().is_some_and(|writing| {
             !writing.writer.is_done() && writing.blocks_waiting < CHECKPOINT_BLOCKS_WAITING_MAX
         }) || self.incoming.has_work()
+    }
+
+    /// Whether the one that is being taken is what keeps versions from being reclaimed. While a read keeps earlier ones,
+    /// nothing is freed by hurrying.
+    pub(super) fn is_pinned_lowest(&self, keyspace: &mut Keyspace) -> bool {
+        let writing = self.writing.as_ref();
+        writing.is_some_and(|writing| writing.writer.is_pinned_lowest(keyspace))
     }
 
     /// The oldest block handed out is written.

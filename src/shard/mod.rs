@@ -416,7 +416,8 @@ impl Shard {
         self.settle_reads();
         let for_reclaim = steps.part(share(self.reclaiming, SLICE_RECLAIM_STEPS));
         // What it keeps from being freed grows with every write.
-        let is_awaited = self.keyspace.changes_pinned() > RECLAIM_UNPAID_CHANGES_MAX;
+        let is_awaited = self.keyspace.changes_pinned() > RECLAIM_UNPAID_CHANGES_MAX
+            && self.checkpoints.is_pinned_lowest(&mut self.keyspace);
         let for_checkpoint = steps.part(share(
             self.checkpoints.has_work(),
             if is_awaited {
