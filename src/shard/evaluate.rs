@@ -23,7 +23,7 @@ use crate::base::{Index, Instant};
 use crate::frame;
 use crate::keyspace::effects::ArchivedEffect;
 use crate::keyspace::fold::{Answer as Folded, FoldJob};
-use crate::keyspace::request::{KeyRange, RequestOp, TxnRequest};
+use crate::keyspace::request::{RequestOp, TxnRequest};
 use crate::keyspace::revision::View;
 use crate::keyspace::steps::Steps;
 use crate::keyspace::txn::{Plan, PlanJob};
@@ -404,33 +404,11 @@ fn txn_cost_bytes(txn: &TxnRequest) -> u64 {
     branch(&txn.success).max(branch(&txn.failure))
 }
 
-/// Steps that a plan takes at most: without a bound where it walks over an interval.
+/// Steps that a plan takes at most.
 fn plan_steps(request: &Request) -> usize {
     match request {
-        Request::DeleteRange(delete) => probe_steps(&delete.range),
-        Request::Txn(txn) => txn_plan_steps(txn),
+        Request::DeleteRange(delete) => PlanJob::delete_range_steps_max(delete),
+        Request::Txn(txn) => PlanJob::txn_steps_max(txn),
         _ => 0,
-    }
-}
-
-fn txn_plan_steps(txn: &TxnRequest) -> usize {
-    let compares = txn.compare.iter();
-    let compares = compares.map(|compare| probe_steps(&compare.range));
-    let operations = txn.success.iter().chain(&txn.failure);
-    let operations = operations.map(|operation| match operation {
-        RequestOp::Range(_) | RequestOp::Put(_) => 1,
-        RequestOp::DeleteRange(delete) => probe_steps(&delete.range),
-        RequestOp::Txn(txn) => txn_plan_steps(txn).saturating_add(1),
-    });
-    // To choose the branch and to leave it.
-    compares.chain(operations).fold(2, usize::saturating_add)
-}
-
-/// To take a question about keys up, and to look at them.
-fn probe_steps(range: &KeyRange) -> usize {
-    if range.range_end.is_empty() {
-        2
-    } else {
-        usize::MAX
     }
 }
