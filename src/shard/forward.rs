@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::Shard;
 use super::asker::{Ask, Asker, Reply};
 use super::event::{Header, PeerMessage, Refusal, Request, Response};
-use super::size::{answer_bytes, request_bytes};
+use super::size::{answer_bytes, ask_bytes};
 use crate::base::limits::{
     SHARD_FORWARDED_ANSWERS_BYTES_MAX, SHARD_FORWARDED_BYTES_MAX, SHARD_FORWARDED_LINGER,
     SHARD_FORWARDED_REQUESTS_MAX,
@@ -109,7 +109,7 @@ impl Forwards {
         self.next += 1;
         let load = Load {
             requests: 1,
-            bytes: request_bytes(&ask.request),
+            bytes: ask_bytes(&ask.request),
         };
         let on_way = self.on_way.entry(to).or_default();
         on_way.requests += load.requests;
@@ -253,7 +253,7 @@ impl Shard {
             self.refuse(asker, Refusal::LeaderChanged);
         }
         while let Some(first) = self.writes.first() {
-            let bytes = request_bytes(&first.request);
+            let bytes = ask_bytes(&first.request);
             if !self.forwards.may_send(leader, bytes) {
                 break;
             }
@@ -389,7 +389,7 @@ mod tests {
             request: Request::Put(put),
             place: 0,
         };
-        let size = request_bytes(&ask.request);
+        let size = ask_bytes(&ask.request);
         let fill = |forwards: &mut Forwards| {
             let mut sent = Vec::new();
             while forwards.may_send(LEADER, size) {

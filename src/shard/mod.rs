@@ -27,7 +27,7 @@ mod recent;
 mod repair;
 pub mod replay;
 mod request;
-mod size;
+pub mod size;
 mod stall;
 mod transfer;
 mod view;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::asker::{Ask, Asker};
-use super::size::request_bytes;
+use super::size::ask_bytes;
 use crate::base::Instant;
 use crate::base::limits::{SHARD_MEMBERS_WRITES_BYTES_MAX, SHARD_QUEUE_REQUESTS_MAX};
 
@@ -102,7 +102,7 @@ impl Writes {
 fn of_members_bytes(ask: &Ask) -> u64 {
     match ask.asker {
         Asker::Client(_) => 0,
-        Asker::Member { .. } => request_bytes(&ask.request),
+        Asker::Member { .. } => ask_bytes(&ask.request),
     }
 }
 
