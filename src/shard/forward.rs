@@ -2,8 +2,8 @@
 //! has committed what the leader's answer rests on, so that a client reads its own write here.
 //!
 //! Nobody sends a forward again that may have taken effect: whether a lost one did is not known, and its client is told
-//! so at its deadline. One that the leader refuses without an effect, because it leads no longer or is full, goes to
-//! its place among the writes that wait, for the next leader or for another try. The leader sends no forward on.
+//! so at its deadline. One that the leader refuses without an effect, because it leads no longer or is full, takes
+//! its turn among the writes that wait, for the next leader or for another try. The leader sends no forward on.
 //!
 //! A leader that is full is not sent everything again and again: each refusal halves how many requests may be on their way
 //! to it, down to one by which its room is found out, and each answer adds one.
@@ -15,6 +15,7 @@ use super::Shard;
 use super::asker::{Ask, Asker, Reply};
 use super::event::{Header, PeerMessage, Refusal, Request, Response};
 use super::size::{answer_bytes, ask_bytes};
+use super::writes::Write;
 use crate::base::limits::{
     SHARD_FORWARDED_ANSWERS_BYTES_MAX, SHARD_FORWARDED_BYTES_MAX, SHARD_FORWARDED_LINGER,
     SHARD_FORWARDED_REQUESTS_MAX,
@@ -49,7 +50,7 @@ struct Sent {
     /// To whom: nobody else may answer it.
     to: MemberId,
     /// None once its client was told that it takes too long. The forward may still be on its way.
-    ask: Option<Ask>,
+    write: Option<Write>,
     deadline: Instant,
     /// Its part of what is on the way to that member; none when the connection was closed since.
     load: Load,
@@ -86,7 +87,7 @@ impl Forwards {
 
     /// Whether nobody waits for an answer.
     pub(super) fn is_empty(&self) -> bool {
-        self.sent.values().all(|sent| sent.ask.is_none()) && self.answered.is_empty()
+        self.sent.values().all(|sent| sent.write.is_none()) && self.answered.is_empty()
     }
 
     /// Whether a request of `bytes` bytes may be sent `to` this leader now. Those on their way to it count, not what was
@@ -104,20 +105,20 @@ impl Forwards {
     }
 
     /// Notes one that is sent; its number.
-    fn add(&mut self, to: MemberId, ask: Ask) -> u64 {
+    fn add(&mut self, to: MemberId, write: Write) -> u64 {
         let request = self.next;
         self.next += 1;
         let load = Load {
             requests: 1,
-            bytes: ask_bytes(&ask.request),
+            bytes: ask_bytes(&write.ask.request),
         };
         let on_way = self.on_way.entry(to).or_default();
         on_way.requests += load.requests;
         on_way.bytes += load.bytes;
         let sent = Sent {
             to,
-            deadline: ask.deadline,
-            ask: Some(ask),
+            deadline: write.ask.deadline,
+            write: Some(write),
             load,
         };
         self.sent.insert(request, sent);
@@ -211,7 +212,7 @@ impl Forwards {
             if sent.deadline > now {
                 return true;
             }
-            late.extend(sent.ask.take().map(|ask| ask.asker));
+            late.extend(sent.write.take().map(|write| write.ask.asker));
             // Over a slow connection it may still wait to be sent.
             let lingers = sent.load.requests > 0 && sent.deadline + SHARD_FORWARDED_LINGER > now;
             if !lingers {
@@ -257,10 +258,11 @@ impl Shard {
             if !self.forwards.may_send(leader, bytes) {
                 break;
             }
-            let ask = self.writes.pop().expect("just seen");
+            let write = self.writes.pop().expect("just seen");
+            let ask = &write.ask;
             let (patience, body) = (ask.deadline.since(now), ask.request.clone());
             let message = PeerMessage::Forward {
-                request: self.forwards.add(leader, ask),
+                request: self.forwards.add(leader, write),
                 patience,
                 body,
             };
@@ -284,7 +286,6 @@ impl Shard {
             asker: Asker::Member { member, request },
             deadline: now + patience,
             request: body,
-            place: 0,
         });
     }
 
@@ -297,27 +298,29 @@ impl Shard {
         header: Header,
         result: Result<Response, Refusal>,
     ) {
-        let Some(ask) = self.forwards.take(request, from).and_then(|sent| sent.ask) else {
+        let sent = self.forwards.take(request, from);
+        let Some(write) = sent.and_then(|sent| sent.write) else {
             return;
         };
         let leads = self.raft.leader() == Some(from);
         match result {
             // Few changes of the membership wait at a time: that there are more says nothing of other writes, and one that
             // came back would stand before them.
-            Err(Refusal::TooManyRequests) if matches!(ask.request, Request::Membership(_)) => {}
+            Err(Refusal::TooManyRequests)
+                if matches!(write.ask.request, Request::Membership(_)) => {}
             Err(refusal) if refusal.is_without_effect() => {
                 if leads {
                     // What else it was asked comes back as well.
                     self.forwards.leader_refused(refusal);
                 }
-                return self.writes.put_back(ask);
+                return self.writes.put_back(write);
             }
             _ if leads => self.forwards.leader_answered(),
             _ => {}
         }
-        let deadline = ask.deadline;
+        let deadline = write.ask.deadline;
         let reply = Reply {
-            asker: ask.asker,
+            asker: write.ask.asker,
             index,
             header,
             result,
@@ -338,6 +341,7 @@ impl Shard {
 mod tests {
     use bytes::Bytes;
 
+    use super::super::writes::Writes;
     use super::*;
     use crate::base::limits::MIB;
     use crate::keyspace::request::{KeyValue, PutRequest, RangeResponse, ResponseOp, TxnResponse};
@@ -387,13 +391,15 @@ mod tests {
             asker: answer(1, &Bytes::new()).asker,
             deadline,
             request: Request::Put(put),
-            place: 0,
         };
         let size = ask_bytes(&ask.request);
+        let mut writes = Writes::default();
+        writes.push(ask);
+        let write = writes.pop().expect("just pushed");
         let fill = |forwards: &mut Forwards| {
             let mut sent = Vec::new();
             while forwards.may_send(LEADER, size) {
-                sent.push(forwards.add(LEADER, ask.clone()));
+                sent.push(forwards.add(LEADER, write.clone()));
             }
             sent
         };
