@@ -266,11 +266,11 @@ pub const CHECKPOINT_ROW_BYTES_MAX: usize = (ENTRY_SIZE_BYTES_MAX + KIB / 2) as 
 pub const CHECKPOINT_ROWS_BYTES_MAX: usize = 256 * MIB as usize;
 /// What writes and reads leave of a turn to a checkpoint that is being taken.
 pub const SLICE_CHECKPOINT_STEPS: usize = SLICE_STEPS_MAX / 8;
-/// The same while it keeps more than [`RECLAIM_UNPAID_CHANGES_MAX`] changes from being reclaimed: then writes get no
-/// more than it does. It keeps everything from its floor on until it has one version of each live key, and then what
-/// it has not come to. With values of a few hundred bytes a live key takes as many steps as a put, and a further
-/// change half as many again: over L live keys and K changes from the floor on it keeps at most 8,192 + L + K / 2, as long
-/// as it does not wait for the disk.
+/// The same while it, and no read before it, keeps more than [`RECLAIM_UNPAID_CHANGES_MAX`] changes from being reclaimed:
+/// then writes get no more than it does. It keeps everything from its floor on until it has one version of each live key,
+/// and then what it has not come to. With values of a few hundred bytes a live key takes as many steps as a put, and a
+/// further change half as many again: over L live keys and K changes from the floor on it keeps at most 8,192 + L + K / 2,
+/// as long as it does not wait for the disk.
 pub const SLICE_AWAITED_CHECKPOINT_STEPS: usize = SLICE_STEPS_MAX / 2;
 
 const _: () = assert!(LOG_BYTES_MAX >= 4 * SEGMENT_SIZE_BYTES);

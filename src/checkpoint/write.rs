@@ -184,6 +184,12 @@ impl Writer {
         Some(stream.take_block(is_last))
     }
 
+    /// Whether it is this that keeps reclaim from going on: nothing else is pinned below it.
+    #[must_use]
+    pub fn is_pinned_lowest(&self, keyspace: &mut Keyspace) -> bool {
+        self.walk.is_pinned_lowest(keyspace)
+    }
+
     /// Lets reclaim follow where this has come.
     pub fn let_go(&mut self, keyspace: &mut Keyspace) {
         self.walk.let_go(keyspace);

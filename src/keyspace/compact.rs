@@ -67,7 +67,8 @@ impl Pins {
         }
     }
 
-    fn lowest(&mut self) -> Option<i64> {
+    /// The lowest of them.
+    pub(super) fn lowest(&mut self) -> Option<i64> {
         while let Some(first) = self.tokens.first_entry() {
             if first.get().strong_count() > 0 {
                 return Some(*first.key());

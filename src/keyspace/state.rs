@@ -177,6 +177,13 @@ impl StateWalk {
         self.pin = None;
     }
 
+    /// Whether it is this walk that keeps reclaim from going on: nothing else is pinned below it.
+    #[must_use]
+    pub fn is_pinned_lowest(&self, keyspace: &mut Keyspace) -> bool {
+        let own = self.pin.as_ref().map(Pin::revision);
+        own.is_some() && own == keyspace.pins.lowest()
+    }
+
     /// Lets reclaim follow: with the base shown, nothing is read again that was written before the next change.
     pub fn let_go(&mut self, keyspace: &mut Keyspace) {
         let Phase::History(place) = self.phase else {

@@ -27,6 +27,9 @@ use super::versions::Versions;
 use super::{Busy, Keyspace};
 use crate::base::LeaseId;
 
+/// Steps to take up the next thing to be planned.
+const FRAME_STEPS: usize = 1;
+
 /// What a request will do.
 #[derive(Debug)]
 pub struct Plan {
@@ -247,6 +250,32 @@ impl PlanJob {
         job
     }
 
+    /// Steps that the plan of a deletion takes at most; `usize::MAX` where it walks over an interval.
+    #[must_use]
+    pub fn delete_range_steps_max(request: &DeleteRangeRequest) -> usize {
+        FRAME_STEPS.saturating_add(Probe::steps_max(&request.range))
+    }
+
+    /// Steps that the plan of a transaction takes at most, whichever branches it enters; `usize::MAX` where it walks over
+    /// an interval.
+    #[must_use]
+    pub fn txn_steps_max(request: &TxnRequest) -> usize {
+        let compares = request.compare.iter();
+        let compares =
+            compares.map(|compare| FRAME_STEPS.saturating_add(Probe::steps_max(&compare.range)));
+        let operations = request.success.iter().chain(&request.failure);
+        let operations = operations.map(|operation| match operation {
+            RequestOp::Range(_) | RequestOp::Put(_) => FRAME_STEPS,
+            RequestOp::DeleteRange(delete) => PlanJob::delete_range_steps_max(delete),
+            RequestOp::Txn(txn) => PlanJob::txn_steps_max(txn).saturating_add(FRAME_STEPS),
+        });
+        // To choose the branch and to leave it.
+        let branch = 2 * FRAME_STEPS;
+        compares
+            .chain(operations)
+            .fold(branch, usize::saturating_add)
+    }
+
     fn start(keyspace: &Keyspace, view: View, frame: Frame) -> PlanJob {
         let mark = match view {
             View::Head => keyspace.head(),
@@ -285,7 +314,7 @@ impl PlanJob {
                 self.conclude(probe.question, answer);
             } else if self.frames.is_empty() {
                 return Some(self.finish(keyspace));
-            } else if !steps.take() {
+            } else if !steps.take_many(FRAME_STEPS) {
                 return None;
             } else if let Err(refusal) = self.advance(keyspace) {
                 return Some(Err(refusal));
@@ -472,6 +501,15 @@ impl Keyspace {
 }
 
 impl Probe {
+    /// Steps to answer a question about a range at most.
+    fn steps_max(range: &KeyRange) -> usize {
+        if range.range_end.is_empty() {
+            1
+        } else {
+            usize::MAX
+        }
+    }
+
     /// Walks on; the answer when it is known.
     fn run(&mut self, keyspace: &Keyspace, main: i64, steps: &mut Steps) -> Option<bool> {
         let Probe {

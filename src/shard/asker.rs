@@ -26,8 +26,6 @@ pub(super) struct Ask {
     pub(super) deadline: Instant,
     /// What.
     pub(super) request: Request,
-    /// Of a write: its place among those of this member, from when it waits there.
-    pub(super) place: u64,
 }
 
 impl From<ClientRequest> for Ask {
@@ -36,7 +34,6 @@ impl From<ClientRequest> for Ask {
             asker: Asker::Client(request.ticket),
             deadline: request.deadline,
             request: request.request,
-            place: 0,
         }
     }
 }

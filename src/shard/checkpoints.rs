@@ -29,6 +29,7 @@ use crate::base::limits::{
 use crate::base::{Index, Instant};
 use crate::checkpoint::{CheckpointId, Origin, Restored, Row, Source, Writer};
 use crate::frame::{self, Encoder, PageBuffer, Record};
+use crate::keyspace::Keyspace;
 use crate::keyspace::state::StateWalk;
 use crate::keyspace::steps::Steps;
 use crate::raft::{Flow, LogTerms, Position};
@@ -65,6 +66,23 @@ pub struct CheckpointSummary {
     pub size_bytes: u64,
     /// What its file's name says.
     pub source: Source,
+}
+
+/// The newest checkpoint, as followers may be sent it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ToSend {
+    pub(super) summary: CheckpointSummary,
+    /// Whether so little log has come after it that a follower has both before the next one, or whether there is no
+    /// better one to be had.
+    is_new: bool,
+}
+
+impl ToSend {
+    /// Whether it is worth sending to a follower that passed over all up to `passed`. One that was taken since is,
+    /// however much log has come meanwhile: the next would come as late.
+    pub(super) fn is_worth(&self, passed: Index) -> bool {
+        self.is_new || self.summary.id.index > passed
+    }
 }
 
 /// What a shard knows of its checkpoints.
@@ -132,6 +150,11 @@ impl Checkpoints {
         }
     }
 
+    /// The index of the newest that is durable; zero for none.
+    pub(super) fn last_index(&self) -> Index {
+        self.last.map_or(Index(0), |last| last.id.index)
+    }
+
     pub(super) fn limits(&self) -> &CheckpointLimits {
         &self.limits
     }
@@ -174,6 +197,13 @@ impl Checkpoints {
         self.writing.as_ref().is_some_and(|writing| {
             !writing.writer.is_done() && writing.blocks_waiting < CHECKPOINT_BLOCKS_WAITING_MAX
         }) || self.incoming.has_work()
+    }
+
+    /// Whether the one that is being taken is what keeps versions from being reclaimed. While a read keeps earlier ones,
+    /// nothing is freed by hurrying.
+    pub(super) fn is_pinned_lowest(&self, keyspace: &mut Keyspace) -> bool {
+        let writing = self.writing.as_ref();
+        writing.is_some_and(|writing| writing.writer.is_pinned_lowest(keyspace))
     }
 
     /// The oldest block handed out is written.
@@ -266,13 +296,12 @@ impl Shard {
             && self.checkpoints.mark.is_none()
             && !self.stopping;
         let index = self.keyspace.committed_index();
-        let last_index = last.map_or(Index(0), |last| last.id.index);
+        let last_index = self.checkpoints.last_index();
         let replaces = self.checkpoints.unreadable.is_some() && index == last_index;
         if !idle || (index <= last_index && !replaces) {
             return false;
         }
-        let wanted = self.transfers.waits_for_checkpoint()
-            && self.checkpoint_to_send().is_none()
+        let wanted = self.transfers.wants_checkpoint(self.checkpoint_to_send())
             && index >= self.checkpoints.log_unreadable;
         let payload = self.log.entry_bytes() - last_began.entry_bytes;
         let payload_min = limits
@@ -287,9 +316,8 @@ impl Shard {
         (payload >= payload_min || log_is_long || wanted) && together
     }
 
-    /// The checkpoint that a follower is sent: the newest, unless so much log has come after it that the follower
-    /// would hardly have both before the next one.
-    pub(super) fn checkpoint_to_send(&self) -> Option<CheckpointSummary> {
+    /// The newest checkpoint, if it can be sent.
+    pub(super) fn checkpoint_to_send(&self) -> Option<ToSend> {
         let Checkpoints {
             limits,
             last,
@@ -305,7 +333,10 @@ impl Shard {
         let is_new = log_after <= limits.log_bytes_max / 2
             || self.keyspace.committed_index() <= last.id.index
             || retry_at.is_some();
-        is_new.then_some(last)
+        Some(ToSend {
+            summary: last,
+            is_new,
+        })
     }
 
     /// Where the log stands.

@@ -90,7 +90,7 @@ impl Shard {
                     }
                     Output::NeedsCheckpoint { to } => {
                         self.sending.forget(to);
-                        self.transfers.needs(to);
+                        self.transfers.needs(to, self.checkpoints.last_index());
                     }
                     Output::Rebuilt => {
                         self.known.rebuild = None;

@@ -9,11 +9,12 @@
 //! write begins when it is done, so the order of the log is the order of evaluation.
 
 use super::Shard;
-use super::asker::{Ask, Asker};
+use super::asker::Asker;
 use super::cluster::ClusterChange;
 use super::entry::{ArchivedEntryBody, EntryBody};
 use super::event::{Alarm, AlarmKind, AlarmRequest, Refusal, Request, Response};
 use super::waiters::Waiter;
+use super::writes::Write;
 use crate::base::limits::{
     LOG_RESERVE_BYTES, SHARD_STAGED_BYTES_MAX, SHARD_UNCOMMITTED_BYTES_MAX,
     SHARD_UNCOMMITTED_ENTRIES_MAX,
@@ -23,7 +24,7 @@ use crate::base::{Index, Instant};
 use crate::frame;
 use crate::keyspace::effects::ArchivedEffect;
 use crate::keyspace::fold::{Answer as Folded, FoldJob};
-use crate::keyspace::request::{KeyRange, RequestOp, TxnRequest};
+use crate::keyspace::request::{RequestOp, TxnRequest};
 use crate::keyspace::revision::View;
 use crate::keyspace::steps::Steps;
 use crate::keyspace::txn::{Plan, PlanJob};
@@ -50,7 +51,7 @@ pub(super) struct Origin {
 
 enum Stage {
     /// With what was asked, if the plan may take more than one slice: without an entry the next leader may be asked.
-    Plan(PlanJob, Option<Box<Ask>>),
+    Plan(PlanJob, Option<Box<Write>>),
     /// The answer of a plan without effects is being read at the head.
     Read(FoldJob),
     /// The entry is in the log and being folded. Its body is kept apart, because the log's staging
@@ -100,11 +101,11 @@ impl Shard {
             if steps.spent() || !self.may_evaluate() {
                 break;
             }
-            let Some(request) = self.writes.pop() else {
+            let Some(write) = self.writes.pop() else {
                 break;
             };
             steps.take_many(WRITE_STEPS);
-            self.start_write(request, steps);
+            self.start_write(write, steps);
         }
     }
 
@@ -119,9 +120,10 @@ impl Shard {
         self.job.as_ref().is_some_and(|job| self.may_resume(job))
     }
 
-    fn start_write(&mut self, ask: Ask, steps: &mut Steps) {
+    fn start_write(&mut self, write: Write, steps: &mut Steps) {
+        let ask = &write.ask;
         if matches!(ask.request, Request::Membership(_)) {
-            return self.take_change(ask);
+            return self.take_change(write);
         }
         let mut origin = Origin {
             asker: ask.asker,
@@ -132,8 +134,8 @@ impl Shard {
             return self.wait_at_head(origin, Err(refusal));
         }
         // Not always: a copy costs a tenth of what the usual transaction does.
-        let kept = (!steps.has(plan_steps(&ask.request))).then(|| Box::new(ask.clone()));
-        let plan = match ask.request {
+        let kept = (!steps.has(plan_steps(&ask.request))).then(|| Box::new(write.clone()));
+        let plan = match write.ask.request {
             Request::Put(put) => self.keyspace.plan_put(put),
             Request::Compact { revision, physical } => {
                 origin.reclaim_through = physical.then_some(revision);
@@ -325,7 +327,7 @@ impl Shard {
             return;
         };
         match stage {
-            Stage::Plan(_, Some(ask)) => self.writes.put_back(*ask),
+            Stage::Plan(_, Some(write)) => self.writes.put_back(*write),
             Stage::Plan(_, None) | Stage::Read(_) => {
                 self.refuse(origin.asker, Refusal::LeaderChanged);
             }
@@ -404,33 +406,11 @@ fn txn_cost_bytes(txn: &TxnRequest) -> u64 {
     branch(&txn.success).max(branch(&txn.failure))
 }
 
-/// Steps that a plan takes at most: without a bound where it walks over an interval.
+/// Steps that a plan takes at most.
 fn plan_steps(request: &Request) -> usize {
     match request {
-        Request::DeleteRange(delete) => probe_steps(&delete.range),
-        Request::Txn(txn) => txn_plan_steps(txn),
+        Request::DeleteRange(delete) => PlanJob::delete_range_steps_max(delete),
+        Request::Txn(txn) => PlanJob::txn_steps_max(txn),
         _ => 0,
-    }
-}
-
-fn txn_plan_steps(txn: &TxnRequest) -> usize {
-    let compares = txn.compare.iter();
-    let compares = compares.map(|compare| probe_steps(&compare.range));
-    let operations = txn.success.iter().chain(&txn.failure);
-    let operations = operations.map(|operation| match operation {
-        RequestOp::Range(_) | RequestOp::Put(_) => 1,
-        RequestOp::DeleteRange(delete) => probe_steps(&delete.range),
-        RequestOp::Txn(txn) => txn_plan_steps(txn).saturating_add(1),
-    });
-    // To choose the branch and to leave it.
-    compares.chain(operations).fold(2, usize::saturating_add)
-}
-
-/// To take a question about keys up, and to look at them.
-fn probe_steps(range: &KeyRange) -> usize {
-    if range.range_end.is_empty() {
-        2
-    } else {
-        usize::MAX
     }
 }

@@ -2,8 +2,11 @@
 //! has committed what the leader's answer rests on, so that a client reads its own write here.
 //!
 //! Nobody sends a forward again that may have taken effect: whether a lost one did is not known, and its client is told
-//! so at its deadline. One that the leader refuses without an effect, because it leads no longer or is full, goes to
-//! its place among the writes that wait, for the next leader or for another try. The leader sends no forward on.
+//! so at its deadline. One that the leader refuses without an effect, because it leads no longer or is full, takes
+//! its turn among the writes that wait, for the next leader or for another try. The leader sends no forward on.
+//!
+//! A leader that is full is not sent everything again and again: each refusal halves how many requests may be on their way
+//! to it, down to one by which its room is found out, and each answer adds one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +14,8 @@ use std::time::Duration;
 use super::Shard;
 use super::asker::{Ask, Asker, Reply};
 use super::event::{Header, PeerMessage, Refusal, Request, Response};
-use super::size::{answer_bytes, request_bytes};
+use super::size::{answer_bytes, ask_bytes};
+use super::writes::Write;
 use crate::base::limits::{
     SHARD_FORWARDED_ANSWERS_BYTES_MAX, SHARD_FORWARDED_BYTES_MAX, SHARD_FORWARDED_LINGER,
     SHARD_FORWARDED_REQUESTS_MAX,
@@ -20,7 +24,7 @@ use crate::base::planted::Defect;
 use crate::base::{Index, Instant, MemberId};
 
 /// What this member has forwarded.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Forwards {
     /// The number of the next one; never used again in this process.
     next: u64,
@@ -31,6 +35,8 @@ pub(super) struct Forwards {
     on_way: BTreeMap<MemberId, Load>,
     /// The leader has refused something: until the next tick, or another leader, it is asked for nothing.
     leader_refuses: bool,
+    /// So many requests may be on their way to the leader, as far as it had room of late; at least one.
+    requests_max: usize,
     /// The connection to the leader is closed: until it is heard, or there is another one, nothing would arrive.
     leader_lost: bool,
     /// Answered, by what must be committed here first.
@@ -44,7 +50,7 @@ struct Sent {
     /// To whom: nobody else may answer it.
     to: MemberId,
     /// None once its client was told that it takes too long. The forward may still be on its way.
-    ask: Option<Ask>,
+    write: Option<Write>,
     deadline: Instant,
     /// Its part of what is on the way to that member; none when the connection was closed since.
     load: Load,
@@ -69,13 +75,19 @@ impl Forwards {
     pub(super) fn new(seed: u64) -> Forwards {
         Forwards {
             next: seed << 32,
-            ..Forwards::default()
+            sent: BTreeMap::new(),
+            on_way: BTreeMap::new(),
+            leader_refuses: false,
+            requests_max: SHARD_FORWARDED_REQUESTS_MAX,
+            leader_lost: false,
+            answered: BTreeMap::new(),
+            answered_bytes: 0,
         }
     }
 
     /// Whether nobody waits for an answer.
     pub(super) fn is_empty(&self) -> bool {
-        self.sent.values().all(|sent| sent.ask.is_none()) && self.answered.is_empty()
+        self.sent.values().all(|sent| sent.write.is_none()) && self.answered.is_empty()
     }
 
     /// Whether a request of `bytes` bytes may be sent `to` this leader now. Those on their way to it count, not what was
@@ -87,25 +99,26 @@ impl Forwards {
         let is_there = !(self.leader_refuses || self.leader_lost);
         is_there
             && fits
+            && load.requests < self.requests_max
             && load.requests + self.answered.len() < SHARD_FORWARDED_REQUESTS_MAX
             && self.answered_bytes < SHARD_FORWARDED_ANSWERS_BYTES_MAX / 2
     }
 
     /// Notes one that is sent; its number.
-    fn add(&mut self, to: MemberId, ask: Ask) -> u64 {
+    fn add(&mut self, to: MemberId, write: Write) -> u64 {
         let request = self.next;
         self.next += 1;
         let load = Load {
             requests: 1,
-            bytes: request_bytes(&ask.request),
+            bytes: ask_bytes(&write.ask.request),
         };
         let on_way = self.on_way.entry(to).or_default();
         on_way.requests += load.requests;
         on_way.bytes += load.bytes;
         let sent = Sent {
             to,
-            deadline: ask.deadline,
-            ask: Some(ask),
+            deadline: write.ask.deadline,
+            write: Some(write),
             load,
         };
         self.sent.insert(request, sent);
@@ -131,7 +144,21 @@ impl Forwards {
     /// There is another leader, or none.
     pub(super) fn leader_changed(&mut self) {
         self.leader_refuses = false;
+        self.requests_max = SHARD_FORWARDED_REQUESTS_MAX;
         self.leader_lost = false;
+    }
+
+    /// The leader has refused a write without an effect.
+    fn leader_refused(&mut self, refusal: Refusal) {
+        self.leader_refuses = true;
+        if refusal == Refusal::TooManyRequests {
+            self.requests_max = (self.requests_max / 2).max(1);
+        }
+    }
+
+    /// The leader has taken one and answered it.
+    fn leader_answered(&mut self) {
+        self.requests_max = SHARD_FORWARDED_REQUESTS_MAX.min(self.requests_max + 1);
     }
 
     /// The connection to the leader was closed. Under leases it stays the leader until its time is over.
@@ -185,7 +212,7 @@ impl Forwards {
             if sent.deadline > now {
                 return true;
             }
-            late.extend(sent.ask.take().map(|ask| ask.asker));
+            late.extend(sent.write.take().map(|write| write.ask.asker));
             // Over a slow connection it may still wait to be sent.
             let lingers = sent.load.requests > 0 && sent.deadline + SHARD_FORWARDED_LINGER > now;
             if !lingers {
@@ -222,21 +249,20 @@ impl Shard {
         if leader == self.raft.id() {
             return;
         }
+        for asker in self.writes.take_of_members() {
+            // Who forwarded it thought that this member leads, and must not wait for what waits here.
+            self.refuse(asker, Refusal::LeaderChanged);
+        }
         while let Some(first) = self.writes.first() {
-            let is_own = matches!(first.asker, Asker::Client(_));
-            let bytes = request_bytes(&first.request);
-            if is_own && !self.forwards.may_send(leader, bytes) {
+            let bytes = ask_bytes(&first.request);
+            if !self.forwards.may_send(leader, bytes) {
                 break;
             }
-            let ask = self.writes.pop().expect("just seen");
-            if !is_own {
-                // Who forwarded it thought that this member leads.
-                self.refuse(ask.asker, Refusal::LeaderChanged);
-                continue;
-            }
+            let write = self.writes.pop().expect("just seen");
+            let ask = &write.ask;
             let (patience, body) = (ask.deadline.since(now), ask.request.clone());
             let message = PeerMessage::Forward {
-                request: self.forwards.add(leader, ask),
+                request: self.forwards.add(leader, write),
                 patience,
                 body,
             };
@@ -260,7 +286,6 @@ impl Shard {
             asker: Asker::Member { member, request },
             deadline: now + patience,
             request: body,
-            place: 0,
         });
     }
 
@@ -273,17 +298,29 @@ impl Shard {
         header: Header,
         result: Result<Response, Refusal>,
     ) {
-        let Some(ask) = self.forwards.take(request, from).and_then(|sent| sent.ask) else {
+        let sent = self.forwards.take(request, from);
+        let Some(write) = sent.and_then(|sent| sent.write) else {
             return;
         };
-        if result.as_ref().is_err_and(Refusal::is_without_effect) {
-            // What else it was asked comes back as well.
-            self.forwards.leader_refuses |= self.raft.leader() == Some(from);
-            return self.writes.put_back(ask);
+        let leads = self.raft.leader() == Some(from);
+        match result {
+            // Few changes of the membership wait at a time: that there are more says nothing of other writes, and one that
+            // came back would stand before them.
+            Err(Refusal::TooManyRequests)
+                if matches!(write.ask.request, Request::Membership(_)) => {}
+            Err(refusal) if refusal.is_without_effect() => {
+                if leads {
+                    // What else it was asked comes back as well.
+                    self.forwards.leader_refused(refusal);
+                }
+                return self.writes.put_back(write);
+            }
+            _ if leads => self.forwards.leader_answered(),
+            _ => {}
         }
-        let deadline = ask.deadline;
+        let deadline = write.ask.deadline;
         let reply = Reply {
-            asker: ask.asker,
+            asker: write.ask.asker,
             index,
             header,
             result,
@@ -304,6 +341,7 @@ impl Shard {
 mod tests {
     use bytes::Bytes;
 
+    use super::super::writes::Writes;
     use super::*;
     use crate::base::limits::MIB;
     use crate::keyspace::request::{KeyValue, PutRequest, RangeResponse, ResponseOp, TxnResponse};
@@ -353,17 +391,19 @@ mod tests {
             asker: answer(1, &Bytes::new()).asker,
             deadline,
             request: Request::Put(put),
-            place: 0,
         };
-        let size = request_bytes(&ask.request);
+        let size = ask_bytes(&ask.request);
+        let mut writes = Writes::default();
+        writes.push(ask);
+        let write = writes.pop().expect("just pushed");
         let fill = |forwards: &mut Forwards| {
             let mut sent = Vec::new();
             while forwards.may_send(LEADER, size) {
-                sent.push(forwards.add(LEADER, ask.clone()));
+                sent.push(forwards.add(LEADER, write.clone()));
             }
             sent
         };
-        let mut forwards = Forwards::default();
+        let mut forwards = Forwards::new(0);
         assert!(forwards.may_send(LEADER, 9 * size));
         let first = fill(&mut forwards);
         assert_eq!(first.len(), 4);
@@ -394,7 +434,7 @@ mod tests {
     fn answers_that_wait_are_bounded() {
         let value = Bytes::from(vec![0; MIB as usize]);
         let limit = SHARD_FORWARDED_ANSWERS_BYTES_MAX / MIB;
-        let mut forwards = Forwards::default();
+        let mut forwards = Forwards::new(0);
         let mut asked = 0;
         for number in 1..=2 * limit {
             asked += u64::from(forwards.may_send(LEADER, 1));
@@ -430,7 +470,7 @@ mod tests {
     #[test]
     fn one_answer_of_any_size_is_kept() {
         let value = Bytes::from(vec![0; SHARD_FORWARDED_ANSWERS_BYTES_MAX as usize]);
-        let mut forwards = Forwards::default();
+        let mut forwards = Forwards::new(0);
         forwards.keep(1, Instant(9), answer(1, &value));
         forwards.keep(2, Instant(9), answer(2, &value));
         let kept = |reply: Option<Reply>| reply.is_some_and(|reply| reply.result.is_ok());

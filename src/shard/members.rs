@@ -8,10 +8,11 @@
 use std::collections::VecDeque;
 
 use super::Shard;
-use super::asker::{Ask, Asker};
+use super::asker::Asker;
 use super::cluster::ClusterChange;
 use super::evaluate::Origin;
 use super::event::{Member, MembershipRefusal, MembershipRequest, Refusal, Request, Response};
+use super::writes::Write;
 use crate::base::limits::{LEARNERS_MAX, SHARD_MEMBERSHIP_REQUESTS_MAX, SHARD_MOVE_REQUESTS_MAX};
 use crate::base::{Instant, MemberId};
 use crate::raft::{ChangeRefusal, Role, TransferRefusal, majority_size};
@@ -40,7 +41,7 @@ impl Default for MembershipRules {
 #[derive(Debug, Default)]
 pub(super) struct MemberRequests {
     /// Changes that wait until the one before is committed.
-    changes: VecDeque<Ask>,
+    changes: VecDeque<Write>,
     moves: Vec<Move>,
 }
 
@@ -62,18 +63,18 @@ impl MemberRequests {
 
 impl Shard {
     /// Takes a change whose turn at the head has come.
-    pub(super) fn take_change(&mut self, ask: Ask) {
+    pub(super) fn take_change(&mut self, change: Write) {
         if self.member_requests.changes.len() >= SHARD_MEMBERSHIP_REQUESTS_MAX {
-            return self.refuse(ask.asker, Refusal::TooManyRequests);
+            return self.refuse(change.ask.asker, Refusal::TooManyRequests);
         }
-        self.member_requests.changes.push_back(ask);
+        self.member_requests.changes.push_back(change);
     }
 
     /// Makes the next change, when the one before is committed. Not in the middle of a write: answers wait in the
     /// order of the log.
     pub(super) fn change_members(&mut self) {
         while self.job.is_none() && self.raft.may_change() {
-            let Some(ask) = self.member_requests.changes.pop_front() else {
+            let Some(Write { ask, .. }) = self.member_requests.changes.pop_front() else {
                 return;
             };
             let Request::Membership(request) = ask.request else {
@@ -107,8 +108,8 @@ impl Shard {
 
     /// This member leads no longer: what waits is for the next leader, ahead of what came later.
     pub(super) fn give_back_changes(&mut self) {
-        for ask in self.member_requests.changes.drain(..) {
-            self.writes.put_back(ask);
+        for change in self.member_requests.changes.drain(..) {
+            self.writes.put_back(change);
         }
     }
 
@@ -329,7 +330,7 @@ impl Shard {
 
     /// Changes whose deadline has passed are `late`; for a leader that has not moved there is an answer of its own.
     pub(super) fn expire_member_requests(&mut self, now: Instant, late: &mut Vec<Asker>) {
-        self.member_requests.changes.retain(|ask| {
+        self.member_requests.changes.retain(|Write { ask, .. }| {
             let keep = ask.deadline > now;
             if !keep {
                 late.push(ask.asker);

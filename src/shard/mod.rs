@@ -14,6 +14,7 @@ mod asker;
 pub mod checkpoints;
 pub mod cluster;
 mod consensus;
+mod deadlines;
 mod entry;
 mod evaluate;
 pub mod event;
@@ -27,7 +28,7 @@ mod recent;
 mod repair;
 pub mod replay;
 mod request;
-mod size;
+pub mod size;
 mod stall;
 mod transfer;
 mod view;
@@ -41,6 +42,7 @@ use self::asker::{Ask, Asker, Reply};
 use self::checkpoints::{CheckpointLimits, Checkpoints};
 use self::cluster::{ClusterChange, ClusterState};
 use self::consensus::has_others;
+pub use self::deadlines::request_time_max;
 use self::entry::{ClusterEffect, EntryBody};
 use self::evaluate::WriteJob;
 use self::event::{
@@ -60,8 +62,8 @@ use self::transfer::Transfers;
 use self::waiters::{Waiter, Waiters};
 use self::writes::Writes;
 use crate::base::limits::{
-    RECLAIM_UNPAID_CHANGES_MAX, REQUEST_TIME, SLICE_AWAITED_CHECKPOINT_STEPS,
-    SLICE_CHECKPOINT_STEPS, SLICE_READS_STEPS, SLICE_RECLAIM_STEPS,
+    RECLAIM_UNPAID_CHANGES_MAX, SLICE_AWAITED_CHECKPOINT_STEPS, SLICE_CHECKPOINT_STEPS,
+    SLICE_READS_STEPS, SLICE_RECLAIM_STEPS,
 };
 use crate::base::planted::{Defect, Planted};
 use crate::base::{Incarnation, Index, Instant, MemberId, ShardId, Term};
@@ -416,7 +418,8 @@ impl Shard {
         self.settle_reads();
         let for_reclaim = steps.part(share(self.reclaiming, SLICE_RECLAIM_STEPS));
         // What it keeps from being freed grows with every write.
-        let is_awaited = self.keyspace.changes_pinned() > RECLAIM_UNPAID_CHANGES_MAX;
+        let is_awaited = self.keyspace.changes_pinned() > RECLAIM_UNPAID_CHANGES_MAX
+            && self.checkpoints.is_pinned_lowest(&mut self.keyspace);
         let for_checkpoint = steps.part(share(
             self.checkpoints.has_work(),
             if is_awaited {
@@ -430,6 +433,8 @@ impl Shard {
         self.evaluate_writes(steps);
         self.change_members();
         self.move_leader(now);
+        // Answers that leave make room for what is forwarded.
+        self.release_forwards();
         self.forward_writes(now);
         // What was appended leaves in this turn, and what was evaluated without an entry asks for its round.
         self.raft.flush(now, &mut self.outputs);
@@ -502,6 +507,7 @@ impl Shard {
                 _ => replies.push(waiter.into_reply(term)),
             }
         });
+        // A checkpoint that came in this turn holds what some of them waited for.
         self.release_forwards();
         if !self.physical.is_empty() {
             for (revision, waiter) in std::mem::take(&mut self.physical) {
@@ -510,46 +516,6 @@ impl Shard {
                 } else {
                     self.physical.push((revision, waiter));
                 }
-            }
-        }
-    }
-
-    /// Tells everybody whose deadline has passed. An entry that is on its way may still be committed: who
-    /// asked knows only that it was not heard in time.
-    fn expire(&mut self, now: Instant) {
-        // Each kind with what etcd says of it.
-        let (mut waiting, mut late, mut late_reads) = (Vec::new(), Vec::new(), Vec::new());
-        self.writes.expire(now, &mut waiting);
-        self.reads.expire(now, &mut late_reads);
-        self.forwards.expire(now, &mut late);
-        self.expire_member_requests(now, &mut late);
-        self.waiters.expire(now, |waiter| late.push(waiter.asker));
-        self.physical.retain(|(_, waiter)| {
-            let keep = waiter.deadline > now;
-            if !keep {
-                late.push(waiter.asker);
-            }
-            keep
-        });
-        // All have waited as long, but for those whose clients have a limit of their own: they do not hear it any more.
-        let span = request_time_max(self.settings.election_timeout);
-        let refusal = if self.settings.planted.has(Defect::TimeoutAnsweredAsRefusal) {
-            Refusal::TooManyRequests
-        } else {
-            let outage = self.raft.outage_within(span);
-            outage.map_or(Refusal::TimedOut, Refusal::TimedOutBy)
-        };
-        let not_begun = match self.raft.leader() {
-            Some(_) => refusal,
-            None => Refusal::NoLeaderInTime,
-        };
-        for (askers, refusal) in [
-            (waiting, not_begun),
-            (late, refusal),
-            (late_reads, Refusal::TimedOut),
-        ] {
-            for asker in askers {
-                self.refuse(asker, refusal);
             }
         }
     }
@@ -603,12 +569,6 @@ impl Shard {
         }
         effects.end = self.end;
     }
-}
-
-/// How long a request waits for its answer at most, where members replace a leader after this election timeout.
-#[must_use]
-pub fn request_time_max(election_timeout: Duration) -> Duration {
-    REQUEST_TIME + 2 * election_timeout
 }
 
 /// What is kept for something that has work to do, or has not.

@@ -232,10 +232,12 @@ pub enum Refusal {
     /// The deadline passed; a write may or may not take effect.
     #[error("request timed out")]
     TimedOut,
-    /// The deadline passed before there was a leader: nothing was begun. To this member's own clients only.
+    /// The deadline passed before there was a leader: nothing was begun. The client of another member hears
+    /// [`Refusal::TimedOut`] of it.
     #[error("no leader in time")]
     NoLeaderInTime,
-    /// The deadline passed, as for [`Refusal::TimedOut`], and this may be why. To this member's own clients only.
+    /// The deadline passed, as for [`Refusal::TimedOut`], and this may be why. The client of another member
+    /// hears only that.
     #[error("request timed out, perhaps by an outage")]
     TimedOutBy(Outage),
     /// A queue is full.

@@ -7,9 +7,18 @@ use crate::keyspace::request::{
     Compare, CompareTarget, KeyRange, KeyValue, PutRequest, RequestOp, ResponseOp, TxnRequest,
 };
 
+/// What a request is counted at that waits, beside [`request_bytes`].
+pub const ASK_BYTES: u64 = size_of::<Ask>() as u64;
+
 /// A request with who asked; never nothing.
-pub(super) fn request_bytes(request: &Request) -> u64 {
-    let inner = match request {
+pub(super) fn ask_bytes(request: &Request) -> u64 {
+    ASK_BYTES + request_bytes(request)
+}
+
+/// What a request holds.
+#[must_use]
+pub fn request_bytes(request: &Request) -> u64 {
+    match request {
         Request::Range(range) => range_bytes(&range.range),
         Request::Put(put) => put_bytes(put),
         Request::DeleteRange(deletion) => range_bytes(&deletion.range),
@@ -28,8 +37,7 @@ pub(super) fn request_bytes(request: &Request) -> u64 {
         | Request::Alarm(_)
         | Request::MoveLeader(_)
         | Request::ReadMode => 0,
-    };
-    size_of::<Ask>() as u64 + inner
+    }
 }
 
 fn range_bytes(range: &KeyRange) -> u64 {
@@ -63,7 +71,8 @@ fn txn_bytes(txn: &TxnRequest) -> u64 {
 }
 
 /// What is answered; nothing where that is small whatever was asked.
-pub(super) fn answer_bytes(result: &Result<Response, Refusal>) -> u64 {
+#[must_use]
+pub fn answer_bytes(result: &Result<Response, Refusal>) -> u64 {
     match result {
         Ok(Response::Range(range)) => versions_bytes(&range.kvs),
         Ok(Response::Put(put)) => versions_bytes(put.prev_kv.as_slice()),

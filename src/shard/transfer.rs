@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::Shard;
-use super::checkpoints::CheckpointSummary;
+use super::checkpoints::{CheckpointSummary, ToSend};
 use super::event::{CheckpointEffect, CheckpointPosition, CheckpointRead, Notice, PeerMessage};
 use crate::base::limits::{
     CHECKPOINT_BLOCK_BYTES, TRANSFER_PACE_PATIENCE, TRANSFER_READ_BLOCKS, TRANSFER_WINDOW_BLOCKS,
@@ -46,6 +46,9 @@ pub(super) struct Transfers {
 struct Transfer {
     /// None while there is no checkpoint that is worth sending.
     sending: Option<Sending>,
+    /// Checkpoints up to here are worth it only while little log has come after them: the newest when the follower began
+    /// to wait, or the one that was given up.
+    passed: Index,
     /// One was given up because the log became too long.
     paced: bool,
 }
@@ -89,9 +92,12 @@ impl Sending {
 }
 
 impl Transfers {
-    /// A follower needs a checkpoint.
-    pub(super) fn needs(&mut self, to: MemberId) {
-        self.to.entry(to).or_default();
+    /// A follower needs a checkpoint; `newest` is the index of the newest one.
+    pub(super) fn needs(&mut self, to: MemberId, newest: Index) {
+        self.to.entry(to).or_insert(Transfer {
+            passed: newest,
+            ..Transfer::default()
+        });
     }
 
     /// This member leads no longer.
@@ -108,9 +114,10 @@ impl Transfers {
         self.holds_writes
     }
 
-    /// Whether somebody waits for a checkpoint to be taken.
-    pub(super) fn waits_for_checkpoint(&self) -> bool {
-        self.to.values().any(|transfer| transfer.sending.is_none())
+    /// Whether somebody waits for a checkpoint to be taken, where `newest` is there.
+    pub(super) fn wants_checkpoint(&self, newest: Option<ToSend>) -> bool {
+        let mut waiting = self.to.values().filter(|to| to.sending.is_none());
+        waiting.any(|to| newest.is_none_or(|newest| !newest.is_worth(to.passed)))
     }
 
     /// The oldest checkpoint on its way.
@@ -125,6 +132,7 @@ impl Transfers {
             let late = |sending: &mut Sending| sending.id.index < newest;
             if let Some(Sending { id, .. }) = transfer.sending.take_if(late) {
                 transfer.paced = true;
+                transfer.passed = id.index;
                 notices.push(Notice::TransferAbandoned { to, id });
             }
         }
@@ -160,8 +168,8 @@ impl Shard {
         let Transfers { to, attempt, .. } = &mut self.transfers;
         for (&to, transfer) in to {
             if transfer.sending.is_none()
-                && let Some(newest) = newest
-                && let Some(sending) = begin(newest, entry_bytes, now)
+                && let Some(newest) = newest.filter(|newest| newest.is_worth(transfer.passed))
+                && let Some(sending) = begin(newest.summary, entry_bytes, now)
             {
                 let id = sending.id;
                 self.notices.push(Notice::TransferBegins { to, id });

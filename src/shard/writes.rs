@@ -1,22 +1,30 @@
 //! Writes that wait: for their turn at the head, or to be sent to the leader.
 //!
-//! Each has its place, by the order in which this member took them. What comes back without an effect, because
-//! the leadership has moved, goes to its place again, ahead of what was taken later. Owns the bounds.
+//! Each has its turn, by the order in which this member took them. What comes back without an effect, because
+//! the leadership has moved, has the turn that it had, ahead of what was taken later. Owns the bounds.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::asker::{Ask, Asker};
-use super::size::request_bytes;
+use super::size::ask_bytes;
 use crate::base::Instant;
 use crate::base::limits::{SHARD_MEMBERS_WRITES_BYTES_MAX, SHARD_QUEUE_REQUESTS_MAX};
+
+/// A write that was taken.
+#[derive(Clone, Debug)]
+pub(super) struct Write {
+    /// How many this member took before it.
+    turn: u64,
+    pub(super) ask: Ask,
+}
 
 /// The writes of one shard that nobody works on.
 #[derive(Debug, Default)]
 pub(super) struct Writes {
-    /// What came back, by its place: ahead of all others.
-    returned: BTreeMap<u64, Ask>,
-    asks: VecDeque<Ask>,
-    /// The place of the next one.
+    /// What came back, by its turn: ahead of all others.
+    returned: BTreeMap<u64, Write>,
+    waiting: VecDeque<Write>,
+    /// The turn of the next one.
     next: u64,
     /// Bytes of those that clients of other members asked for.
     of_members_bytes: u64,
@@ -24,7 +32,7 @@ pub(super) struct Writes {
 
 impl Writes {
     pub(super) fn is_empty(&self) -> bool {
-        self.returned.is_empty() && self.asks.is_empty()
+        self.returned.is_empty() && self.waiting.is_empty()
     }
 
     /// Whether one more may wait. Clients of this member are bounded by what their connections may hold; those of
@@ -32,41 +40,61 @@ impl Writes {
     pub(super) fn has_room(&self, ask: &Ask) -> bool {
         let bytes = self.of_members_bytes + of_members_bytes(ask);
         let fits = self.of_members_bytes == 0 || bytes <= SHARD_MEMBERS_WRITES_BYTES_MAX;
-        self.returned.len() + self.asks.len() < SHARD_QUEUE_REQUESTS_MAX && fits
+        self.returned.len() + self.waiting.len() < SHARD_QUEUE_REQUESTS_MAX && fits
     }
 
     /// Takes one, behind all others. The caller refuses what has no room.
-    pub(super) fn push(&mut self, mut ask: Ask) {
-        ask.place = self.next;
-        self.next += 1;
+    pub(super) fn push(&mut self, ask: Ask) {
         self.of_members_bytes += of_members_bytes(&ask);
-        self.asks.push_back(ask);
+        let turn = self.next;
+        self.next += 1;
+        self.waiting.push_back(Write { turn, ask });
     }
 
     /// Takes one back that was taken out before and had no effect: there is room for what was taken once.
-    pub(super) fn put_back(&mut self, ask: Ask) {
-        self.of_members_bytes += of_members_bytes(&ask);
-        let before = self.returned.insert(ask.place, ask);
-        assert!(before.is_none(), "two writes in one place");
+    pub(super) fn put_back(&mut self, write: Write) {
+        self.of_members_bytes += of_members_bytes(&write.ask);
+        let before = self.returned.insert(write.turn, write);
+        assert!(before.is_none(), "two writes have one turn");
     }
 
     /// The one whose turn it is.
     pub(super) fn first(&self) -> Option<&Ask> {
-        let returned = self.returned.first_key_value().map(|(_, ask)| ask);
-        returned.or_else(|| self.asks.front())
+        let returned = self.returned.first_key_value().map(|(_, write)| write);
+        let first = returned.or_else(|| self.waiting.front());
+        first.map(|write| &write.ask)
     }
 
     /// Takes it out.
-    pub(super) fn pop(&mut self) -> Option<Ask> {
-        let returned = self.returned.pop_first().map(|(_, ask)| ask);
-        let ask = returned.or_else(|| self.asks.pop_front())?;
-        self.of_members_bytes -= of_members_bytes(&ask);
-        Some(ask)
+    pub(super) fn pop(&mut self) -> Option<Write> {
+        let returned = self.returned.pop_first().map(|(_, write)| write);
+        let write = returned.or_else(|| self.waiting.pop_front())?;
+        self.of_members_bytes -= of_members_bytes(&write.ask);
+        Some(write)
+    }
+
+    /// Takes out all that clients of other members asked for: who did.
+    pub(super) fn take_of_members(&mut self) -> Vec<Asker> {
+        if self.of_members_bytes == 0 {
+            return Vec::new();
+        }
+        self.of_members_bytes = 0;
+        let mut taken = Vec::new();
+        let mut keep = |Write { ask, .. }: &Write| {
+            let is_own = matches!(ask.asker, Asker::Client(_));
+            if !is_own {
+                taken.push(ask.asker);
+            }
+            is_own
+        };
+        self.returned.retain(|_, write| keep(write));
+        self.waiting.retain(keep);
+        taken
     }
 
     pub(super) fn expire(&mut self, now: Instant, late: &mut Vec<Asker>) {
         let held = &mut self.of_members_bytes;
-        let mut keep = |ask: &Ask| {
+        let mut keep = |Write { ask, .. }: &Write| {
             let keep = ask.deadline > now;
             if !keep {
                 late.push(ask.asker);
@@ -74,8 +102,8 @@ impl Writes {
             }
             keep
         };
-        self.returned.retain(|_, ask| keep(ask));
-        self.asks.retain(keep);
+        self.returned.retain(|_, write| keep(write));
+        self.waiting.retain(keep);
     }
 }
 
@@ -83,7 +111,7 @@ impl Writes {
 fn of_members_bytes(ask: &Ask) -> u64 {
     match ask.asker {
         Asker::Client(_) => 0,
-        Asker::Member { .. } => request_bytes(&ask.request),
+        Asker::Member { .. } => ask_bytes(&ask.request),
     }
 }
 
@@ -102,25 +130,24 @@ mod tests {
             },
             deadline: Instant(number),
             request: Request::Status,
-            place: 0,
         }
     }
 
     fn popped(writes: &mut Writes) -> Vec<u64> {
         std::iter::from_fn(|| writes.pop())
-            .map(|ask| ask.deadline.0)
+            .map(|write| write.ask.deadline.0)
             .collect()
     }
 
-    /// Goal: what comes back takes its place again, whatever the order in which it does, and what is counted is what
+    /// Goal: what comes back has its turn again, whatever the order in which it does, and what is counted is what
     /// waits.
     #[test]
-    fn in_their_places() {
+    fn in_their_turns() {
         let mut writes = Writes::default();
         for number in 1..=5 {
             writes.push(ask(number));
         }
-        let taken: Vec<Ask> = std::iter::from_fn(|| writes.pop()).take(3).collect();
+        let taken: Vec<Write> = std::iter::from_fn(|| writes.pop()).take(3).collect();
         writes.push(ask(6));
         for back in [1, 2, 0] {
             writes.put_back(taken[back].clone());

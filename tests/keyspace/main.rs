@@ -3,6 +3,7 @@
 mod checkpoints;
 mod million;
 mod model;
+mod plans;
 mod rig;
 mod rules;
 mod scenarios;

@@ -96,7 +96,7 @@ pub(crate) struct Driver {
     /// What is left of the turn under way; without one each event is a turn.
     steps: Option<Steps>,
     /// The checkpoint that has no name yet; gone with a crash.
-    unfinished: Vec<Block>,
+    pub(crate) unfinished: Vec<Block>,
     /// Whether the disk has room for checkpoints.
     pub(crate) checkpoint_space: bool,
     salt: u64,

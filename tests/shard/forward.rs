@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kontiki::base::limits::{
-    SHARD_FORWARDED_BYTES_MAX, SHARD_MEMBERS_WRITES_BYTES_MAX, SLICE_STEPS_MAX,
+    SHARD_FORWARDED_ANSWERS_BYTES_MAX, SHARD_FORWARDED_BYTES_MAX, SHARD_MEMBERS_WRITES_BYTES_MAX,
+    SLICE_STEPS_MAX,
 };
 use kontiki::base::{Incarnation, Index, MemberId};
 use kontiki::keyspace::request::{
-    Compare, CompareResult, CompareTarget, KeyRange, PutRequest, RequestOp, TxnRequest,
+    Compare, CompareResult, CompareTarget, KeyRange, KeyValue, PutRequest, PutResponse, RequestOp,
+    TxnRequest,
 };
 use kontiki::raft::ReadMode;
 use kontiki::shard::event::{
@@ -52,6 +54,10 @@ fn forwards(driver: &Driver) -> Vec<(u64, Request)> {
     messages
         .filter_map(|(_, message)| forward(message))
         .collect()
+}
+
+fn is_forward(message: &PeerMessage, number: u64) -> bool {
+    matches!(message, PeerMessage::Forward { request, .. } if *request == number)
 }
 
 /// What a member has said of forwards and nobody was told yet: which are refused, and why.
@@ -126,6 +132,52 @@ fn a_burst_is_forwarded_in_parts() {
     assert_put(&mut group, follower, numbers);
 }
 
+/// Goal: the room that a commit makes, because the answers that waited for it leave, is used in the same turn.
+#[test]
+fn room_made_by_a_commit_is_used_at_once() {
+    let (mut group, leader, follower) = healthy();
+    let first = group.ask(follower, put("k", "1"));
+    let request = forwards(group.member(follower))[0].0;
+    // The follower gets the entry, and does not hear that it is committed.
+    group.settle_losing(|to, message| match message {
+        PeerMessage::Raft { records, .. } => to == follower && records.is_empty(),
+        PeerMessage::Forwarded { .. } => true,
+        _ => false,
+    });
+    let committed = |driver: &Driver| driver.shard.keyspace().committed_index();
+    let index = committed(group.member(leader));
+    assert!(committed(group.member(follower)) < index);
+    let kv = KeyValue {
+        value: vec![b'v'; SHARD_FORWARDED_ANSWERS_BYTES_MAX as usize / 2].into(),
+        ..KeyValue::default()
+    };
+    let response = PutResponse { prev_kv: Some(kv) };
+    let answer = PeerMessage::Forwarded {
+        request,
+        index,
+        header: Header::default(),
+        result: Ok(Response::Put(response)),
+    };
+    group.deliver(leader, follower, answer);
+    let second = group.ask(follower, put("k", "2"));
+    assert!(forwards(group.member(follower)).is_empty(), "no room");
+
+    let driver = group.member(leader);
+    driver.now = driver.now + Duration::from_millis(100);
+    driver.tick();
+    let mail: Vec<_> = driver.messages.drain(..).collect();
+    for (to, message) in mail {
+        if committed(group.member(follower)) < index {
+            group.deliver(leader, to, message);
+        }
+    }
+    let driver = group.member(follower);
+    assert!(driver.take(first).is_some(), "it is committed");
+    assert_eq!(forwards(driver).len(), 1);
+    group.settle();
+    assert_put(&mut group, follower, vec![second]);
+}
+
 /// Goal: what a follower's clients ask while the leader hands over is done by its successor, in order: they hear of no
 /// change. So it is when their own member is the successor.
 #[test]
@@ -181,6 +233,77 @@ fn only_what_had_no_effect_is_sent_again() {
     assert_eq!(answer.err(), Some(Refusal::TimedOut));
     driver.tick();
     assert!(forwards(driver).is_empty());
+}
+
+/// Goal: a leader that is full is asked for one request at a time, and not for everything with each tick; when it has room
+/// everything is done, in order and without waiting for time to pass.
+#[test]
+fn a_full_leader_is_probed() {
+    let (mut group, leader, follower) = healthy();
+    let count = 2_000;
+    let burst = (1..=count).map(|n| put("k", n.to_string())).collect();
+    let numbers = group.member(follower).ask(burst);
+    for round in 0..3 {
+        let sent = forwards(group.member(follower));
+        assert_eq!(sent.len(), if round == 0 { count } else { 1 });
+        group.member(follower).messages.clear();
+        for (request, _) in sent {
+            group.answer_forward(leader, follower, request, Refusal::TooManyRequests);
+        }
+        assert!(forwards(group.member(follower)).is_empty());
+        group.member(follower).tick();
+    }
+    group.settle();
+    assert_put(&mut group, follower, numbers);
+    assert_eq!(group.contents(follower), [pair("k", &count.to_string())]);
+}
+
+/// Goal: a change of the membership that the leader has no room for is answered at once, like one of the leader's own
+/// clients, and the writes beside it go on.
+#[test]
+fn a_refused_change_stops_no_write() {
+    let (mut group, leader, follower) = healthy();
+    let mode = MembershipRequest::ReadMode(ReadMode::Lease);
+    let change = group.ask(follower, Request::Membership(mode));
+    let request = forwards(group.member(follower))[0].0;
+    group.member(follower).messages.clear();
+    group.answer_forward(leader, follower, request, Refusal::TooManyRequests);
+    let driver = group.member(follower);
+    let answer = driver.take(change).expect("answered").1;
+    assert_eq!(answer.err(), Some(Refusal::TooManyRequests));
+    let write = group.ask(follower, put("k", "1"));
+    assert_eq!(forwards(group.member(follower)).len(), 1);
+    group.settle();
+    assert_put(&mut group, follower, vec![write]);
+}
+
+/// Goal: what another member forwards to one that does not lead is refused at once, although what that one's own clients
+/// asked before cannot be forwarded now.
+#[test]
+fn a_misled_forward_does_not_wait() {
+    let (mut group, leader, follower) = healthy();
+    let other = group.followers()[1];
+    let numbers = group.member(follower).ask(puts());
+    let request = forwards(group.member(follower))[0].0;
+    group.answer_forward(leader, follower, request, Refusal::Stopped);
+    let waits = group.ask(follower, put("k", "6"));
+    assert_eq!(forwards(group.member(follower)).len(), puts().len());
+    let forward = PeerMessage::Forward {
+        request: 7,
+        patience: PATIENCE,
+        body: put("k", "of another"),
+    };
+    group.deliver(other, follower, forward);
+    let driver = group.member(follower);
+    assert_eq!(refusals(driver), [(7, Refusal::LeaderChanged)]);
+    // Of its own nothing is lost.
+    driver
+        .messages
+        .retain(|(_, message)| !is_forward(message, request));
+    driver.tick();
+    group.settle();
+    assert_put(&mut group, follower, numbers);
+    assert_put(&mut group, follower, vec![waits]);
 }
 
 /// Goal: under leases a leader whose connection was closed stays the leader until its time is over; nothing is forwarded to

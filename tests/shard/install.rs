@@ -7,7 +7,7 @@ use bytes::Bytes;
 use kontiki::base::{Index, MemberId, Term};
 use kontiki::checkpoint::CheckpointId;
 use kontiki::shard::checkpoints::CheckpointLimits;
-use kontiki::shard::event::{Event, Notice, PeerMessage, Response};
+use kontiki::shard::event::{Event, Notice, PeerMessage, Request, Response};
 
 use crate::driver::{Driver, SEGMENT_SIZE_BYTES, put};
 use crate::group::Group;
@@ -326,6 +326,69 @@ fn a_race_is_not_lost_for_ever() {
     group.run(Duration::from_secs(3));
     assert_eq!(installs(group.member(late)), 1);
     assert_eq!(group.member(leader).answers.len() as u64, asked);
+    assert_caught_up(&mut group, late);
+}
+
+/// Goal: a leader that is written to so fast that much log has come after every checkpoint by the time it is durable still
+/// sends one to a follower that needs it: one that was taken for it is not too old for it.
+#[test]
+fn a_checkpoint_that_is_never_new_is_sent() {
+    let (mut group, late) = far_behind();
+    let leader = group.leader();
+    let mut offered = None;
+    for step in 0..2_000 {
+        let driver = group.member(leader);
+        if driver.shard.status().raft_index == driver.shard.raft().last_index().0 {
+            let revision = driver.shard.keyspace().committed_revision();
+            let value = vec![b'v'; VALUE_BYTES];
+            let write = put(&format!("k{:03}", step % KEYS), value);
+            let physical = false;
+            let mut requests = vec![write; 4];
+            requests.push(Request::Compact { revision, physical });
+            driver.ask(requests);
+        }
+        if step % 10 == 0 {
+            tick(&mut group);
+        }
+        // A step of its checkpoint for some of the log.
+        let driver = group.member(leader);
+        if step % 2 == 0 {
+            driver.perform_checkpoint();
+        }
+        let mut mail = Vec::new();
+        for (&from, driver) in &mut group.members {
+            while driver.perform_one() || (from != leader && driver.perform_checkpoint()) {}
+            if driver.shard.has_work() {
+                driver.hand_in(Event::Continue);
+            }
+            let messages = driver.messages.drain(..);
+            mail.extend(messages.map(|(to, message)| (from, to, message)));
+        }
+        for (from, to, message) in mail {
+            // It is away until every checkpoint is old.
+            if step >= 200 || (from != late && to != late) {
+                group.deliver(from, to, message);
+            }
+        }
+        let driver = group.member(leader);
+        if offered.is_none() {
+            let begins = |notice: &Notice| match notice {
+                Notice::TransferBegins { id, .. } => Some(id.index),
+                _ => None,
+            };
+            let id = driver.notices.iter().find_map(begins);
+            // Four puts and a compaction.
+            let last = driver.shard.raft().last_index().0;
+            offered = id.map(|id| (last - id.0) / 5 * 4 * VALUE_BYTES as u64);
+        }
+        if installs(group.member(late)) == 1 {
+            break;
+        }
+    }
+    let log_after = offered.expect("one was offered");
+    assert!(log_after > LIMITS.log_bytes_max / 2, "{log_after} bytes");
+    assert_eq!(installs(group.member(late)), 1);
+    group.member(leader).answers.clear();
     assert_caught_up(&mut group, late);
 }
 

@@ -3,12 +3,14 @@
 
 use bytes::Bytes;
 use kontiki::base::limits::{RECLAIM_UNPAID_CHANGES_MAX, SLICE_STEPS_MAX};
-use kontiki::keyspace::request::{DeleteRangeRequest, PutRequest, RequestOp, TxnRequest};
+use kontiki::keyspace::request::{
+    DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+};
 use kontiki::keyspace::steps::{PUT_STEPS, RECLAIM_STEPS};
 use kontiki::keyspace::{KEY_OVERHEAD_BYTES, VERSION_OVERHEAD_BYTES};
 use kontiki::shard::Settings;
 use kontiki::shard::checkpoints::CheckpointLimits;
-use kontiki::shard::event::{Event, Request, Response};
+use kontiki::shard::event::{Answer, Event, Request, Response};
 
 use crate::driver::{Disk, Driver, everything, settings};
 use crate::group::Group;
@@ -273,6 +275,47 @@ fn checkpoint_keeps_up() {
     };
     check(Load::new(10_000, 2_000, 0));
     check(Load::new(500, 2_000, 28_000));
+}
+
+/// Goal: a checkpoint under way takes more of a turn from writes for what it keeps from being freed itself, and not
+/// for what a read keeps.
+#[test]
+fn checkpoint_does_not_hurry_for_a_read() {
+    let checkpoints = CheckpointLimits {
+        payload_bytes_min: 2 << 20,
+        ..CheckpointLimits::default()
+    };
+    let settings = Settings {
+        checkpoints,
+        ..settings()
+    };
+    let mut load = Load::new(10_000, 1_000, 0);
+    let mut driver = busy(settings, &mut load);
+    let all = Request::Range(RangeRequest {
+        range: everything(),
+        serializable: true,
+        ..RangeRequest::default()
+    });
+    driver.ask(vec![all; 16]);
+    let (mut turns, mut written) = (0, 0);
+    while turns < 100 {
+        let before = driver.shard.keyspace().head_revision();
+        turn(&mut driver, &mut load);
+        assert!(driver.answers.iter().all(is_small), "the reads have ended");
+        driver.answers.clear();
+        assert!(load.revisions < 60_000, "no checkpoint was under way");
+        let is_under_way = !driver.unfinished.is_empty();
+        if is_under_way && driver.shard.keyspace().changes_pinned() > RECLAIM_UNPAID_CHANGES_MAX {
+            turns += 1;
+            written += driver.shard.keyspace().head_revision() - before;
+        }
+    }
+    assert!(written > turns * 80, "{written} writes in {turns} turns");
+}
+
+/// Whether it is not the answer to a read.
+fn is_small(answer: &Answer) -> bool {
+    !matches!(answer.result, Ok(Response::Range(_)))
 }
 
 /// Goal: a physical compaction is answered when what it gave up is freed, although later compactions come on and on
