@@ -1,6 +1,7 @@
 //! Whose word is heard, of data directories that take the place of others.
 
 use super::*;
+use crate::base::limits::RAFT_MEMBERS_MAX;
 
 /// Goal: who was elected from another directory than the one stored here is followed, because the entry that says which one
 /// it is comes from that leader; it gets no vote, and once the group has agreed on a directory no other one is heard.
@@ -173,4 +174,76 @@ fn met_the_lost_directory_first() {
     );
     let seen = confirms(&mut raft, LEADER, right, &agreed);
     assert_eq!(seen, [Output::IdentityConfirmed]);
+}
+
+/// Goal: a member whose directory is confirmed, and that hears no leader, asks on as long as a voter's directory may be a lost
+/// one, and hears the right one as soon as a member tells which it is. What somebody invented tells, or more than there
+/// can be, changes nothing.
+#[test]
+fn learns_of_a_lost_directory_later() {
+    let [lost, right] = [Incarnation(88), Incarnation(LEADER.0.into())];
+    let late = Instant(0) + Duration::from_secs(3);
+    let member = |agreed: Option<Incarnation>| {
+        let mut config = config(&[ME, LEADER, OTHER]);
+        config.incarnations.insert(LEADER, lost);
+        for id in [LEADER, OTHER] {
+            let of = agreed.map(|right| match id {
+                LEADER => right,
+                _ => Incarnation(id.0.into()),
+            });
+            let in_force = &mut config.memberships[0].1.incarnations;
+            in_force.extend(of.map(|of| (id, of)));
+        }
+        let mut raft = Raft::new(config, HardState::default(), LogTerms::default(), Index(0));
+        raft.tick(Instant(0), &mut Vec::new());
+        raft
+    };
+    let asks = |raft: &mut Raft, now: Instant| {
+        let is_question = |output: &Output| {
+            matches!(output, Output::Send { to: OTHER, message }
+                if message.body == Body::IdentityQuestion)
+        };
+        outputs(|out| raft.tick(now, out)).iter().any(is_question)
+    };
+    assert!(!asks(&mut member(Some(right)), late), "all are agreed on");
+    let mut raft = member(None);
+    assert!(!asks(&mut raft, Instant(0) + Duration::from_secs(1)));
+    assert!(asks(&mut raft, late));
+
+    let says = |raft: &mut Raft, from: MemberId, agreed: Vec<(MemberId, Incarnation)>| {
+        let voters = Voters {
+            changed_at: Index(5),
+            ids: [ME, LEADER, OTHER].into(),
+            agreed,
+        };
+        let body = Body::IdentityConfirmed {
+            incarnation: OWN,
+            voters,
+        };
+        let said = say(raft, from, body, late);
+        if let [
+            Output::LearnIncarnation {
+                member,
+                incarnation,
+            },
+        ] = said[..]
+        {
+            raft.incarnation_durable(member, incarnation);
+        }
+        said
+    };
+    let invented = MemberId(55);
+    let learn = |member, incarnation| Output::LearnIncarnation {
+        member,
+        incarnation,
+    };
+    let known = learn(invented, Incarnation(invented.0.into()));
+    assert_eq!(says(&mut raft, invented, Vec::new()), [known]);
+    assert_eq!(says(&mut raft, invented, vec![(LEADER, right)]), []);
+    let too_many = vec![(LEADER, right); RAFT_MEMBERS_MAX + 1];
+    assert_eq!(says(&mut raft, OTHER, too_many), []);
+    assert!(!raft.hears(LEADER, right));
+    let told = says(&mut raft, OTHER, vec![(LEADER, right)]);
+    assert_eq!(told, [learn(LEADER, right)]);
+    assert!(raft.hears(LEADER, right) && !raft.hears(LEADER, lost));
 }
