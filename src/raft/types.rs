@@ -168,7 +168,7 @@ pub enum Output {
         why: PeerRefusal,
     },
     /// A follower whose word counts lacks what it has acknowledged: nobody can tell what else it has forgotten. Said once
-    /// in a term.
+    /// in a term, unless it has that again meanwhile.
     FollowerForgot {
         /// Who.
         member: MemberId,

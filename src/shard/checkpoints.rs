@@ -409,7 +409,8 @@ impl Shard {
         let needs = |id| {
             let progress = self.raft.progress(id)?;
             let heard = now.since(progress.heard) <= self.settings.election_timeout;
-            (heard && progress.flow != Flow::Checkpoint).then_some(progress.matched)
+            let served = progress.flow != Flow::Checkpoint && !progress.forgot;
+            (heard && served).then_some(progress.matched)
         };
         others.filter_map(needs).min()
     }
