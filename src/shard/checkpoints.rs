@@ -205,6 +205,8 @@ impl Checkpoints {
     /// The file could not be written; it is given up, and nothing was lost.
     pub(super) fn failed(&mut self, now: Instant) {
         self.writing = None;
+        self.give_up_incoming();
+        // The driver reports no block of it any more.
         self.incoming = Incoming::default();
         self.wait_to_retry(now);
     }
