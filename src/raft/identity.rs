@@ -252,7 +252,7 @@ impl Raft {
         committed.removed.contains(&member)
     }
 
-    fn refuse_peer(
+    pub(super) fn refuse_peer(
         &self,
         member: MemberId,
         incarnation: Incarnation,

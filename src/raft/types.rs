@@ -81,6 +81,9 @@ pub enum PeerRefusal {
         /// The one it belongs to.
         known: Incarnation,
     },
+    /// It says what no leader can say, and the group has not agreed on its directory: anybody may have made it up.
+    #[error("it says what cannot be, and the group has not agreed on its data directory")]
+    Impossible,
     /// It was removed from the cluster; it has been told.
     #[error("it was removed from the cluster")]
     Removed,

@@ -247,3 +247,105 @@ fn learns_of_a_lost_directory_later() {
     assert_eq!(told, [learn(LEADER, right)]);
     assert!(raft.hears(LEADER, right) && !raft.hears(LEADER, lost));
 }
+
+/// Goal: what only a liar can say about the log and who leads is dropped with a word, and changes nothing, where the group has
+/// not agreed on the directory that it comes from.
+#[test]
+fn lies_of_an_invented_directory() {
+    let invented = MemberId(55);
+    let now = Instant(1);
+    // Entries 1 to 3 are of term 2, and the second is committed; the leader of term 3 has sent the fourth.
+    let follower = |released: u64| {
+        let mut terms = LogTerms::default();
+        for _ in 0..3 {
+            terms.append(Term(2), 10);
+        }
+        let recovered = HardState {
+            term: Term(2),
+            vote: None,
+            commit: Index(2),
+        };
+        let mut config = config(&[ME, LEADER, OTHER]);
+        let of_invented = Incarnation(invented.0.into());
+        config.incarnations.insert(invented, of_invented);
+        config.memberships[0]
+            .1
+            .incarnations
+            .insert(LEADER, Incarnation(LEADER.0.into()));
+        let mut raft = Raft::new(config, recovered, terms, Index(3));
+        let append = append_of((2, 3), &[3], 2);
+        outputs(|out| raft.step(LEADER, of(LEADER, 3, append), now, out));
+        assert_eq!((raft.leader(), raft.last_index()), (Some(LEADER), Index(4)));
+        raft.log_released(Index(released));
+        raft
+    };
+    let check = |released: u64, term: u64, body: Body, is_lie: bool| {
+        let mut raft = follower(released);
+        let before = (raft.term(), raft.leader(), raft.log().clone());
+        let message = of(invented, term, body.clone());
+        let seen = outputs(|out| raft.step(invented, message, now, out));
+        let refused = Output::RefusedPeer {
+            member: invented,
+            incarnation: Incarnation(invented.0.into()),
+            why: PeerRefusal::Impossible,
+        };
+        assert_eq!(seen == [refused], is_lie, "{body:?}: {seen:?}");
+        let after = (raft.term(), raft.leader(), raft.log().clone());
+        assert_eq!(before == after, is_lie, "{body:?}");
+    };
+    let heartbeat = Body::Heartbeat(Heartbeat {
+        commit: Index(0),
+        sent: now,
+        context: None,
+        digest: None,
+    });
+    // Another one leads in this term; in a later term anybody may.
+    check(0, 3, heartbeat.clone(), true);
+    check(0, 3, append_of((3, 4), &[3], 0), true);
+    check(0, 4, heartbeat, false);
+    // What is committed is replaced, or not what comes before.
+    check(0, 4, append_of((2, 1), &[4], 0), true);
+    check(0, 4, append_of((1, 2), &[4], 0), true);
+    check(0, 4, append_of((2, 2), &[4], 0), false);
+    // Nor is what was compared when it was released.
+    check(2, 4, append_of((1, 1), &[1, 1, 1, 1], 0), true);
+    check(2, 4, append_of((1, 1), &[2, 4], 0), false);
+
+    // It was there first, in a later term: the leader's word counts all the same.
+    let mut raft = follower(0);
+    for (from, prev, entries) in [(invented, (3, 4), &[4, 4]), (LEADER, (3, 4), &[3, 5])] {
+        let message = of(from, 5, append_of(prev, entries, 0));
+        raft.step(from, message, now, &mut Vec::new());
+        assert_eq!(raft.leader(), Some(from));
+    }
+    let end = Position {
+        term: Term(5),
+        index: Index(6),
+    };
+    assert_eq!(raft.log().last(), end);
+}
+
+fn of(member: MemberId, term: u64, body: Body) -> Message {
+    Message {
+        term: Term(term),
+        incarnation: Incarnation(member.0.into()),
+        body,
+    }
+}
+
+/// Entries of these terms after the one of a term at an index.
+fn append_of(prev: (u64, u64), terms: &[u64], commit: u64) -> Body {
+    let mut entries = Entries::default();
+    for &term in terms {
+        entries.push(Term(term), 10);
+    }
+    Body::Append(Append {
+        prev: Position {
+            term: Term(prev.0),
+            index: Index(prev.1),
+        },
+        entries,
+        commit: Index(commit),
+        probe: true,
+    })
+}
