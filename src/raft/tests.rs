@@ -108,7 +108,7 @@ fn one_of_three_decides_nothing() {
     config.pre_vote = false;
     let mut raft = Raft::new(config, HardState::default(), LogTerms::default(), Index(0));
     assert_eq!(outputs(|out| raft.tick(Instant(0), out)), []);
-    let late = Instant(0) + Duration::from_secs(3);
+    let late = Instant(0) + Duration::from_secs(2);
     assert_eq!(outputs(|out| raft.tick(late, out)).len(), 1);
     let voted = raft.hard_state();
     // The requests for votes leave when the own vote is durable, and not before.
