@@ -12,9 +12,10 @@ use super::log::LogTerms;
 use super::membership::Membership;
 use super::membership::Memberships;
 use super::message::{
-    Append, AppendResponse, AppendResult, Body, Heartbeat, HeartbeatResponse, Matched, is_possible,
+    Append, AppendResponse, AppendResult, Body, Heartbeat, HeartbeatResponse, Matched, Message,
+    is_possible,
 };
-use super::types::{Output, Position, Role};
+use super::types::{Output, PeerRefusal, Position, Role};
 use crate::base::planted::Defect;
 use crate::base::{Index, Instant, MemberId, Term};
 
@@ -28,6 +29,50 @@ pub(super) struct Following {
 }
 
 impl Raft {
+    /// Drops what no leader can say while all members keep the rules, if the group has not agreed on the directory that it
+    /// comes from: anybody may have made that one up. From one that is agreed on it is our own bug, and ends the process
+    /// where it is found.
+    pub(super) fn is_lie(
+        &self,
+        from: MemberId,
+        message: &Message,
+        outputs: &mut Vec<Output>,
+    ) -> bool {
+        let incarnation = message.incarnation;
+        let is_lie = self.agreed_incarnation(from) != Some(incarnation)
+            && message.term >= self.hard_state.term
+            && self.cannot_be(from, message);
+        if is_lie {
+            self.refuse_peer(from, incarnation, PeerRefusal::Impossible, outputs);
+        }
+        is_lie
+    }
+
+    /// Whether a message of this term or a later one is none of its leader, by what is known here.
+    fn cannot_be(&self, from: MemberId, message: &Message) -> bool {
+        let is_present = message.term == self.hard_state.term;
+        let another_leads = is_present
+            && (self.role == Role::Leader || self.leader.is_some_and(|known| known != from));
+        let append = match &message.body {
+            Body::Heartbeat(_) => return another_leads,
+            Body::Append(append) if append.is_sound(message.term) => append,
+            // What is not sound is not looked at.
+            _ => return false,
+        };
+        let Append { prev, entries, .. } = append;
+        let replaced = if self.agrees_with(*prev) {
+            self.terms.first_conflict(prev.index, entries)
+        } else {
+            Some(prev.index)
+        };
+        let replaces = |settled: Index| replaced.is_some_and(|first| first <= settled);
+        let replaces_own = self.agrees_with(*prev) && replaces(self.following.verified);
+        another_leads
+            || replaces(self.hard_state.commit)
+            || (is_present && replaces_own)
+            || self.terms.has_another_base(prev.index, entries)
+    }
+
     /// The leader of this term was heard.
     fn follow(&mut self, leader: MemberId, outputs: &mut Vec<Output>) {
         assert_ne!(
@@ -37,12 +82,16 @@ impl Raft {
             self.hard_state.term,
             self.id
         );
-        assert!(
-            self.leader.is_none_or(|known| known == leader),
-            "{leader} leads in term {} as well as {:?}",
-            self.hard_state.term,
-            self.leader
-        );
+        if let Some(known) = self.leader.filter(|&known| known != leader) {
+            assert_eq!(
+                self.agreed_incarnation(known),
+                None,
+                "{leader} leads in term {} as well as {known}",
+                self.hard_state.term,
+            );
+            // What somebody made up came first: nothing was compared with this leader's log.
+            self.following = Following::default();
+        }
         self.role = Role::Follower;
         self.set_leader(Some(leader), outputs);
         self.election.heard = Some(self.now);

@@ -252,7 +252,7 @@ impl Raft {
         committed.removed.contains(&member)
     }
 
-    fn refuse_peer(
+    pub(super) fn refuse_peer(
         &self,
         member: MemberId,
         incarnation: Incarnation,
@@ -327,7 +327,7 @@ impl Raft {
         if self.now < self.identity.ask_due {
             return;
         }
-        let asked = if self.is_forgotten() {
+        let asked = if self.is_forgotten() || self.may_know_lost_directory() {
             self.other_voters()
         } else {
             self.unheard_voters()
@@ -343,10 +343,24 @@ impl Raft {
     /// Whether this member never campaigns and has heard no leader for long: perhaps it was removed, and who told
     /// it so was not heard.
     fn is_forgotten(&self) -> bool {
+        let asks_for_votes = self.role() != Role::Learner && !self.is_rebuilding();
+        !asks_for_votes && self.lacks_leader_for_long()
+    }
+
+    /// Whether nobody may be elected because this member does not hear who can be: what it stored of a voter may be a
+    /// directory that was lost before the group has agreed on another one. A leader would have sent the entry that says
+    /// so; without one, a voter that knows it to be committed can tell.
+    fn may_know_lost_directory(&self) -> bool {
+        let is_settled = |&id: &MemberId| {
+            self.identity.known(id).is_none() || self.agreed_incarnation(id).is_some()
+        };
+        self.lacks_leader_for_long() && !self.other_voters().iter().all(is_settled)
+    }
+
+    fn lacks_leader_for_long(&self) -> bool {
         let heard = self.election.heard.max(self.started);
         let silence = heard.map_or(Duration::ZERO, |at| self.now.since(at));
-        let asks_for_votes = self.role() != Role::Learner && !self.is_rebuilding();
-        !asks_for_votes && silence > 2 * self.election_timeout
+        self.role != Role::Leader && silence > 2 * self.election_timeout
     }
 
     /// The voters, by this member's log or by what others have told since.
@@ -402,23 +416,37 @@ impl Raft {
         voters: Voters,
         outputs: &mut Vec<Output>,
     ) {
-        if !self.identity.confirmed && incarnation == self.incarnation {
-            let newer = voters.changed_at > self.identity.told.changed_at;
-            let sound = voters.ids.len() <= RAFT_MEMBERS_MAX && voters.ids.contains(&self.id);
-            if sound {
-                self.correct_directories(&voters.agreed, outputs);
-            }
-            if newer && sound {
-                self.identity.told = voters;
-            }
-            self.note_confirmation(from);
-            self.count_confirmations(outputs);
+        if incarnation != self.incarnation {
+            return;
         }
+        if self.may_correct(from) && voters.agreed.len() <= RAFT_MEMBERS_MAX {
+            self.correct_directories(&voters.agreed, outputs);
+        }
+        if self.identity.confirmed {
+            return;
+        }
+        let newer = voters.changed_at > self.identity.told.changed_at;
+        let sound = voters.ids.len() <= RAFT_MEMBERS_MAX && voters.ids.contains(&self.id);
+        if newer && sound {
+            let agreed = Vec::new();
+            self.identity.told = Voters { agreed, ..voters };
+        }
+        self.note_confirmation(from);
+        self.count_confirmations(outputs);
     }
 
-    /// What an empty directory stored of another member first may be one that was lost before anybody agreed on it: it
-    /// met that one by chance. What the group has agreed on for good takes its place. What follows if this
-    /// member has confirmed the lost one is said at [`super::Directories::admit`].
+    /// Whether this one's word on directories counts: that of a member, and not of whoever made up an id. Who knows no
+    /// voter so far cannot tell the two apart, and has only met by chance whom it knows. A leader's own log says it all.
+    fn may_correct(&self, teller: MemberId) -> bool {
+        let membership = self.membership();
+        let is_member = membership.contains(teller) || membership.voters.is_empty();
+        is_member && self.role != Role::Leader
+    }
+
+    /// What this member stored of another one first may be a directory that was lost before anybody agreed on it: it met
+    /// that one by chance. What the group has agreed on for good takes its place. This member may have confirmed the lost
+    /// one, and even have voted for it: why that does no harm is said at
+    /// [`Directories::admit`](super::Directories::admit).
     fn correct_directories(
         &mut self,
         agreed: &[(MemberId, Incarnation)],

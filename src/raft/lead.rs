@@ -236,13 +236,22 @@ impl Raft {
         if !probe && progress.next > last && progress.told_commit >= commit {
             return false;
         }
-        let prev = Index(progress.next.0 - 1);
+        let withheld = probe && progress.forgot;
+        let mut prev = Index(progress.next.0 - 1);
+        if withheld {
+            // The log is not kept for it. Whether it has again what it had can be asked at any place behind that.
+            prev = prev.max(self.terms.base().index);
+        }
         let Some(term) = self.terms.term_at(prev) else {
             self.progress_of(to).wait_for_checkpoint();
             outputs.push(Output::NeedsCheckpoint { to });
             return false;
         };
-        let entries = self.terms.entries_after(prev, budget_bytes);
+        let entries = if withheld {
+            Entries::default()
+        } else {
+            self.terms.entries_after(prev, budget_bytes)
+        };
         let append = Append {
             prev: Position { term, index: prev },
             entries,
@@ -284,6 +293,7 @@ impl Raft {
         if progress.counts && !counts {
             progress.matched = Index(0);
             progress.followed = Instant(0);
+            progress.forgot = false;
         }
         progress.counts = counts;
         progress.answered = counts;
@@ -331,9 +341,11 @@ impl Raft {
         }
         let stale = match progress.flow {
             // Nobody takes back what it has acknowledged, unless its disk has lied, or an older copy of its directory has
-            // taken the place of that: then it gets no further while this member leads. It is asked again after the next
-            // heartbeat: at once, it would go back and forth as fast as the link carries it.
-            Flow::Probe { .. } => prev.next() != progress.next || prev <= progress.matched,
+            // taken the place of that: then it gets no entries any more while this member leads. It is asked again,
+            // without any, after the next heartbeat: at once, it would go back and forth as fast as the link carries it.
+            Flow::Probe { .. } => {
+                prev.next() != progress.next || prev <= progress.matched || progress.forgot
+            }
             Flow::Pipeline => prev <= progress.matched,
             Flow::Checkpoint => true,
         };

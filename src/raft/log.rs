@@ -172,6 +172,20 @@ impl LogTerms {
         None
     }
 
+    /// Whether `entries`, which follow `prev`, hold another one where the base is, which is committed.
+    #[must_use]
+    pub(super) fn has_another_base(&self, prev: Index, entries: &Entries) -> bool {
+        let mut before = prev;
+        for &TermRun { term, count } in &entries.runs {
+            let run_last = Index(before.0 + count);
+            if before < self.base.index && self.base.index <= run_last {
+                return term != self.base.term;
+            }
+            before = run_last;
+        }
+        false
+    }
+
     /// Adds those of `entries`, which follow `prev`, that lie behind the end.
     pub(super) fn extend(&mut self, prev: Index, entries: &Entries) {
         // Only their sum is known, and only sums are asked for.

@@ -344,6 +344,9 @@ impl Raft {
         if self.silent || !message.is_possible() || !self.admit(from, &message, outputs) {
             return;
         }
+        if self.is_lie(from, &message, outputs) {
+            return;
+        }
         let Message {
             term,
             incarnation,

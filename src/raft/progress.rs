@@ -80,7 +80,8 @@ pub struct Progress {
     inflight_bytes: u64,
     /// Whether anything was acknowledged since the last heartbeat.
     pub moved: bool,
-    /// Whether it was said that it lacks what it has acknowledged.
+    /// Whether it lacks what it has acknowledged, which was said: it gets no entries, and the log is not kept for it, until
+    /// it has that again or says itself that its word does not count.
     pub forgot: bool,
     /// Whether what was sent was still being read from the log since then: it has not left, so it is not lost.
     pub being_read: bool,
@@ -158,6 +159,7 @@ impl Progress {
     /// The follower's log agrees up to `matched`.
     pub(super) fn accepted(&mut self, matched: Matched) {
         self.moved = true;
+        self.forgot &= matched.durable < self.matched;
         self.matched = self.matched.max(matched.durable);
         self.verified = matched.verified;
         // A probe may ask far above what they share, and be lost: only its answer says that they share it.

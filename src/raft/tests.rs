@@ -108,7 +108,7 @@ fn one_of_three_decides_nothing() {
     config.pre_vote = false;
     let mut raft = Raft::new(config, HardState::default(), LogTerms::default(), Index(0));
     assert_eq!(outputs(|out| raft.tick(Instant(0), out)), []);
-    let late = Instant(0) + Duration::from_secs(3);
+    let late = Instant(0) + Duration::from_secs(2);
     assert_eq!(outputs(|out| raft.tick(late, out)).len(), 1);
     let voted = raft.hard_state();
     // The requests for votes leave when the own vote is durable, and not before.
@@ -417,7 +417,7 @@ fn lease_of_a_stale_tail() {
     check(2, true);
 }
 
-/// Goal: a follower that lacks what it has acknowledged is named once, and sent nothing; what it said before it acknowledged
+/// Goal: a follower that lacks what it has acknowledged is named once, and sent no entry; what it said before it acknowledged
 /// that, and comes late, names nobody.
 #[test]
 fn follower_forgot() {
@@ -454,6 +454,88 @@ fn follower_forgot() {
         []
     );
     assert!(outputs(|out| raft.flush(now, out)).iter().any(to_it));
+}
+
+/// Goal: a follower that lacks what it has acknowledged is asked after each heartbeat whether it has it again, without entries,
+/// also when the log begins behind that by now, and never given a checkpoint; when it has it, it gets what follows.
+#[test]
+fn forgot_and_asked_again() {
+    let now = Instant(0) + Duration::from_secs(5);
+    let id = MemberId(8);
+    let mut raft = leader_of_five(now);
+    let accepts = |raft: &mut Raft, from: u64, index: u64| {
+        let matched = Matched {
+            durable: Index(index),
+            verified: Index(index),
+        };
+        let accepted = AppendResponse {
+            result: AppendResult::Accepted(matched),
+            standing: Standing::Whole,
+        };
+        let accepted = Body::AppendResponse(accepted);
+        say(raft, MemberId(from), accepted, now)
+    };
+    let rejects = |raft: &mut Raft, prev: u64| {
+        let rejected = AppendResponse {
+            result: AppendResult::Rejected {
+                prev: Index(prev),
+                hint: Position::default(),
+            },
+            standing: Standing::Whole,
+        };
+        say(raft, id, Body::AppendResponse(rejected), now)
+    };
+    let answers_heartbeat = |raft: &mut Raft| {
+        let response = HeartbeatResponse {
+            sent: now,
+            context: None,
+            matched: Matched::default(),
+            standing: Standing::Whole,
+        };
+        say(raft, id, Body::HeartbeatResponse(response), now)
+    };
+    // What it is sent at the end of a turn: the index before, and how many entries.
+    let sent = |raft: &mut Raft| -> Vec<(u64, u64)> {
+        let outputs = outputs(|out| raft.flush(now, out));
+        let needs_checkpoint = |output: &&Output| matches!(output, Output::NeedsCheckpoint { .. });
+        assert_eq!(outputs.iter().find(needs_checkpoint), None);
+        let append = |output: &Output| match output {
+            Output::Send { to, message } if *to == id => match &message.body {
+                Body::Append(append) => Some((append.prev.index.0, append.entries.count())),
+                _ => None,
+            },
+            _ => None,
+        };
+        outputs.iter().filter_map(append).collect()
+    };
+    accepts(&mut raft, 8, 2);
+    raft.peer_disconnected(id, now, &mut Vec::new());
+    raft.append(10);
+    assert_eq!(sent(&mut raft), [(2, 1)]);
+    assert!(matches!(
+        rejects(&mut raft, 2)[..],
+        [Output::FollowerForgot { .. }]
+    ));
+    assert_eq!(sent(&mut raft), []);
+    answers_heartbeat(&mut raft);
+    assert_eq!(sent(&mut raft), [(2, 0)]);
+    assert_eq!(rejects(&mut raft, 2), []);
+
+    raft.log_durable(Index(3), &mut Vec::new());
+    for other in [9, 10] {
+        accepts(&mut raft, other, 3);
+    }
+    assert_eq!(raft.commit(), Index(3));
+    raft.log_released(Index(3));
+    raft.append(10);
+    answers_heartbeat(&mut raft);
+    assert_eq!(sent(&mut raft), [(3, 0)]);
+    assert_eq!(rejects(&mut raft, 3), []);
+    assert_eq!(sent(&mut raft), []);
+
+    // Its own directory is there again.
+    accepts(&mut raft, 8, 3);
+    assert_eq!(sent(&mut raft), [(3, 1)]);
 }
 
 /// The leader of term 2, by a log of two entries: the first, of term 1 and committed, turned leases on.

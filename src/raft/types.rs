@@ -81,6 +81,9 @@ pub enum PeerRefusal {
         /// The one it belongs to.
         known: Incarnation,
     },
+    /// It says what no leader can say, and the group has not agreed on its directory: anybody may have made it up.
+    #[error("it says what cannot be, and the group has not agreed on its data directory")]
+    Impossible,
     /// It was removed from the cluster; it has been told.
     #[error("it was removed from the cluster")]
     Removed,
@@ -168,7 +171,7 @@ pub enum Output {
         why: PeerRefusal,
     },
     /// A follower whose word counts lacks what it has acknowledged: nobody can tell what else it has forgotten. Said once
-    /// in a term.
+    /// in a term, unless it has that again meanwhile.
     FollowerForgot {
         /// Who.
         member: MemberId,

@@ -147,7 +147,6 @@ pub struct Turns {
     removal_told: bool,
     /// When the shard was told to stop.
     stopped_at: Option<Instant>,
-    damage_seen: bool,
 }
 
 impl Turns {
@@ -178,7 +177,6 @@ impl Turns {
             serving: false,
             removal_told: false,
             stopped_at: None,
-            damage_seen: false,
             group,
             core,
         }
@@ -343,8 +341,7 @@ impl Turns {
             let memory_used_bytes = self.memory_used_bytes;
             self.hand_in(Event::Tick { memory_used_bytes }, now, steps);
         }
-        if self.core.scrubbed.damaged.get() && !self.damage_seen {
-            self.damage_seen = true;
+        if self.core.scrubbed.take_damage() {
             self.hand_in(Event::LogDamaged, now, steps);
         }
         let leaving = self.core.ending.leaving.get();

@@ -20,8 +20,21 @@ use crate::wal::{Geometry, LogIdentity, SealedDamage, SealedSegment, check_seale
 pub struct Scrubbed {
     /// The segments to read, oldest first; the core keeps this current.
     pub sealed: RefCell<Vec<SealedSegment>>,
-    /// Set for good when a segment is damaged.
-    pub damaged: Cell<bool>,
+    /// A pass has found a damaged segment, and the shard has not heard of it.
+    damaged: Cell<bool>,
+}
+
+impl Scrubbed {
+    /// A pass has found damage.
+    fn found_damage(&self) {
+        self.damaged.set(true);
+    }
+
+    /// Whether a pass has found damage since this was asked last: each one that does is told to the shard, for what was
+    /// done about the last one does not help against the next.
+    pub fn take_damage(&self) -> bool {
+        self.damaged.take()
+    }
 }
 
 /// Scrubs for as long as the process lives.
@@ -55,7 +68,7 @@ pub async fn run(
         }
         tracing::info!(segments = sealed.len(), damaged, "log scrubbed");
         if damaged > 0 {
-            scrubbed.damaged.set(true);
+            scrubbed.found_damage();
             doorbell.ring();
         }
     }
@@ -94,4 +107,21 @@ pub async fn check(
         .await
         .expect("the thread reports before it ends");
     checked.err().map(|damage| damage.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: damage is told once for each pass that finds some, and not only the first time.
+    #[test]
+    fn damage_is_told_again() {
+        let scrubbed = Scrubbed::default();
+        assert!(!scrubbed.take_damage());
+        for _ in 0..2 {
+            scrubbed.found_damage();
+            assert!(scrubbed.take_damage());
+            assert!(!scrubbed.take_damage());
+        }
+    }
 }

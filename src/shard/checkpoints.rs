@@ -235,6 +235,8 @@ impl Checkpoints {
     /// The file could not be written; it is given up, and nothing was lost.
     pub(super) fn failed(&mut self, now: Instant) {
         self.writing = None;
+        self.give_up_incoming();
+        // The driver reports no block of it any more.
         self.incoming = Incoming::default();
         self.wait_to_retry(now);
     }
@@ -440,7 +442,8 @@ impl Shard {
         let needs = |id| {
             let progress = self.raft.progress(id)?;
             let heard = now.since(progress.heard) <= self.settings.election_timeout;
-            (heard && progress.flow != Flow::Checkpoint).then_some(progress.matched)
+            let served = progress.flow != Flow::Checkpoint && !progress.forgot;
+            (heard && served).then_some(progress.matched)
         };
         others.filter_map(needs).min()
     }

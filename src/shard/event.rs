@@ -197,8 +197,9 @@ pub enum Notice {
     /// A follower is without what it had made durable. Said once of each while this member leads.
     #[error(
         "follower {member} has acknowledged the log up to index {acknowledged} and now lacks what is there: its data \
-         directory was put back from a copy, or its disk has lost what was synced. It gets no further while this member leads; stop \
-         it, remove the member, and add it again with an empty directory"
+         directory was put back from a copy, or its disk has lost what was synced. While this member leads, it gets no \
+         more entries, but the next leader does not know of this; stop it, remove the member, and add it again with an \
+         empty directory"
     )]
     FollowerForgot {
         /// Who.

@@ -132,7 +132,7 @@ impl Incoming {
 
 impl Checkpoints {
     /// What comes is not wanted any more. What was read of it is freed where nobody waits for that.
-    fn give_up_incoming(&mut self) {
+    pub(super) fn give_up_incoming(&mut self) {
         let Some(receiving) = self.incoming.receiving.take() else {
             return;
         };
@@ -324,9 +324,9 @@ impl Shard {
             return;
         }
         let whole = receiving.whole.expect("a file that has its name is whole");
+        let membership = whole.replayed.cluster.membership_at_head();
+        self.checkpoints.incoming.installing = Some(whole.replayed);
         if let Some(leader) = leader.filter(|_| wanted) {
-            let membership = whole.replayed.cluster.membership_at_head();
-            self.checkpoints.incoming.installing = Some(whole.replayed);
             let outputs = &mut self.outputs;
             self.raft
                 .install_checkpoint(leader, term, base, membership, now, outputs);

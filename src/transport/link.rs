@@ -111,7 +111,8 @@ pub(super) struct Link {
     pub(super) terms: LinkTerms,
     /// Whether messages go over this one: a peer may have connected to us while we connected to it.
     pub(super) in_use: Cell<bool>,
-    /// Whether its directory is known to be the member's: less is held for one that anybody may have made up.
+    /// Whether it comes from a member that is looked for, and from the directory that is known to be its own: less is
+    /// held for one that anybody may have made up.
     pub(super) known: Cell<bool>,
     shares: LinkShares,
     sender: RefCell<Sender>,

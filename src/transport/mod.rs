@@ -196,14 +196,9 @@ impl Transport {
     }
 
     fn look_for(&self, member: MemberId, urls: &[String]) {
-        let before = {
-            let mut table = self.shared.table.borrow_mut();
-            let peer = table.peers.entry(member).or_default();
-            if peer.urls.as_deref() == Some(urls) {
-                return;
-            }
-            peer.urls = Some(urls.to_vec());
-            std::mem::take(&mut peer.dialers)
+        let before = self.shared.table.borrow_mut().found_at(member, urls);
+        let Some(before) = before else {
+            return;
         };
         if !before.is_empty() {
             self.abandon_dialed(member);

@@ -19,6 +19,7 @@ use super::outgoing::{Waiting, path_of};
 use super::{TransportEvent, TransportStats};
 use crate::base::MemberId;
 use crate::base::limits::{PEER_COMPLAINTS_MAX, PEER_STRANGERS_MAX};
+use crate::raft::Directories;
 use crate::runtime::executor::Task;
 use crate::shard::event::PeerMessage;
 
@@ -127,8 +128,9 @@ impl Table {
                 // Its task takes it out.
                 link.close();
             }
-            link.known
-                .set(directories.know(terms.peer, terms.incarnation));
+        }
+        for peer in self.peers.values() {
+            peer.judge_links(&admission.directories);
         }
         self.admission = admission;
     }
@@ -143,13 +145,22 @@ impl Table {
         }
     }
 
+    /// A member is to be found at these URLs from now on: whoever connected to us under its id is no stranger any more.
+    /// The tasks that have connected to it so far; `None` when it is there already.
+    pub(super) fn found_at(&mut self, member: MemberId, urls: &[String]) -> Option<Vec<Task<()>>> {
+        let peer = self.peers.entry(member).or_default();
+        if peer.urls.as_deref() == Some(urls) {
+            return None;
+        }
+        peer.urls = Some(urls.to_vec());
+        peer.judge_links(&self.admission.directories);
+        Some(std::mem::take(&mut peer.dialers))
+    }
+
     /// A connection is there. Of two data directories under one id, the one that says that the group has agreed on it
     /// keeps its connections, and the other one gets none.
     pub(super) fn opened(&mut self, own: MemberId, link: &Rc<Link>, inbox: &Inbox) {
         let terms = &link.terms;
-        let directories = &self.admission.directories;
-        link.known
-            .set(directories.know(terms.peer, terms.incarnation));
         let peer = self.peers.entry(terms.peer).or_default();
         if peer.links().any(|held| held.terms.outranks(terms)) {
             link.close();
@@ -166,6 +177,7 @@ impl Table {
         }
         let lane = &mut peer.lanes[lane_of(terms.path)];
         lane.choose(terms.path, own < terms.peer);
+        peer.judge_links(&self.admission.directories);
         peer.lost.set(false);
         self.complaints.settled(terms.peer);
     }
@@ -287,6 +299,17 @@ impl Table {
 impl Peer {
     fn links(&self) -> impl Iterator<Item = &Rc<Link>> {
         self.lanes.iter().flat_map(Lane::links)
+    }
+
+    /// Says to its connections which of them come from the directory that is known to be the member's. Of somebody who only
+    /// connects to us none does: anybody may have made that id up, and one message is enough for its directory to be
+    /// stored.
+    fn judge_links(&self, directories: &Directories) {
+        for link in self.links() {
+            let terms = &link.terms;
+            let known = directories.know(terms.peer, terms.incarnation);
+            link.known.set(known && self.urls.is_some());
+        }
     }
 
     /// Takes out the connections that must not stay beside one on these terms.

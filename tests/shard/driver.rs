@@ -99,6 +99,8 @@ pub(crate) struct Driver {
     pub(crate) unfinished: Vec<Block>,
     /// Whether the disk has room for checkpoints.
     pub(crate) checkpoint_space: bool,
+    /// States that were handed out to be freed beside the shard.
+    pub(crate) freed_states: u64,
     salt: u64,
     requests: u32,
 }
@@ -236,6 +238,7 @@ impl Driver {
             salt: disk.salts(),
             unfinished: Vec::new(),
             checkpoint_space: true,
+            freed_states: 0,
             disk,
             now: Instant::default(),
             settings,
@@ -354,7 +357,7 @@ impl Driver {
                     bytes: bytes.into(),
                 });
             }
-            CheckpointEffect::Free(_) => {}
+            CheckpointEffect::Free(_) => self.freed_states += 1,
         }
         true
     }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use kontiki::base::limits::CHECKPOINT_RETRY_SECONDS;
 use kontiki::base::{Index, MemberId, Term};
 use kontiki::checkpoint::CheckpointId;
 use kontiki::shard::checkpoints::CheckpointLimits;
@@ -173,6 +174,22 @@ fn a_crash_at_every_step() {
         }
     }
     assert!(installs_cut > 5, "{installs_cut} crashes before an install");
+}
+
+/// Goal: what was read of a checkpoint whose file cannot be written is freed beside the shard, as is the state that
+/// another one takes the place of.
+#[test]
+fn what_was_received_is_freed_beside() {
+    let (mut group, late) = far_behind();
+    group.member(late).checkpoint_space = false;
+    group.run(Duration::from_secs(2));
+    assert_eq!(installs(group.member(late)), 0);
+    assert_eq!(group.member(late).freed_states, 1);
+    group.member(late).checkpoint_space = true;
+    group.run(Duration::from_secs(CHECKPOINT_RETRY_SECONDS));
+    assert_eq!(installs(group.member(late)), 1);
+    assert_eq!(group.member(late).freed_states, 2);
+    assert_caught_up(&mut group, late);
 }
 
 /// Goal: a received checkpoint that the log does not lead to yet is not acknowledged: when the member dies and the file has

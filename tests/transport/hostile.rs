@@ -1,13 +1,15 @@
 //! What is no member, or not this one's, on the peer port: refused with a reason, and without harm.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use bytes::Bytes;
 use kontiki::base::limits::{PEER_FRAME_BYTES_MAX, PEER_STRANGER_FRAME_BYTES_MAX};
-use kontiki::base::{MemberId, ShardId};
+use kontiki::base::{HardState, Index, Instant, MemberId, ShardId, Term};
 use kontiki::frame::{FrameEncoder, PageBuffer};
+use kontiki::raft::{self, Body, LogTerms, Membership, Message, Raft};
 use kontiki::runtime::executor::sleep;
 use kontiki::shard::event::PeerMessage;
 use kontiki::transport::wire::{attachment, encode};
@@ -283,10 +285,100 @@ fn long_frames() {
         let known = begins(stranger).await;
         admission.directories.stored.insert(C, incarnation(C));
         a.transport.set_admission(admission);
+        a.transport
+            .set_peers(&[(C, vec!["http://127.0.0.1:1".into()])]);
         assert!(refused(known).await, "it was not known when it began");
         let known = ends(begins(stranger).await).await;
         heard(&mut a, C).await;
         drop(known);
+    });
+}
+
+/// Member A of a group of its own, as consensus has it.
+fn consensus() -> Raft {
+    let config = raft::Config {
+        id: A,
+        incarnation: incarnation(A),
+        confirmed: true,
+        incarnations: BTreeMap::new(),
+        memberships: vec![(Index(0), Membership::of_voters([A, B]))],
+        rebuild: None,
+        vote_floor: Term(0),
+        election_timeout: Duration::from_secs(1),
+        heartbeat_interval: Duration::from_millis(100),
+        windows: raft::Windows::default(),
+        pre_vote: true,
+        check_quorum: true,
+        seed: 1,
+    };
+    Raft::new(config, HardState::default(), LogTerms::default(), Index(0))
+}
+
+/// Goal: an invented member that first makes consensus store its directory gets no memory for a long frame by that; once
+/// it is one that is looked for, the same connection does.
+#[test]
+fn long_frame_after_a_question() {
+    on_new_thread(|| async {
+        let mut a = Node::start(A);
+        let mut raft = consensus();
+        let admission = |raft: &Raft| Admission {
+            directories: raft.directories(),
+            hear_strangers: true,
+        };
+        a.transport.set_admission(admission(&raft));
+        let address = a.address;
+        let question = PeerMessage::Raft {
+            message: Message {
+                term: Term(0),
+                incarnation: incarnation(C),
+                body: Body::IdentityQuestion,
+            },
+            records: Vec::new(),
+        };
+        let question = framed(&question, SHARD);
+        let long = framed(&append(9, &[PEER_STRANGER_FRAME_BYTES_MAX]), SHARD);
+        let asks = || {
+            let question = question.clone();
+            beside(move || {
+                let mut socket = connect(address, HandMade::from(C, A));
+                socket.write_all(&question).map(|()| socket).expect("sent")
+            })
+        };
+        let goes_on = |mut socket: TcpStream| {
+            let long = long.clone();
+            beside(move || {
+                // It may be closed at the header.
+                let _sent = socket.write_all(&long);
+                socket
+            })
+        };
+
+        let asked = asks().await;
+        let (from, message) = a.message().await;
+        let PeerMessage::Raft { message, .. } = message else {
+            panic!("a question: {message:?}");
+        };
+        let mut outputs = Vec::new();
+        raft.step(from, message, Instant(1), &mut outputs);
+        raft.incarnation_durable(C, incarnation(C));
+        assert!(raft.hears(C, incarnation(C)), "{outputs:?}");
+        a.transport.set_admission(admission(&raft));
+        let mut refused = goes_on(asked).await;
+        assert!(beside(move || is_closed(&mut refused)).await);
+        assert_eq!(a.transport.stats().damaged_connections, 1);
+
+        // The same from a connection that was there before, and from one that was not.
+        let asked = asks().await;
+        heard(&mut a, C).await;
+        a.transport
+            .set_peers(&[(C, vec!["http://127.0.0.1:1".into()])]);
+        let _welcome = goes_on(asked).await;
+        heard(&mut a, C).await;
+        let asked = asks().await;
+        heard(&mut a, C).await;
+        let _welcome = goes_on(asked).await;
+        heard(&mut a, C).await;
+        assert_eq!(a.transport.stats().damaged_connections, 1);
     });
 }
 

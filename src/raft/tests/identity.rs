@@ -1,6 +1,7 @@
 //! Whose word is heard, of data directories that take the place of others.
 
 use super::*;
+use crate::base::limits::RAFT_MEMBERS_MAX;
 
 /// Goal: who was elected from another directory than the one stored here is followed, because the entry that says which one
 /// it is comes from that leader; it gets no vote, and once the group has agreed on a directory no other one is heard.
@@ -173,4 +174,178 @@ fn met_the_lost_directory_first() {
     );
     let seen = confirms(&mut raft, LEADER, right, &agreed);
     assert_eq!(seen, [Output::IdentityConfirmed]);
+}
+
+/// Goal: a member whose directory is confirmed, and that hears no leader, asks on as long as a voter's directory may be a lost
+/// one, and hears the right one as soon as a member tells which it is. What somebody invented tells, or more than there
+/// can be, changes nothing.
+#[test]
+fn learns_of_a_lost_directory_later() {
+    let [lost, right] = [Incarnation(88), Incarnation(LEADER.0.into())];
+    let late = Instant(0) + Duration::from_secs(3);
+    let member = |agreed: Option<Incarnation>| {
+        let mut config = config(&[ME, LEADER, OTHER]);
+        config.incarnations.insert(LEADER, lost);
+        for id in [LEADER, OTHER] {
+            let of = agreed.map(|right| match id {
+                LEADER => right,
+                _ => Incarnation(id.0.into()),
+            });
+            let in_force = &mut config.memberships[0].1.incarnations;
+            in_force.extend(of.map(|of| (id, of)));
+        }
+        let mut raft = Raft::new(config, HardState::default(), LogTerms::default(), Index(0));
+        raft.tick(Instant(0), &mut Vec::new());
+        raft
+    };
+    let asks = |raft: &mut Raft, now: Instant| {
+        let is_question = |output: &Output| {
+            matches!(output, Output::Send { to: OTHER, message }
+                if message.body == Body::IdentityQuestion)
+        };
+        outputs(|out| raft.tick(now, out)).iter().any(is_question)
+    };
+    assert!(!asks(&mut member(Some(right)), late), "all are agreed on");
+    let mut raft = member(None);
+    assert!(!asks(&mut raft, Instant(0) + Duration::from_secs(1)));
+    assert!(asks(&mut raft, late));
+
+    let says = |raft: &mut Raft, from: MemberId, agreed: Vec<(MemberId, Incarnation)>| {
+        let voters = Voters {
+            changed_at: Index(5),
+            ids: [ME, LEADER, OTHER].into(),
+            agreed,
+        };
+        let body = Body::IdentityConfirmed {
+            incarnation: OWN,
+            voters,
+        };
+        let said = say(raft, from, body, late);
+        if let [
+            Output::LearnIncarnation {
+                member,
+                incarnation,
+            },
+        ] = said[..]
+        {
+            raft.incarnation_durable(member, incarnation);
+        }
+        said
+    };
+    let invented = MemberId(55);
+    let learn = |member, incarnation| Output::LearnIncarnation {
+        member,
+        incarnation,
+    };
+    let known = learn(invented, Incarnation(invented.0.into()));
+    assert_eq!(says(&mut raft, invented, Vec::new()), [known]);
+    assert_eq!(says(&mut raft, invented, vec![(LEADER, right)]), []);
+    let too_many = vec![(LEADER, right); RAFT_MEMBERS_MAX + 1];
+    assert_eq!(says(&mut raft, OTHER, too_many), []);
+    assert!(!raft.hears(LEADER, right));
+    let told = says(&mut raft, OTHER, vec![(LEADER, right)]);
+    assert_eq!(told, [learn(LEADER, right)]);
+    assert!(raft.hears(LEADER, right) && !raft.hears(LEADER, lost));
+}
+
+/// Goal: what only a liar can say about the log and who leads is dropped with a word, and changes nothing, where the group has
+/// not agreed on the directory that it comes from.
+#[test]
+fn lies_of_an_invented_directory() {
+    let invented = MemberId(55);
+    let now = Instant(1);
+    // Entries 1 to 3 are of term 2, and the second is committed; the leader of term 3 has sent the fourth.
+    let follower = |released: u64| {
+        let mut terms = LogTerms::default();
+        for _ in 0..3 {
+            terms.append(Term(2), 10);
+        }
+        let recovered = HardState {
+            term: Term(2),
+            vote: None,
+            commit: Index(2),
+        };
+        let mut config = config(&[ME, LEADER, OTHER]);
+        let of_invented = Incarnation(invented.0.into());
+        config.incarnations.insert(invented, of_invented);
+        config.memberships[0]
+            .1
+            .incarnations
+            .insert(LEADER, Incarnation(LEADER.0.into()));
+        let mut raft = Raft::new(config, recovered, terms, Index(3));
+        let append = append_of((2, 3), &[3], 2);
+        outputs(|out| raft.step(LEADER, of(LEADER, 3, append), now, out));
+        assert_eq!((raft.leader(), raft.last_index()), (Some(LEADER), Index(4)));
+        raft.log_released(Index(released));
+        raft
+    };
+    let check = |released: u64, term: u64, body: Body, is_lie: bool| {
+        let mut raft = follower(released);
+        let before = (raft.term(), raft.leader(), raft.log().clone());
+        let message = of(invented, term, body.clone());
+        let seen = outputs(|out| raft.step(invented, message, now, out));
+        let refused = Output::RefusedPeer {
+            member: invented,
+            incarnation: Incarnation(invented.0.into()),
+            why: PeerRefusal::Impossible,
+        };
+        assert_eq!(seen == [refused], is_lie, "{body:?}: {seen:?}");
+        let after = (raft.term(), raft.leader(), raft.log().clone());
+        assert_eq!(before == after, is_lie, "{body:?}");
+    };
+    let heartbeat = Body::Heartbeat(Heartbeat {
+        commit: Index(0),
+        sent: now,
+        context: None,
+        digest: None,
+    });
+    // Another one leads in this term; in a later term anybody may.
+    check(0, 3, heartbeat.clone(), true);
+    check(0, 3, append_of((3, 4), &[3], 0), true);
+    check(0, 4, heartbeat, false);
+    // What is committed is replaced, or not what comes before.
+    check(0, 4, append_of((2, 1), &[4], 0), true);
+    check(0, 4, append_of((1, 2), &[4], 0), true);
+    check(0, 4, append_of((2, 2), &[4], 0), false);
+    // Nor is what was compared when it was released.
+    check(2, 4, append_of((1, 1), &[1, 1, 1, 1], 0), true);
+    check(2, 4, append_of((1, 1), &[2, 4], 0), false);
+
+    // It was there first, in a later term: the leader's word counts all the same.
+    let mut raft = follower(0);
+    for (from, prev, entries) in [(invented, (3, 4), &[4, 4]), (LEADER, (3, 4), &[3, 5])] {
+        let message = of(from, 5, append_of(prev, entries, 0));
+        raft.step(from, message, now, &mut Vec::new());
+        assert_eq!(raft.leader(), Some(from));
+    }
+    let end = Position {
+        term: Term(5),
+        index: Index(6),
+    };
+    assert_eq!(raft.log().last(), end);
+}
+
+fn of(member: MemberId, term: u64, body: Body) -> Message {
+    Message {
+        term: Term(term),
+        incarnation: Incarnation(member.0.into()),
+        body,
+    }
+}
+
+/// Entries of these terms after the one of a term at an index.
+fn append_of(prev: (u64, u64), terms: &[u64], commit: u64) -> Body {
+    let mut entries = Entries::default();
+    for &term in terms {
+        entries.push(Term(term), 10);
+    }
+    Body::Append(Append {
+        prev: Position {
+            term: Term(prev.0),
+            index: Index(prev.1),
+        },
+        entries,
+        commit: Index(commit),
+        probe: true,
+    })
 }
