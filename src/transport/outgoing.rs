@@ -20,14 +20,14 @@ use crate::base::limits::{
     PEER_QUEUED_BYTES_MAX, PEER_QUEUED_MESSAGES_MAX, PEER_UNSENT_BYTES_MAX,
 };
 use crate::frame::{EncodeError, FRAME_HEADER_BYTES, FrameEncoder, PageBuffer};
-use crate::keyspace::request::{
-    Compare, CompareTarget, KeyRange, KeyValue, RequestOp, ResponseOp, TxnRequest,
-};
 use crate::raft::Body;
-use crate::shard::event::{MembershipRequest, PeerMessage, Refusal, Request, Response};
+use crate::shard::event::{PeerMessage, Refusal};
+use crate::shard::size::{ASK_BYTES, answer_bytes, request_bytes};
 
 /// What a message is counted for beside its variable parts: its frame's header and small fields.
 const FIXED_BYTES: usize = FRAME_HEADER_BYTES + 96;
+// What a shard has under way to a leader never counts for more here than there: its bound is below the connection's.
+const _: () = assert!(FIXED_BYTES as u64 <= ASK_BYTES);
 /// Places that one system call gathers from.
 const GATHERED_MAX: usize = 256;
 
@@ -126,85 +126,19 @@ impl Waiting {
 
 /// About how many bytes a message takes, here and on the wire.
 fn weight(message: &PeerMessage) -> usize {
+    let of_client =
+        |bytes: u64| usize::try_from(bytes).expect("what is in memory fits in an address");
     FIXED_BYTES
         + match message {
             PeerMessage::Raft { records, .. } => {
                 records.len() * size_of::<Bytes>() + records.iter().map(Bytes::len).sum::<usize>()
             }
             PeerMessage::CheckpointBlock { block, .. } => block.bytes.len(),
-            PeerMessage::Forward { body, .. } => match body {
-                Request::Range(range) => range_weight(&range.range),
-                Request::Put(put) => put.key.len() + put.value.len(),
-                Request::DeleteRange(deletion) => range_weight(&deletion.range),
-                Request::Txn(txn) => txn_weight(txn),
-                Request::Membership(
-                    MembershipRequest::Add { peer_urls, .. }
-                    | MembershipRequest::Update { peer_urls, .. },
-                ) => peer_urls.iter().map(String::len).sum(),
-                Request::Membership(
-                    MembershipRequest::Remove(_)
-                    | MembershipRequest::Promote(_)
-                    | MembershipRequest::ReadMode(_),
-                )
-                | Request::ReadMode
-                | Request::MoveLeader(_)
-                | Request::Compact { .. }
-                | Request::Status
-                | Request::MemberList { .. }
-                | Request::Alarm(_) => 0,
-            },
-            PeerMessage::Forwarded { result, .. } => match result {
-                Ok(Response::Range(range)) => range.kvs.iter().map(kv_weight).sum(),
-                Ok(Response::Put(put)) => put.prev_kv.as_ref().map_or(0, kv_weight),
-                Ok(Response::DeleteRange(deletion)) => {
-                    deletion.prev_kvs.iter().map(kv_weight).sum()
-                }
-                Ok(Response::Txn(txn)) => txn.responses.iter().map(response_weight).sum(),
-                _ => 0,
-            },
+            PeerMessage::Forward { body, .. } => of_client(request_bytes(body)),
+            PeerMessage::Forwarded { result, .. } => of_client(answer_bytes(result)),
             PeerMessage::Introduce(_)
             | PeerMessage::CheckpointOffer { .. }
             | PeerMessage::CheckpointPosition { .. } => 0,
-        }
-}
-
-fn range_weight(range: &KeyRange) -> usize {
-    range.key.len() + range.range_end.len()
-}
-
-fn kv_weight(kv: &KeyValue) -> usize {
-    size_of::<KeyValue>() + kv.key.len() + kv.value.len()
-}
-
-fn txn_weight(txn: &TxnRequest) -> usize {
-    let compares = txn.compare.iter().map(|compare| {
-        let value = match &compare.target {
-            CompareTarget::Value(value) => value.len(),
-            _ => 0,
-        };
-        size_of::<Compare>() + range_weight(&compare.range) + value
-    });
-    let operations = txn.success.iter().chain(&txn.failure).map(|operation| {
-        size_of::<RequestOp>()
-            + match operation {
-                RequestOp::Range(range) => range_weight(&range.range),
-                RequestOp::Put(put) => put.key.len() + put.value.len(),
-                RequestOp::DeleteRange(deletion) => range_weight(&deletion.range),
-                RequestOp::Txn(nested) => txn_weight(nested),
-            }
-    });
-    compares.chain(operations).sum()
-}
-
-fn response_weight(response: &ResponseOp) -> usize {
-    size_of::<ResponseOp>()
-        + match response {
-            ResponseOp::Range { response, .. } => response.kvs.iter().map(kv_weight).sum(),
-            ResponseOp::Put { response, .. } => response.prev_kv.as_ref().map_or(0, kv_weight),
-            ResponseOp::DeleteRange { response, .. } => {
-                response.prev_kvs.iter().map(kv_weight).sum()
-            }
-            ResponseOp::Txn(txn) => txn.responses.iter().map(response_weight).sum(),
         }
 }
 
@@ -371,9 +305,9 @@ mod tests {
     use super::*;
     use crate::base::{Incarnation, Index, Term};
     use crate::checkpoint::{Block, CheckpointId};
-    use crate::keyspace::request::PutResponse;
+    use crate::keyspace::request::{KeyValue, PutResponse};
     use crate::raft::Message;
-    use crate::shard::event::{Header, Member};
+    use crate::shard::event::{Header, Member, Response};
 
     fn consensus() -> PeerMessage {
         PeerMessage::Raft {
