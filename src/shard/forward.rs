@@ -6,7 +6,8 @@
 //! its turn among the writes that wait, for the next leader or for another try. The leader sends no forward on.
 //!
 //! A leader that is full is not sent everything again and again: each refusal halves how many requests may be on their way
-//! to it, down to one by which its room is found out, and each answer adds one.
+//! to it, down to one by which its room is found out. Each answer adds one, and each tick without a refusal doubles them:
+//! what is answered late or was lost on the way holds up nothing else.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -173,7 +174,9 @@ impl Forwards {
 
     /// Time passed.
     pub(super) fn tick(&mut self) {
-        self.leader_refuses = false;
+        if !std::mem::take(&mut self.leader_refuses) {
+            self.requests_max = SHARD_FORWARDED_REQUESTS_MAX.min(2 * self.requests_max);
+        }
     }
 
     /// Keeps an answer until what it rests on is committed here. One of any size finds room. Of one that there is no room
@@ -304,8 +307,8 @@ impl Shard {
         };
         let leads = self.raft.leader() == Some(from);
         match result {
-            // Few changes of the membership wait at a time: that there are more says nothing of other writes, and one that
-            // came back would stand before them.
+            // Whatever the leader has no room for, its client hears so: few changes of the membership wait at a time, and
+            // one that came back would stand before other writes.
             Err(Refusal::TooManyRequests)
                 if matches!(write.ask.request, Request::Membership(_)) => {}
             Err(refusal) if refusal.is_without_effect() => {
@@ -426,6 +429,27 @@ mod tests {
             assert!(forwards.take(request, LEADER).is_some(), "it had arrived");
         }
         assert!(!forwards.may_send(LEADER, size));
+    }
+
+    /// Goal: a leader that was full is asked for one thing at a time, and for more again as time passes without a
+    /// refusal, although the one that it was asked for is never answered.
+    #[test]
+    fn one_that_is_lost_holds_up_nothing_for_long() {
+        let mut forwards = Forwards::new(0);
+        while forwards.requests_max > 1 {
+            forwards.leader_refused(Refusal::TooManyRequests);
+        }
+        assert!(!forwards.may_send(LEADER, 1), "it has just refused");
+        forwards.tick();
+        let probe = Load {
+            requests: 1,
+            bytes: 1,
+        };
+        assert!(forwards.may_send(LEADER, 1));
+        forwards.on_way.insert(LEADER, probe);
+        assert!(!forwards.may_send(LEADER, 1), "its room is to be found out");
+        forwards.tick();
+        assert!(forwards.may_send(LEADER, 1));
     }
 
     /// Goal: while the commit lags, answers hold no more than their limit: above half of it nothing more is asked
