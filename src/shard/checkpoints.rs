@@ -78,6 +78,11 @@ pub(super) struct ToSend {
 }
 
 impl ToSend {
+    /// Whether much log has come after it, so that the follower must not take long.
+    pub(super) fn is_late(&self) -> bool {
+        !self.is_new
+    }
+
     /// Whether it is worth sending to a follower that passed over all up to `passed`. One that was taken since is,
     /// however much log has come meanwhile: the next would come as late.
     pub(super) fn is_worth(&self, passed: Index) -> bool {

@@ -11,7 +11,7 @@
 //! checkpoint on its way pins its file and the log behind it, up to `log_bytes_max`. If the log becomes longer
 //! the transfer is given up for one of a newer checkpoint, and during that one writes are *paced*: the log may
 //! grow by half of `log_bytes_max` times the part that has arrived, so that the transfer ends before the log is too long
-//! again. A follower that takes no block for [`TRANSFER_PACE_PATIENCE`] slows nobody down.
+//! again. So they are from the beginning where much log has come after the checkpoint already. A follower that takes no block for [`TRANSFER_PACE_PATIENCE`] slows nobody down.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ struct Transfer {
     /// Checkpoints up to here are worth it only while little log has come after them: the newest when the follower began
     /// to wait, or the one that was given up.
     passed: Index,
-    /// One was given up because the log became too long.
+    /// One was given up because the log became too long, or would be.
     paced: bool,
 }
 
@@ -172,6 +172,7 @@ impl Shard {
                 && let Some(sending) = begin(newest.summary, entry_bytes, now)
             {
                 let id = sending.id;
+                transfer.paced |= newest.is_late();
                 self.notices.push(Notice::TransferBegins { to, id });
                 transfer.sending = Some(sending);
             }
