@@ -1,7 +1,7 @@
-//! Writes that wait: for their turn at the head, or to be sent to the leader.
+//! Writes that wait: to be evaluated at the head, or to be sent to the leader.
 //!
-//! Each has its turn, by the order in which this member took them. What comes back without an effect, because
-//! the leadership has moved, has the turn that it had, ahead of what was taken later. Owns the bounds.
+//! Each has a number, in the order in which this member took them. What comes back without an effect, because
+//! the leadership has moved, has the number that it had, and goes ahead of what was taken later. Owns the bounds.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,17 +14,17 @@ use crate::base::limits::{SHARD_MEMBERS_WRITES_BYTES_MAX, SHARD_QUEUE_REQUESTS_M
 #[derive(Clone, Debug)]
 pub(super) struct Write {
     /// How many this member took before it.
-    turn: u64,
+    number: u64,
     pub(super) ask: Ask,
 }
 
 /// The writes of one shard that nobody works on.
 #[derive(Debug, Default)]
 pub(super) struct Writes {
-    /// What came back, by its turn: ahead of all others.
+    /// What came back, by its number: ahead of all others.
     returned: BTreeMap<u64, Write>,
     waiting: VecDeque<Write>,
-    /// The turn of the next one.
+    /// The number of the next one.
     next: u64,
     /// Bytes of those that clients of other members asked for.
     of_members_bytes: u64,
@@ -46,19 +46,19 @@ impl Writes {
     /// Takes one, behind all others. The caller refuses what has no room.
     pub(super) fn push(&mut self, ask: Ask) {
         self.of_members_bytes += of_members_bytes(&ask);
-        let turn = self.next;
+        let number = self.next;
         self.next += 1;
-        self.waiting.push_back(Write { turn, ask });
+        self.waiting.push_back(Write { number, ask });
     }
 
     /// Takes one back that was taken out before and had no effect: there is room for what was taken once.
     pub(super) fn put_back(&mut self, write: Write) {
         self.of_members_bytes += of_members_bytes(&write.ask);
-        let before = self.returned.insert(write.turn, write);
-        assert!(before.is_none(), "two writes have one turn");
+        let before = self.returned.insert(write.number, write);
+        assert!(before.is_none(), "two writes have one number");
     }
 
-    /// The one whose turn it is.
+    /// The one that is next.
     pub(super) fn first(&self) -> Option<&Ask> {
         let returned = self.returned.first_key_value().map(|(_, write)| write);
         let first = returned.or_else(|| self.waiting.front());
@@ -139,10 +139,10 @@ mod tests {
             .collect()
     }
 
-    /// Goal: what comes back has its turn again, whatever the order in which it does, and what is counted is what
+    /// Goal: what comes back has its place again, whatever the order in which it does, and what is counted is what
     /// waits.
     #[test]
-    fn in_their_turns() {
+    fn in_their_order() {
         let mut writes = Writes::default();
         for number in 1..=5 {
             writes.push(ask(number));
