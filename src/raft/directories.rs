@@ -64,7 +64,8 @@ impl Raft {
     #[must_use]
     pub fn directories(&self) -> Directories {
         let mut stored = self.identity.stored();
-        stored.extend(&self.membership().incarnations);
+        let named = self.membership().incarnations.keys();
+        stored.extend(named.filter_map(|&id| Some((id, self.named_directory(id)?))));
         let committed = self.memberships.committed(self.hard_state.commit);
         Directories {
             agreed: committed.incarnations.clone(),
@@ -77,8 +78,8 @@ impl Raft {
     #[must_use]
     pub fn lets_in(&self, member: MemberId, incarnation: Incarnation, agreed: bool) -> bool {
         let known = self.agreed_incarnation(member);
-        let in_force = self.membership().incarnations.get(&member).copied();
-        let stored = in_force.or_else(|| self.identity.stored_directory(member));
+        let named = self.named_directory(member);
+        let stored = named.or_else(|| self.identity.stored_directory(member));
         is_let_in(known, stored, incarnation, agreed)
     }
 

@@ -49,7 +49,7 @@ impl Raft {
     }
 
     /// Whether a message of this term or a later one is none of its leader, by what is known here.
-    fn cannot_be(&self, from: MemberId, message: &Message) -> bool {
+    pub(super) fn cannot_be(&self, from: MemberId, message: &Message) -> bool {
         let is_present = message.term == self.hard_state.term;
         let another_leads = is_present
             && (self.role == Role::Leader || self.leader.is_some_and(|known| known != from));

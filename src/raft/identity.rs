@@ -39,6 +39,9 @@ pub(super) struct Identity {
     known: BTreeMap<MemberId, Incarnation>,
     /// Being stored.
     storing: BTreeMap<MemberId, Incarnation>,
+    /// Members of whom an entry in force here names another directory than the one that the group is said to have agreed
+    /// on. No leader that has agreed on one appends another, so that entry can only be cut off.
+    overruled: BTreeSet<MemberId>,
     /// Of those who have no place there. Who was not heard for longest makes way.
     strangers: BTreeMap<MemberId, Stranger>,
     /// The newest leader that was heard from another directory than the one that is stored, and its term.
@@ -56,6 +59,7 @@ impl Identity {
             confirmed_by: BTreeSet::new(),
             known,
             storing: BTreeMap::new(),
+            overruled: BTreeSet::new(),
             strangers: BTreeMap::new(),
             followed: None,
             told: Voters::default(),
@@ -167,8 +171,15 @@ impl Raft {
 
     /// The same, as far as it outlives this process.
     pub(super) fn settled_directory(&self, member: MemberId) -> Option<Incarnation> {
-        let agreed = self.membership().incarnations.get(&member).copied();
-        agreed.or_else(|| self.identity.known(member))
+        self.named_directory(member)
+            .or_else(|| self.identity.known(member))
+    }
+
+    /// The directory that an entry in force names, if it is not known that this entry can only be cut off.
+    pub(super) fn named_directory(&self, member: MemberId) -> Option<Incarnation> {
+        let named = self.membership().incarnations.get(&member).copied();
+        let agreed = self.agreed_incarnation(member);
+        agreed.or_else(|| named.filter(|_| !self.identity.overruled.contains(&member)))
     }
 
     /// The directory of a member that the group has agreed on for good: that entry is committed.
@@ -206,7 +217,7 @@ impl Raft {
             // Whoever leads was elected by a majority that knows its directory. What is stored here may be one that
             // was lost before the group had agreed on any, and the entry that says so comes from that leader.
             Some(_) if is_of_leader(message) && self.agreed_incarnation(from).is_none() => {
-                if message.term >= self.hard_state.term {
+                if message.term >= self.hard_state.term && !self.cannot_be(from, message) {
                     self.identity.followed = Some((message.term, from, incarnation));
                 }
                 true
@@ -286,6 +297,7 @@ impl Raft {
         let removed = &self.memberships.committed(self.hard_state.commit).removed;
         let identity = &mut self.identity;
         identity.strangers.retain(|id, _| !removed.contains(id));
+        identity.overruled.retain(|id| !removed.contains(id));
         let storing = identity
             .storing
             .extract_if(.., |id, _| removed.contains(id));
@@ -349,7 +361,7 @@ impl Raft {
 
     /// Whether nobody may be elected because this member does not hear who can be: what it stored of a voter may be a
     /// directory that was lost before the group has agreed on another one. A leader would have sent the entry that says
-    /// so; without one, a voter that knows it to be committed can tell.
+    /// so; without one, a voter can tell, if any knows that entry to be committed.
     fn may_know_lost_directory(&self) -> bool {
         let is_settled = |&id: &MemberId| {
             self.identity.known(id).is_none() || self.agreed_incarnation(id).is_some()
@@ -453,10 +465,17 @@ impl Raft {
         outputs: &mut Vec<Output>,
     ) {
         for &(member, incarnation) in agreed {
+            if self.agreed_incarnation(member).is_some() {
+                continue;
+            }
+            let named = self.named_directory(member);
             let stored = self.identity.stored_directory(member);
-            let is_other = stored.is_some_and(|stored| stored != incarnation);
-            if is_other && self.agreed_incarnation(member).is_none() {
-                let identity = &mut self.identity;
+            let is_other = |of: Option<Incarnation>| of.is_some_and(|of| of != incarnation);
+            let identity = &mut self.identity;
+            if is_other(named) {
+                identity.overruled.insert(member);
+            }
+            if is_other(stored) || (is_other(named) && stored.is_none()) {
                 identity.known.remove(&member);
                 identity.confirmed_by.remove(&member);
                 identity.storing.insert(member, incarnation);

@@ -248,6 +248,53 @@ fn learns_of_a_lost_directory_later() {
     assert!(raft.hears(LEADER, right) && !raft.hears(LEADER, lost));
 }
 
+/// Goal: an entry that is not committed and names a lost directory holds nobody up either: once a member has told which one
+/// the group has agreed on, and that is stored, that one is heard.
+#[test]
+fn learns_of_a_lost_directory_that_an_entry_names() {
+    let [lost, right] = [Incarnation(88), Incarnation(LEADER.0.into())];
+    let check = |stored: Option<Incarnation>| {
+        let mut config = config(&[ME, LEADER, OTHER]);
+        config.incarnations.remove(&LEADER);
+        config.incarnations.extend(stored.map(|of| (LEADER, of)));
+        let mut named = config.memberships[0].1.clone();
+        named.incarnations.insert(LEADER, lost);
+        config.memberships.push((Index(1), named));
+        let mut terms = LogTerms::default();
+        terms.append(Term(1), 10);
+        let recovered = HardState {
+            term: Term(1),
+            ..HardState::default()
+        };
+        let mut raft = Raft::new(config, recovered, terms, Index(1));
+        raft.tick(Instant(0), &mut Vec::new());
+        assert!(raft.hears(LEADER, lost) && !raft.hears(LEADER, right));
+
+        let body = Body::IdentityConfirmed {
+            incarnation: OWN,
+            voters: Voters {
+                changed_at: Index(1),
+                ids: [ME, LEADER, OTHER].into(),
+                agreed: vec![(LEADER, right)],
+            },
+        };
+        let seen = outputs(|out| raft.step(OTHER, of(OTHER, 1, body), Instant(1), out));
+        let learnt = seen.contains(&Output::LearnIncarnation {
+            member: LEADER,
+            incarnation: right,
+        });
+        assert_eq!(learnt, stored != Some(right), "{stored:?}: {seen:?}");
+        assert_eq!(raft.hears(LEADER, right), stored == Some(right));
+        raft.incarnation_durable(LEADER, right);
+        assert!(raft.hears(LEADER, right) && !raft.hears(LEADER, lost));
+        assert!(raft.lets_in(LEADER, right, false) && !raft.lets_in(LEADER, lost, false));
+        assert_eq!(raft.directories().stored.get(&LEADER), Some(&right));
+    };
+    check(Some(lost));
+    check(Some(right));
+    check(None);
+}
+
 /// Goal: what only a liar can say about the log and who leads is dropped with a word, and changes nothing, where the group has
 /// not agreed on the directory that it comes from.
 #[test]
