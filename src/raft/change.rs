@@ -64,7 +64,7 @@ impl Raft {
     fn is_in_sync(&self, learner: MemberId) -> bool {
         let (part, whole) = PROMOTION_SHARE;
         self.progress(learner).is_some_and(|progress| {
-            progress.counts
+            progress.has_all()
                 && self.is_heard(learner)
                 && progress.matched.0.saturating_mul(whole) >= self.durable.0.saturating_mul(part)
         })

@@ -80,8 +80,8 @@ pub struct Progress {
     inflight_bytes: u64,
     /// Whether anything was acknowledged since the last heartbeat.
     pub moved: bool,
-    /// Whether it lacks what it has acknowledged, which was said: it gets no entries, and the log is not kept for it, until
-    /// it has that again or says itself that its word does not count.
+    /// Whether it lacks what it has acknowledged, which was said: until it has that again or says itself that its word does
+    /// not count, that adds nothing to a majority, probes have no entries for it, and the log is not kept for it.
     pub forgot: bool,
     /// Whether what was sent was still being read from the log since then: it has not left, so it is not lost.
     pub being_read: bool,
@@ -113,7 +113,17 @@ impl Progress {
     /// What this follower adds to a majority.
     #[must_use]
     pub fn counted(&self) -> Index {
-        if self.counts { self.matched } else { Index(0) }
+        if self.has_all() {
+            self.matched
+        } else {
+            Index(0)
+        }
+    }
+
+    /// Whether it still has what it has acknowledged, as far as anybody can tell.
+    #[must_use]
+    pub fn has_all(&self) -> bool {
+        self.counts && !self.forgot
     }
 
     /// Bytes sent and not acknowledged.

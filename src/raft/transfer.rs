@@ -186,7 +186,7 @@ impl Raft {
             .map(|(&id, progress)| (id, progress))
             .filter(|&(id, progress)| {
                 self.membership().voters.contains(&id)
-                    && progress.counts
+                    && progress.has_all()
                     && self.now.since(progress.heard) < self.election_timeout
             })
     }
