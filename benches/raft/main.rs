@@ -3,7 +3,8 @@
 //!
 //! `cargo bench -p kontiki-raft-bench` prints nanoseconds per entry for several batch sizes; without `--bench`, or with
 //! `--test`, it runs small, as a test. The two are interleaved, and each figure is the median of the
-//! repetitions. Messages are handed over as values, and a sync is complete at once.
+//! repetitions. Messages are handed over as values, and a sync is complete at once. The crate runs twice: with its
+//! default, a message to each follower for each proposal, and with `batch_append`, which puts proposals together.
 //!
 //! On both sides every member holds the bytes of its entries, and they travel with the messages. The crate
 //! does that itself: its entries are messages of their own, with their bytes in a vector each. Kontiki's
@@ -224,12 +225,12 @@ impl Group for Ours {
     }
 }
 
-struct Theirs {
+struct Theirs<const BATCH_APPEND: bool> {
     nodes: Vec<RawNode<MemStorage>>,
     network: VecDeque<eraftpb::Message>,
 }
 
-impl Theirs {
+impl<const BATCH_APPEND: bool> Theirs<BATCH_APPEND> {
     fn ready(&mut self, at: usize) {
         let node = &mut self.nodes[at];
         while node.has_ready() {
@@ -262,8 +263,8 @@ impl Theirs {
     }
 }
 
-impl Group for Theirs {
-    fn elected() -> Theirs {
+impl<const BATCH_APPEND: bool> Group for Theirs<BATCH_APPEND> {
+    fn elected() -> Self {
         let logger = raft_logger();
         let node = |id| {
             let config = raft::Config {
@@ -274,6 +275,7 @@ impl Group for Theirs {
                 max_inflight_msgs: Windows::default().inflight_frames_max,
                 check_quorum: true,
                 pre_vote: true,
+                batch_append: BATCH_APPEND,
                 ..raft::Config::default()
             };
             let voters: Vec<u64> = (1..=MEMBERS).collect();
@@ -364,24 +366,27 @@ fn main() {
     println!(
         "ns per entry proposed, replicated to two followers and committed on all three: median (min..max)"
     );
+    let [crate_raft, batched] = ["crate raft 0.7", "the same, batch_append"];
     println!(
-        "{:>6}  {:>28}  {:>28}  {:>6}",
-        "batch", "kontiki", "crate raft 0.7", "ratio"
+        "{:>6}  {:>24}  {crate_raft:>26} {:>6}  {batched:>26} {:>6}",
+        "batch", "kontiki", "ratio", "ratio"
     );
+    let text = |(middle, low, high): (f64, f64, f64)| format!("{middle:.1} ({low:.1}..{high:.1})");
     for batch in BATCHES {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let mut figures = [const { Vec::new() }; 3];
         for _ in 0..scale.repetitions {
-            ours.push(measure::<Ours>(&clock, batch, scale.entries));
-            theirs.push(measure::<Theirs>(&clock, batch, scale.entries));
+            figures[0].push(measure::<Ours>(&clock, batch, scale.entries));
+            figures[1].push(measure::<Theirs<false>>(&clock, batch, scale.entries));
+            figures[2].push(measure::<Theirs<true>>(&clock, batch, scale.entries));
         }
-        let (ours, theirs) = (median(ours), median(theirs));
-        let text =
-            |(middle, low, high): (f64, f64, f64)| format!("{middle:.1} ({low:.1}..{high:.1})");
+        let [ours, theirs, batched] = figures.map(median);
         println!(
-            "{batch:>6}  {:>28}  {:>28}  {:>6.2}",
+            "{batch:>6}  {:>24}  {:>26} {:>6.2}  {:>26} {:>6.2}",
             text(ours),
             text(theirs),
-            theirs.0 / ours.0
+            theirs.0 / ours.0,
+            text(batched),
+            batched.0 / ours.0
         );
     }
 }
