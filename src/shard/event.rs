@@ -194,8 +194,7 @@ pub enum Notice {
         /// Why.
         why: PeerRefusal,
     },
-    /// A follower is without what it had made durable. Said once in a term, unless it has that again
-    /// meanwhile.
+    /// A follower is without what it had made durable. Said once in a term, unless it has that again meanwhile.
     #[error(
         "follower {member} has acknowledged the log up to index {acknowledged} and now lacks what is there: its data \
          directory was put back from a copy, or its disk has lost what was synced. While this member leads, it gets no \

@@ -11,7 +11,8 @@
 //! checkpoint on its way pins its file and the log behind it, up to `log_bytes_max`. If the log becomes longer
 //! the transfer is given up for one of a newer checkpoint, and during that one writes are *paced*: the log may
 //! grow by half of `log_bytes_max` times the part that has arrived, so that the transfer ends before the log is too long
-//! again. So they are from the beginning where much log has come after the checkpoint already. A follower that takes no block for [`TRANSFER_PACE_PATIENCE`] slows nobody down.
+//! again. So they are from the beginning where much log has come after the checkpoint already. A follower that takes no
+//! block for [`TRANSFER_PACE_PATIENCE`] slows nobody down.
 
 use std::collections::BTreeMap;
 

@@ -2,42 +2,46 @@
 
 use super::*;
 
+/// A follower is without the entry at `prev`.
+fn rejects(
+    raft: &mut Raft,
+    id: MemberId,
+    prev: u64,
+    standing: Standing,
+    now: Instant,
+) -> Vec<Output> {
+    let result = AppendResult::Rejected {
+        prev: Index(prev),
+        hint: Position::default(),
+    };
+    let rejected = AppendResponse { result, standing };
+    say(raft, id, Body::AppendResponse(rejected), now)
+}
+
 /// Goal: a follower that lacks what it has acknowledged is named once, and sent no entry; what it said before it acknowledged
 /// that, and comes late, names nobody.
 #[test]
 fn follower_forgot() {
     let now = Instant(0) + Duration::from_secs(5);
     let id = MemberId(8);
-    let rejected = |prev: u64, standing| {
-        let result = AppendResult::Rejected {
-            prev: Index(prev),
-            hint: Position::default(),
-        };
-        Body::AppendResponse(AppendResponse { result, standing })
-    };
+    let rejects = |raft: &mut Raft, prev: u64, standing| rejects(raft, id, prev, standing, now);
     let mut raft = leader_of_five(now);
     says(&mut raft, id.0, 2, 2, now);
-    assert_eq!(say(&mut raft, id, rejected(1, Standing::Whole), now), []);
+    assert_eq!(rejects(&mut raft, 1, Standing::Whole), []);
     // It starts again, and is asked about the entry at 2.
     raft.peer_disconnected(id, now, &mut Vec::new());
     raft.flush(now, &mut Vec::new());
-    assert_eq!(say(&mut raft, id, rejected(1, Standing::Whole), now), []);
+    assert_eq!(rejects(&mut raft, 1, Standing::Whole), []);
     let forgot = Output::FollowerForgot {
         member: id,
         acknowledged: Index(2),
     };
-    assert_eq!(
-        say(&mut raft, id, rejected(2, Standing::Whole), now),
-        [forgot]
-    );
-    assert_eq!(say(&mut raft, id, rejected(2, Standing::Whole), now), []);
+    assert_eq!(rejects(&mut raft, 2, Standing::Whole), [forgot]);
+    assert_eq!(rejects(&mut raft, 2, Standing::Whole), []);
     let to_it = |output: &Output| matches!(output, Output::Send { to, .. } if *to == id);
     assert!(!outputs(|out| raft.flush(now, out)).iter().any(to_it));
     // One that says itself that it has lost something is brought up to date.
-    assert_eq!(
-        say(&mut raft, id, rejected(2, Standing::Rebuilding), now),
-        []
-    );
+    assert_eq!(rejects(&mut raft, 2, Standing::Rebuilding), []);
     assert!(outputs(|out| raft.flush(now, out)).iter().any(to_it));
 }
 
@@ -52,14 +56,7 @@ fn what_was_forgotten_counts_for_nobody() {
     says(&mut raft, forgets.0, 3, 3, now);
     raft.peer_disconnected(forgets, now, &mut Vec::new());
     raft.flush(now, &mut Vec::new());
-    let rejected = AppendResponse {
-        result: AppendResult::Rejected {
-            prev: Index(3),
-            hint: Position::default(),
-        },
-        standing: Standing::Whole,
-    };
-    let said = say(&mut raft, forgets, Body::AppendResponse(rejected), now);
+    let said = rejects(&mut raft, forgets, 3, Standing::Whole, now);
     assert!(matches!(said[..], [Output::FollowerForgot { .. }]));
     says(&mut raft, has_all.0, 3, 3, now);
     assert_eq!(raft.commit(), Index(1), "two of five have it");
@@ -75,28 +72,7 @@ fn forgot_and_asked_again() {
     let now = Instant(0) + Duration::from_secs(5);
     let id = MemberId(8);
     let mut raft = leader_of_five(now);
-    let accepts = |raft: &mut Raft, from: u64, index: u64| {
-        let matched = Matched {
-            durable: Index(index),
-            verified: Index(index),
-        };
-        let accepted = AppendResponse {
-            result: AppendResult::Accepted(matched),
-            standing: Standing::Whole,
-        };
-        let accepted = Body::AppendResponse(accepted);
-        say(raft, MemberId(from), accepted, now)
-    };
-    let rejects = |raft: &mut Raft, prev: u64| {
-        let rejected = AppendResponse {
-            result: AppendResult::Rejected {
-                prev: Index(prev),
-                hint: Position::default(),
-            },
-            standing: Standing::Whole,
-        };
-        say(raft, id, Body::AppendResponse(rejected), now)
-    };
+    let rejects = |raft: &mut Raft, prev: u64| rejects(raft, id, prev, Standing::Whole, now);
     let answers_heartbeat = |raft: &mut Raft| {
         let response = HeartbeatResponse {
             sent: now,
@@ -120,7 +96,7 @@ fn forgot_and_asked_again() {
         };
         outputs.iter().filter_map(append).collect()
     };
-    accepts(&mut raft, 8, 2);
+    says(&mut raft, 8, 2, 2, now);
     raft.peer_disconnected(id, now, &mut Vec::new());
     raft.append(10);
     assert_eq!(sent(&mut raft), [(2, 1)]);
@@ -135,7 +111,7 @@ fn forgot_and_asked_again() {
 
     raft.log_durable(Index(3), &mut Vec::new());
     for other in [9, 10] {
-        accepts(&mut raft, other, 3);
+        says(&mut raft, other, 3, 3, now);
     }
     assert_eq!(raft.commit(), Index(3));
     raft.log_released(Index(3));
@@ -146,6 +122,6 @@ fn forgot_and_asked_again() {
     assert_eq!(sent(&mut raft), []);
 
     // Its own directory is there again.
-    accepts(&mut raft, 8, 3);
+    says(&mut raft, 8, 3, 3, now);
     assert_eq!(sent(&mut raft), [(3, 1)]);
 }

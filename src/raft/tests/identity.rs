@@ -108,6 +108,17 @@ fn refused_though_its_log_names_it() {
     check(Some(2), 1, 3, &[]);
 }
 
+/// A member that starts with one entry, and does not know whether that is committed.
+fn with_one_entry(config: Config) -> Raft {
+    let mut terms = LogTerms::default();
+    terms.append(Term(1), 10);
+    let recovered = HardState {
+        term: Term(1),
+        ..HardState::default()
+    };
+    Raft::new(config, recovered, terms, Index(1))
+}
+
 /// Goal: a member whose log says that it is removed, though nobody knows so far whether that is committed, is still the
 /// one that the group has agreed on.
 #[test]
@@ -118,13 +129,7 @@ fn refused_while_it_is_removed() {
     config
         .memberships
         .push((Index(1), removed.expect("a change")));
-    let mut terms = LogTerms::default();
-    terms.append(Term(1), 10);
-    let recovered = HardState {
-        term: Term(1),
-        ..HardState::default()
-    };
-    let mut raft = Raft::new(config, recovered, terms, Index(1));
+    let mut raft = with_one_entry(config);
     let refused = Body::IdentityRefused { incarnation: OWN };
     assert_eq!(say(&mut raft, OTHER, refused, Instant(1)), []);
 }
@@ -260,13 +265,7 @@ fn learns_of_a_lost_directory_that_an_entry_names() {
         let mut named = config.memberships[0].1.clone();
         named.incarnations.insert(LEADER, lost);
         config.memberships.push((Index(1), named));
-        let mut terms = LogTerms::default();
-        terms.append(Term(1), 10);
-        let recovered = HardState {
-            term: Term(1),
-            ..HardState::default()
-        };
-        let mut raft = Raft::new(config, recovered, terms, Index(1));
+        let mut raft = with_one_entry(config);
         raft.tick(Instant(0), &mut Vec::new());
         assert!(raft.hears(LEADER, lost) && !raft.hears(LEADER, right));
 
