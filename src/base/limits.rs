@@ -81,12 +81,14 @@ pub const LISTEN_BACKLOG: i32 = 1_024;
 pub const ACCEPTS_PER_TURN_MAX: usize = 64;
 /// The longest turn of a core's loop that is not counted as a stall.
 pub const TURN_MAX: Duration = Duration::from_millis(1);
-/// Between two heartbeats of a core with nothing to do: what a lost wake-up costs at most.
-pub const HEARTBEAT_IDLE: Duration = Duration::from_millis(10);
-/// Between two heartbeats of a core with requests in flight.
-pub const HEARTBEAT_BUSY: Duration = Duration::from_millis(1);
+/// Between two heartbeats of a core that had nothing to do at the first: what a lost wake-up costs at most.
+pub const HEARTBEAT_IDLE: Duration = Duration::from_millis(50);
+/// Between two heartbeats of a core that had requests in flight at the first.
+pub const HEARTBEAT_BUSY: Duration = Duration::from_millis(2);
 /// A core without a heartbeat for this long is counted and logged.
-pub const CORE_FROZEN: Duration = Duration::from_millis(50);
+pub const CORE_FROZEN: Duration = Duration::from_millis(150);
+// One look without a beat is normal: a beat may come just before one and the next just after another.
+const _: () = assert!(CORE_FROZEN.as_millis() >= 3 * HEARTBEAT_IDLE.as_millis());
 /// A core without a heartbeat for this long ends the process: it holds leadership and connections hostage.
 pub const CORE_STUCK: Duration = Duration::from_secs(30);
 /// Requests to one log's disk thread that have not been worked on: one spare and what is being recycled.

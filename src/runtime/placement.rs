@@ -6,11 +6,11 @@
 
 use std::error::Error;
 use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, park_timeout};
 use std::time::Duration;
 
-use crossbeam::channel::{RecvTimeoutError, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use super::executor::{self, IO_MEMORY_BYTES, Queue};
@@ -324,14 +324,14 @@ async fn heartbeat(stats: Arc<CoreStats>) {
 }
 
 /// How often the watchdog looks.
-const LOOK: Duration = Duration::from_millis(25);
+const LOOK: Duration = HEARTBEAT_IDLE;
 
 /// A thread that looks at every core's heartbeats. It counts its own looks and not time, so that a
 /// process that was stopped as a whole (a debugger, a paused machine) is not taken for a stuck core.
 #[derive(Debug)]
 struct Watchdog {
     thread: JoinHandle<()>,
-    stop: crossbeam::channel::Sender<()>,
+    stopped: Arc<AtomicBool>,
 }
 
 /// One core as the watchdog sees it.
@@ -343,7 +343,8 @@ struct Watched {
 
 impl Watchdog {
     fn start(stats: Vec<Arc<CoreStats>>) -> std::io::Result<Watchdog> {
-        let (stop, stopped) = bounded::<()>(1);
+        let stopped = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stopped);
         let mut watched: Vec<Watched> = stats
             .into_iter()
             .map(|stats| Watched {
@@ -355,17 +356,23 @@ impl Watchdog {
         let thread = std::thread::Builder::new()
             .name("watchdog".into())
             .spawn(move || {
-                while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                loop {
+                    // Channels spin and yield before they sleep, for each look.
+                    park_timeout(LOOK);
+                    if told.load(Ordering::Acquire) {
+                        return;
+                    }
                     for (core, watched) in watched.iter_mut().enumerate() {
                         watched.look(core);
                     }
                 }
             })?;
-        Ok(Watchdog { thread, stop })
+        Ok(Watchdog { thread, stopped })
     }
 
     fn stop(self) {
-        drop(self.stop);
+        self.stopped.store(true, Ordering::Release);
+        self.thread.thread().unpark();
         self.thread.join().expect("the watchdog does not panic");
     }
 }
@@ -374,7 +381,7 @@ impl Watched {
     fn look(&mut self, core: usize) {
         let heartbeats = self.stats.heartbeats();
         if heartbeats != self.heartbeats || self.stats.is_ended() {
-            if self.looks_without > FROZEN_LOOKS {
+            if self.looks_without >= FROZEN_LOOKS {
                 let frozen =
                     LOOK.saturating_mul(u32::try_from(self.looks_without).unwrap_or(u32::MAX));
                 tracing::warn!(core, ?frozen, "core makes progress again");

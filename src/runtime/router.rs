@@ -82,6 +82,8 @@ pub struct Router {
     outbound: Vec<Rc<Outbound>>,
     slots: RefCell<Slab<Slot>>,
     generation: Cell<u32>,
+    /// Requests that were submitted and are not answered.
+    waiting: Cell<usize>,
 }
 
 impl Router {
@@ -93,6 +95,7 @@ impl Router {
             outbound,
             slots: RefCell::default(),
             generation: Cell::new(0),
+            waiting: Cell::new(0),
         })
     }
 
@@ -117,6 +120,7 @@ impl Router {
     pub fn deliver(&self, answers: impl IntoIterator<Item = Answer>) {
         let mut slots = self.slots.borrow_mut();
         for answer in answers {
+            self.waiting.set(self.waiting.get().saturating_sub(1));
             let ticket = answer.ticket;
             debug_assert_eq!(ticket.core, self.core.0, "answers are sorted by core");
             let Some(slot) = slots.get_mut(ticket.connection as usize) else {
@@ -130,6 +134,12 @@ impl Router {
                 waker.wake();
             }
         }
+    }
+
+    /// Whether a request waits for its answer.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.get() > 0
     }
 
     /// The connections that are open.
@@ -177,6 +187,8 @@ impl Session {
         }
         requests.push(request);
         drop(requests);
+        let waiting = &self.router.waiting;
+        waiting.set(waiting.get() + 1);
         outbound.doorbell.ring();
         Ok(())
     }

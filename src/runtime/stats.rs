@@ -67,7 +67,7 @@ impl CoreStats {
     }
 
     /// Whether requests are in flight: the heartbeat then beats faster, so that a wake-up lost by the
-    /// executor costs a millisecond.
+    /// executor costs little.
     pub fn set_busy(&self, busy: bool) {
         self.own.busy.store(busy, Ordering::Relaxed);
     }

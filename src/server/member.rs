@@ -26,6 +26,7 @@ use crate::runtime::recovery::{self, Beside, Places, RecoveryError, recover};
 use crate::runtime::router::{Doorbell, Outbound, Router};
 use crate::runtime::scrub::{self, Scrubbed};
 use crate::runtime::signals::Signal;
+use crate::runtime::stats::CoreStats;
 use crate::shard::event::{self, ClientRequest};
 use crate::shard::{Settings, Shard};
 use crate::wal::{Geometry, LogIdentity};
@@ -152,10 +153,14 @@ pub(super) async fn core_main(core: Core, part: Part, ready: Ready) {
             shard.await;
         }
         Role::Connections { requests } => {
-            let forward = forward(Rc::clone(&outbound), doorbell, requests, Rc::clone(&router));
+            let answers = Answers {
+                router: Rc::clone(&router),
+                stats: Arc::clone(&core.stats),
+            };
+            let forward = forward(Rc::clone(&outbound), doorbell, requests, answers.clone());
             spawn_local(Queue::Shard, forward).detach();
             ready.succeed();
-            let receive = receive_mail(mail, Rc::clone(&router), listeners, Rc::clone(&edge));
+            let receive = receive_mail(mail, answers, listeners, Rc::clone(&edge));
             spawn_local(Queue::Shard, receive).detach();
             stopped.receive().await;
             while !shared.closing.load(Ordering::Acquire) {
@@ -339,23 +344,43 @@ async fn drain_edge(edge: &Rc<Edge>, open_edges: &AtomicUsize) {
     open_edges.fetch_sub(1, Ordering::AcqRel);
 }
 
+/// Answers to the requests of a core without a shard.
+#[derive(Clone)]
+struct Answers {
+    router: Rc<Router>,
+    stats: Arc<CoreStats>,
+}
+
+impl Answers {
+    fn deliver(&self, answers: impl IntoIterator<Item = event::Answer>) {
+        self.router.deliver(answers);
+        self.tell_busy();
+    }
+
+    /// A wake-up that comes from another core is one that may be lost.
+    fn tell_busy(&self) {
+        self.stats.set_busy(self.router.is_waiting());
+    }
+}
+
 /// Mails this core's requests to the shard's core, a batch per turn.
 async fn forward(
     outbound: Rc<Outbound>,
     doorbell: Rc<Doorbell>,
     requests: Sender<Vec<ClientRequest>>,
-    router: Rc<Router>,
+    answers: Answers,
 ) {
     loop {
         doorbell.wait().await;
         let mut batch = Vec::new();
         outbound.take_into(&mut batch);
+        answers.tell_busy();
         if batch.is_empty() {
             continue;
         }
         if let Err(refused) = requests.send(batch) {
             let refused = refused.into_batch();
-            router.deliver(refused.into_iter().map(|request| event::Answer {
+            answers.deliver(refused.into_iter().map(|request| event::Answer {
                 ticket: request.ticket,
                 header: event::Header::default(),
                 result: Err(event::Refusal::TooManyRequests),
@@ -367,14 +392,14 @@ async fn forward(
 /// Takes what the shard's core sends.
 async fn receive_mail(
     mut mail: Receiver<Mail>,
-    router: Rc<Router>,
+    own: Answers,
     listeners: Vec<Listener>,
     edge: Rc<Edge>,
 ) {
     let mut listeners = Some(listeners);
     while let Some(received) = mail.receive().await {
         match received {
-            Mail::Answers(answers) => router.deliver(answers),
+            Mail::Answers(answers) => own.deliver(answers),
             Mail::Serve => accept(listeners.take().unwrap_or_default(), &edge),
         }
     }

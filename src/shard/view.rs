@@ -32,13 +32,16 @@ impl Shard {
     /// room: what waits for a segment that cannot be made was never acknowledged.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        let answered = self.writes.is_empty()
+        self.is_answered() && self.is_at_rest()
+    }
+
+    fn is_answered(&self) -> bool {
+        self.writes.is_empty()
             && self.job.is_none()
             && self.forwards.is_empty()
             && self.member_requests.is_empty()
             && self.reads.is_empty()
-            && self.waiters.is_empty();
-        answered && self.is_at_rest()
+            && self.waiters.is_empty()
     }
 
     /// Whether everything that was appended is durable and sealed, as far as the disk has room.
@@ -52,7 +55,7 @@ impl Shard {
     /// Requests that are being worked on or waited for.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.log.in_flight() || !self.waiters.is_empty() || self.has_work()
+        self.log.in_flight() || !self.is_answered() || self.has_work()
     }
 
     /// Whether requests can be answered: this member leads and has committed an entry of its term, or it
