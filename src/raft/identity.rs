@@ -359,14 +359,15 @@ impl Raft {
         !asks_for_votes && self.lacks_leader_for_long()
     }
 
-    /// Whether nobody may be elected because this member does not hear who can be: what it stored of a voter may be a
-    /// directory that was lost before the group has agreed on another one. A leader would have sent the entry that says
-    /// so; without one, a voter can tell, if any knows that entry to be committed.
+    /// Whether nobody may be elected because this member does not hear who can be: what it stored of a voter, or what an
+    /// entry says that is not committed, may be a directory that was lost before the group has agreed on another one. A
+    /// leader would have sent the entry that says so; without one, a voter can tell, if any knows that entry to be
+    /// committed.
     fn may_know_lost_directory(&self) -> bool {
-        let is_settled = |&id: &MemberId| {
-            self.identity.known(id).is_none() || self.agreed_incarnation(id).is_some()
+        let is_beyond_doubt = |&id: &MemberId| {
+            self.settled_directory(id).is_none() || self.agreed_incarnation(id).is_some()
         };
-        self.lacks_leader_for_long() && !self.other_voters().iter().all(is_settled)
+        self.lacks_leader_for_long() && !self.other_voters().iter().all(is_beyond_doubt)
     }
 
     fn lacks_leader_for_long(&self) -> bool {

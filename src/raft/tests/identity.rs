@@ -258,16 +258,28 @@ fn learns_of_a_lost_directory_later() {
 #[test]
 fn learns_of_a_lost_directory_that_an_entry_names() {
     let [lost, right] = [Incarnation(88), Incarnation(LEADER.0.into())];
+    let late = Instant(0) + Duration::from_secs(3);
     let check = |stored: Option<Incarnation>| {
         let mut config = config(&[ME, LEADER, OTHER]);
         config.incarnations.remove(&LEADER);
         config.incarnations.extend(stored.map(|of| (LEADER, of)));
-        let mut named = config.memberships[0].1.clone();
+        let agreed = &mut config.memberships[0].1;
+        // So that nobody else is in question.
+        agreed
+            .incarnations
+            .insert(OTHER, Incarnation(OTHER.0.into()));
+        let mut named = agreed.clone();
         named.incarnations.insert(LEADER, lost);
         config.memberships.push((Index(1), named));
         let mut raft = with_one_entry(config);
         raft.tick(Instant(0), &mut Vec::new());
         assert!(raft.hears(LEADER, lost) && !raft.hears(LEADER, right));
+        let asked = outputs(|out| raft.tick(late, out));
+        let asks = |output: &Output| {
+            matches!(output, Output::Send { to: OTHER, message }
+                if message.body == Body::IdentityQuestion)
+        };
+        assert!(asked.iter().any(asks), "{stored:?}: {asked:?}");
 
         let body = Body::IdentityConfirmed {
             incarnation: OWN,
@@ -277,7 +289,7 @@ fn learns_of_a_lost_directory_that_an_entry_names() {
                 agreed: vec![(LEADER, right)],
             },
         };
-        let seen = outputs(|out| raft.step(OTHER, of(OTHER, 1, body), Instant(1), out));
+        let seen = outputs(|out| raft.step(OTHER, of(OTHER, 1, body), late, out));
         let learnt = seen.contains(&Output::LearnIncarnation {
             member: LEADER,
             incarnation: right,
