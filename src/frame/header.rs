@@ -178,14 +178,22 @@ impl<'a> Record<'a> {
         if !zero {
             return Err(RecordError::NotZero);
         }
-        Ok((
-            Record {
-                header,
-                body: &record[RECORD_HEADER_BYTES..archive_end],
-                bytes: record,
-            },
-            rest,
-        ))
+        Ok((Record::parsed(header, record), rest))
+    }
+
+    /// The record in `bytes`, of which [`Self::parse`] has returned this header before.
+    ///
+    /// # Panics
+    /// If `bytes` are not as long as the header says.
+    #[must_use]
+    pub(crate) fn parsed(header: RecordHeader, bytes: &'a [u8]) -> Record<'a> {
+        assert_eq!(bytes.len(), header.record_size_bytes(), "another record");
+        let archive_end = RECORD_HEADER_BYTES + header.length as usize;
+        Record {
+            header,
+            body: &bytes[RECORD_HEADER_BYTES..archive_end],
+            bytes,
+        }
     }
 }
 

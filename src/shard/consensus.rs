@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use super::cluster::ClusterChange;
 use super::entry::{ClusterEffect, EntryBody};
 use super::event::{EndReason, KnownMembers, Notice, PeerMessage, Refusal};
@@ -12,13 +14,14 @@ use super::replay::Entry;
 use super::{Shard, Waiter};
 use crate::base::limits::SHARD_REFUSED_PEERS_MAX;
 use crate::base::{Index, MemberId};
+use crate::frame::Record;
 use crate::raft::{Change, Output, StateDigest};
 use crate::wal::{StageError, Staged};
 
 /// An entry that came from the leader, checked, and its record.
 pub(super) struct Incoming {
     pub(super) entry: Entry,
-    pub(super) record: bytes::Bytes,
+    pub(super) record: Bytes,
 }
 
 impl Shard {
@@ -230,19 +233,17 @@ impl Shard {
     /// Takes the leader's entries from `first` to `last` as they are.
     fn append_incoming(&mut self, incoming: &mut VecDeque<Incoming>, first: Index, last: Index) {
         while incoming
-            .pop_front_if(|incoming| incoming.entry.index < first)
+            .pop_front_if(|incoming| incoming.entry.header.index < first)
             .is_some()
         {}
         let mut next = first;
         while next <= last {
             let Incoming { entry, record } = incoming
                 .pop_front()
-                .filter(|incoming| incoming.entry.index == next)
+                .filter(|incoming| incoming.entry.header.index == next)
                 .expect("the message was checked to hold the entries it names");
-            let (parsed, _) = crate::frame::Record::parse(&record)
-                .expect("the record was checked when it came in");
             self.log
-                .stage_record(&parsed)
+                .stage_record(&Record::parsed(entry.header, &record))
                 .expect("there was room when the message came in");
             self.recent.push(next, &record);
             let changes_membership = entry.changes.iter().any(ClusterChange::is_membership);

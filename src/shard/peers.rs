@@ -301,8 +301,8 @@ fn check_records(append: &Append, term: Term, records: &[Bytes]) -> Option<VecDe
     for (term, bytes) in terms.zip(records) {
         index = index.next();
         let (record, rest) = Record::parse(bytes).ok()?;
-        let entry = Entry::new(&record).ok()?;
-        if !rest.is_empty() || (entry.term, entry.index) != (term, index) {
+        let entry = Entry::new(record.header, bytes.slice_ref(record.body)).ok()?;
+        if !rest.is_empty() || (record.header.term, record.header.index) != (term, index) {
             return None;
         }
         incoming.push_back(Incoming {

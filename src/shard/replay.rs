@@ -3,14 +3,15 @@
 //! Recovery hands on what the log holds, one record at a time; a record is checked when it comes and
 //! folded when there is time, so a restart never works longer than a slice at once.
 
+use bytes::Bytes;
+
 use super::checkpoints::CheckpointSummary;
 use super::cluster::{ClusterChange, ClusterState};
 use super::entry::{ArchivedEntryBody, EntryBody};
 use super::folder::Folder;
-use crate::base::HardState;
 use crate::base::planted::Planted;
-use crate::base::{Index, Term};
-use crate::frame::{self, AccessError, Record};
+use crate::base::{HardState, Index};
+use crate::frame::{self, AccessError, Record, RecordHeader};
 use crate::keyspace::Keyspace;
 use crate::keyspace::steps::Steps;
 use crate::raft::{LogTerms, Membership};
@@ -59,41 +60,38 @@ pub enum Piece {
 /// An entry of a log, checked: its archive is one and says what this build knows.
 #[derive(Debug)]
 pub struct Entry {
-    /// Its term.
-    pub(super) term: Term,
-    /// Its index.
-    pub(super) index: Index,
     /// Of its record.
-    pub(super) size_bytes: u64,
-    /// Its archive.
-    pub(super) body: Vec<u8>,
+    pub(super) header: RecordHeader,
+    /// Its archive; it may share the memory of what it came in.
+    pub(super) body: Bytes,
     /// What it changes of members, alarms and version.
     pub(super) changes: Vec<ClusterChange>,
 }
 
 impl Entry {
-    /// Checks the archive of a record.
+    /// Checks the archive of a record, which is copied.
     ///
     /// # Errors
     /// When it is not one, or says something this build does not know.
-    pub fn new(record: &Record<'_>) -> Result<Entry, AccessError> {
-        let Record {
-            header,
-            body,
-            bytes,
-        } = record;
+    pub fn copied(record: &Record<'_>) -> Result<Entry, AccessError> {
+        Entry::new(record.header, Bytes::copy_from_slice(record.body))
+    }
+
+    /// Checks the archive of the record with this header; it is not copied.
+    ///
+    /// # Errors
+    /// When it is not one, or says something this build does not know.
+    pub(super) fn new(header: RecordHeader, body: Bytes) -> Result<Entry, AccessError> {
         let unknown = AccessError { length: body.len() };
         let mut changes = Vec::new();
-        if let ArchivedEntryBody::Cluster(effects) = frame::access::<EntryBody>(body)? {
+        if let ArchivedEntryBody::Cluster(effects) = frame::access::<EntryBody>(&body)? {
             for effect in effects.iter() {
                 changes.push(ClusterChange::try_from(effect).map_err(|_| unknown)?);
             }
         }
         Ok(Entry {
-            term: header.term,
-            index: header.index,
-            size_bytes: bytes.len() as u64,
-            body: body.to_vec(),
+            header,
+            body,
             changes,
         })
     }
@@ -106,7 +104,7 @@ impl Piece {
     /// When an entry's archive is not one, or says something this build does not know.
     pub fn new(recovered: wal::Replayed<'_>) -> Result<Option<Piece>, AccessError> {
         Ok(match recovered {
-            wal::Replayed::Entry(record) => Some(Piece::Entry(Entry::new(&record)?)),
+            wal::Replayed::Entry(record) => Some(Piece::Entry(Entry::copied(&record)?)),
             wal::Replayed::Cut { after } => Some(Piece::Cut(after)),
             wal::Replayed::Committed(index) => Some(Piece::Committed(index)),
             wal::Replayed::Checkpoint { .. } => None,
@@ -167,15 +165,14 @@ impl Replayer {
                     folder.truncate(&mut state.keyspace, after);
                 }
                 Piece::Entry(entry) => {
-                    let appended = state.terms.append(entry.term, entry.size_bytes);
-                    assert_eq!(
-                        appended, entry.index,
-                        "recovery hands on entries without gaps"
-                    );
+                    let RecordHeader { term, index, .. } = entry.header;
+                    let size_bytes = entry.header.record_size_bytes() as u64;
+                    let appended = state.terms.append(term, size_bytes);
+                    assert_eq!(appended, index, "recovery hands on entries without gaps");
                     for change in entry.changes {
-                        state.cluster.fold(entry.index, change);
+                        state.cluster.fold(index, change);
                     }
-                    folder.push(entry.index, entry.body);
+                    folder.push(index, entry.body);
                 }
             }
         }
