@@ -187,9 +187,13 @@ fn open_loops_at_found_rates() {
     let spec = null_spec(data.path(), points);
     let outcome = compare::compare(&spec, &Arc::new(AtomicBool::new(false)));
     assert!(outcome.error.is_none(), "{:?}", outcome.error);
-    // At its highest rate etcd refuses some, and so it does below that where the machine slows down.
-    let refused = |why: &compare::CompareError| why.to_string().contains("too many requests");
-    assert!(outcome.failed.iter().all(refused), "{:?}", outcome.failed);
+    // At its highest rate etcd refuses some or lets them time out, and so it does below that where the machine slows down.
+    let overloaded = |why: &compare::CompareError| why.to_string().contains(" operations failed");
+    assert!(
+        outcome.failed.iter().all(overloaded),
+        "{:?}",
+        outcome.failed
+    );
     let [ours, theirs, half, other_half] = &outcome.runs[..] else {
         panic!("one pair at each point: {:?}", outcome.runs.len());
     };
@@ -201,6 +205,11 @@ fn open_loops_at_found_rates() {
     let highest = |run| detail(run, "highest rate found by a closed loop, /s");
     assert!(rate(ours) > 100.0 && rate(ours) == rate(theirs));
     assert_eq!(rate(ours), highest(theirs));
+    assert!(
+        outcome.runs.iter().all(|run| run.partial.is_none()),
+        "ended early"
+    );
+    assert!([ours, theirs].iter().all(|run| run.count() > 0));
     for run in [half, other_half] {
         assert!((rate(run) - highest(run) / 2.0).abs() <= 1.0);
         // Nothing but what was intended was done.
