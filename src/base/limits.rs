@@ -81,6 +81,8 @@ pub const LISTEN_BACKLOG: i32 = 1_024;
 pub const ACCEPTS_PER_TURN_MAX: usize = 64;
 /// The longest turn of a core's loop that is not counted as a stall.
 pub const TURN_MAX: Duration = Duration::from_millis(1);
+/// A task that never has to wait works for so long before the others of its core run.
+pub const STINT_MAX: Duration = TURN_MAX;
 /// Between two heartbeats of a core that had nothing to do at the first: what a lost wake-up costs at most.
 pub const HEARTBEAT_IDLE: Duration = Duration::from_millis(50);
 /// Between two heartbeats of a core that had requests in flight at the first.

@@ -8,7 +8,7 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -22,7 +22,7 @@ use super::disk::checkpoint::{CheckpointAnswer, CheckpointThread};
 use super::disk::identity::random_u64;
 use super::disk::log::{LogDone, LogJob, LogWriter};
 use super::disk::segments::{DiskAnswer, DiskThread, PreparedSegment};
-use super::executor::sleep;
+use super::executor::{Stint, sleep};
 use super::fatal::{EXIT_CODE_REMOVED, fatal, fatal_with};
 use super::group::{Group, Peers};
 use super::mailbox::{Receiver, SendError, Sender};
@@ -191,19 +191,25 @@ impl Turns {
     /// Turns until this member serves: it leads and has committed an entry of its term, or knows who leads.
     pub async fn until_serving(&mut self) {
         self.turn();
+        let mut stint = Stint::new(self.core.clock);
         while !self.core.shard.is_serving() {
-            poll_fn(|cx| self.poll_gather(cx)).await;
-            self.turn();
+            self.next_turn(&mut stint).await;
         }
+    }
+
+    /// Other cores may send faster than this one turns.
+    async fn next_turn(&mut self, stint: &mut Stint) {
+        stint.wait(|cx| self.poll_gather(cx)).await;
+        self.turn();
     }
 
     /// Turns until the member stops and everything that was taken is answered, durable and sealed. What waits for
     /// other members is waited for a limited time: they may be gone. A member that was removed ends the process then.
     pub async fn run(mut self) {
         self.serving = true;
+        let mut stint = Stint::new(self.core.clock);
         while !self.is_done() {
-            poll_fn(|cx| self.poll_gather(cx)).await;
-            self.turn();
+            self.next_turn(&mut stint).await;
         }
         if self.group.is_removed() {
             end_removed();

@@ -8,13 +8,20 @@
 
 use std::cell::OnceCell;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use glommio::timer::Timer;
 use glommio::{Latency, Shares, TaskQueueHandle};
+
+use super::clock::Clock;
+use crate::base::Instant;
+use crate::base::limits::STINT_MAX;
+
+/// A timer that is due at once: the rings are looked at before it.
+const STINT_PAUSE: Duration = Duration::from_micros(1);
 
 /// The concerns of a core. The executor's time is divided by shares when more than one has work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +117,46 @@ pub async fn yield_if_needed() {
     glommio::yield_if_needed().await;
 }
 
+/// Lets the others of a core run beside a task that may never have to wait, because other cores fill what it waits for
+/// while it works. [`yield_if_needed`] would keep the core from its rings for a tenth of a second then.
+#[derive(Debug)]
+pub struct Stint {
+    clock: Clock,
+    /// When the task began to find what it waits for there each time.
+    began: Option<Instant>,
+}
+
+impl Stint {
+    /// For one task.
+    #[must_use]
+    pub fn new(clock: Clock) -> Stint {
+        Stint { clock, began: None }
+    }
+
+    /// Waits until `poll` is ready. After [`STINT_MAX`] without a wait everybody else has a turn first.
+    pub async fn wait<T>(&mut self, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
+        if let Some(began) = self.began
+            && self.clock.now().since(began) >= STINT_MAX
+        {
+            sleep(STINT_PAUSE).await;
+            self.began = None;
+        }
+        let mut has_waited = false;
+        let ready = poll_fn(|cx| {
+            let polled = poll(cx);
+            has_waited |= polled.is_pending();
+            polled
+        })
+        .await;
+        if has_waited {
+            self.began = None;
+        } else if self.began.is_none() {
+            self.began = Some(self.clock.now());
+        }
+        ready
+    }
+}
+
 /// The time given to [`timeout`] ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("timed out after {0:?}")]
@@ -120,7 +167,7 @@ pub struct Elapsed(pub Duration);
 pub async fn timeout<T>(span: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
     let mut future = std::pin::pin!(future);
     let mut timer = Timer::new(span);
-    std::future::poll_fn(|cx| {
+    poll_fn(|cx| {
         if let Poll::Ready(output) = future.as_mut().poll(cx) {
             return Poll::Ready(Ok(output));
         }
@@ -163,6 +210,32 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
+
+    /// Goal: a task that always finds what it waits for lets others run, and their timers.
+    #[test]
+    fn stints_end() {
+        let looks = std::thread::spawn(|| {
+            run(async {
+                let done = Rc::new(Cell::new(false));
+                let other = Rc::clone(&done);
+                let task = spawn_local(Queue::Connections, async move {
+                    sleep(Duration::from_millis(1)).await;
+                    other.set(true);
+                });
+                let mut stint = Stint::new(Clock::new());
+                let mut looks = 0_u64;
+                while !done.get() && looks < 100_000_000 {
+                    stint.wait(|_| Poll::Ready(())).await;
+                    looks += 1;
+                }
+                task.await;
+                looks
+            })
+            .expect("a ring")
+        });
+        let looks = looks.join().expect("the executor's thread ends well");
+        assert!(looks < 100_000_000);
+    }
 
     /// Goal: a dropped task does not go on, a detached one does, and a timeout says so.
     #[test]
