@@ -7,12 +7,13 @@
 //! Streams have no timeouts; callers keep deadlines of their own.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_lite::io::{AsyncRead, AsyncWrite};
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::executor;
@@ -145,16 +146,33 @@ fn bound_once_free(address: SocketAddr) -> io::Result<Socket> {
     bound(address, false)
 }
 
-/// A close-on-exec, non-blocking socket bound to `address`.
+/// A close-on-exec, non-blocking socket bound to `address`. The unspecified address of either family is that of both, as
+/// with etcd, where the machine has both.
 fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+    if address.ip().is_unspecified() {
+        let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port()));
+        let result = bound_to(both, false, reuse_port);
+        if !result.as_ref().is_err_and(lacks_family) {
+            return result;
+        }
+    }
+    bound_to(address, address.is_ipv6(), reuse_port)
+}
+
+/// Whether this is what a machine without IPv6 says of its addresses.
+fn lacks_family(error: &io::Error) -> bool {
+    let number = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(number, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
+}
+
+fn bound_to(address: SocketAddr, only_v6: bool, reuse_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking().cloexec(),
         Some(Protocol::TCP),
     )?;
     if address.is_ipv6() {
-        // An operator who wants both families lists both addresses, as with etcd's URLs.
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(only_v6)?;
     }
     // A restart must not wait for old connections in TIME_WAIT.
     socket.set_reuse_address(true)?;
@@ -406,6 +424,24 @@ mod tests {
             assert_eq!((beside.len(), beside[0].local_addr()), (second, address));
             let refused = open(address, 1, Sharing::Exclusive).expect_err("the port is taken");
             assert!(matches!(refused, ListenError::InUse { .. }), "{refused}");
+        }
+    }
+
+    /// Goal: who listens on the unspecified address of either family is reached by both, as far as this machine has both.
+    #[test]
+    fn both_families() {
+        let loopbacks = [LOOPBACK.ip(), Ipv6Addr::LOCALHOST.into()];
+        let there = loopbacks.map(|ip| std::net::TcpListener::bind((ip, 0)).is_ok());
+        let wildcards = ["0.0.0.0:0", "[::]:0"].map(|address| address.parse().expect("one"));
+        for (wildcard, _) in wildcards.into_iter().zip(there).filter(|(_, there)| *there) {
+            for count in [1, 2] {
+                let held = open(wildcard, count, Sharing::Exclusive).expect("a free port");
+                let port = held[0].local_addr().port();
+                for (ip, _) in loopbacks.into_iter().zip(there).filter(|(_, there)| *there) {
+                    let connected = std::net::TcpStream::connect((ip, port));
+                    assert!(connected.is_ok(), "{ip} to {wildcard}: {connected:?}");
+                }
+            }
         }
     }
 
