@@ -34,8 +34,13 @@ impl Directories {
     /// committed by one which hears the agreed one only.
     #[must_use]
     pub fn admit(&self, member: MemberId, incarnation: Incarnation, agreed: bool) -> bool {
-        let (known, stored) = (self.agreed.get(&member), self.stored.get(&member));
-        is_let_in(known.copied(), stored.copied(), incarnation, agreed)
+        match self.agreed.get(&member) {
+            Some(known) => *known == incarnation,
+            None => {
+                let stored = self.stored.get(&member);
+                agreed || stored.is_none_or(|stored| *stored == incarnation)
+            }
+        }
     }
 
     /// Whether this is the directory that is known of a member, and not only one that is let in because nothing is, or
@@ -44,18 +49,6 @@ impl Directories {
     pub fn know(&self, member: MemberId, incarnation: Incarnation) -> bool {
         let known = self.agreed.get(&member).or(self.stored.get(&member));
         known == Some(&incarnation)
-    }
-}
-
-fn is_let_in(
-    known: Option<Incarnation>,
-    stored: Option<Incarnation>,
-    incarnation: Incarnation,
-    says_agreed: bool,
-) -> bool {
-    match known {
-        Some(known) => known == incarnation,
-        None => says_agreed || stored.is_none_or(|stored| stored == incarnation),
     }
 }
 
@@ -74,25 +67,18 @@ impl Raft {
         }
     }
 
-    /// What [`Directories::admit`] says of [`Self::directories`].
-    #[must_use]
-    pub fn lets_in(&self, member: MemberId, incarnation: Incarnation, agreed: bool) -> bool {
-        let known = self.agreed_incarnation(member);
-        let named = self.named_directory(member);
-        let stored = named.or_else(|| self.identity.stored_directory(member));
-        is_let_in(known, stored, incarnation, agreed)
-    }
-
     /// Whether the group has agreed, for good, on the directory that this member runs on.
     #[must_use]
     pub fn is_own_agreed(&self) -> bool {
         self.agreed_incarnation(self.id) == Some(self.incarnation)
     }
 
-    /// The entry that brought the newest committed membership: another one, and others are agreed on.
+    /// Differs when [`Self::directories`] does, but for a change of the membership at the head of the log: the entry that
+    /// brought the newest committed one, and how often what is known beside the log has changed.
     #[must_use]
-    pub fn agreed_at(&self) -> Index {
-        self.memberships.committed_index(self.hard_state.commit)
+    pub fn directories_version(&self) -> (Index, u64) {
+        let agreed_at = self.memberships.committed_index(self.hard_state.commit);
+        (agreed_at, self.identity.changes())
     }
 
     /// Whether what a member says beside consensus is heard when it comes from this directory: from the one that

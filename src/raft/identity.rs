@@ -42,6 +42,8 @@ pub(super) struct Identity {
     /// Members of whom an entry in force here names another directory than the one that the group is said to have agreed
     /// on. No leader that has agreed on one appends another, so that entry can only be cut off.
     overruled: BTreeSet<MemberId>,
+    /// Counts what changes these three.
+    changes: u64,
     /// Of those who have no place there. Who was not heard for longest makes way.
     strangers: BTreeMap<MemberId, Stranger>,
     /// The newest leader that was heard from another directory than the one that is stored, and its term.
@@ -60,6 +62,7 @@ impl Identity {
             known,
             storing: BTreeMap::new(),
             overruled: BTreeSet::new(),
+            changes: 0,
             strangers: BTreeMap::new(),
             followed: None,
             told: Voters::default(),
@@ -70,6 +73,10 @@ impl Identity {
 
     pub(super) fn is_confirmed(&self) -> bool {
         self.confirmed || self.planted.has(Defect::WipedDirectoryVotes)
+    }
+
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
     }
 
     pub(super) fn known(&self, id: MemberId) -> Option<Incarnation> {
@@ -286,6 +293,7 @@ impl Raft {
         let before = identity.strangers.remove(&member);
         let incarnation = before.map_or(incarnation, |stranger| stranger.incarnation);
         identity.storing.insert(member, incarnation);
+        identity.changes += 1;
         outputs.push(Output::LearnIncarnation {
             member,
             incarnation,
@@ -298,6 +306,7 @@ impl Raft {
         let identity = &mut self.identity;
         identity.strangers.retain(|id, _| !removed.contains(id));
         identity.overruled.retain(|id| !removed.contains(id));
+        identity.changes += 1;
         let storing = identity
             .storing
             .extract_if(.., |id, _| removed.contains(id));
@@ -473,6 +482,7 @@ impl Raft {
             let stored = self.identity.stored_directory(member);
             let is_other = |of: Option<Incarnation>| of.is_some_and(|of| of != incarnation);
             let identity = &mut self.identity;
+            identity.changes += 1;
             if is_other(named) {
                 identity.overruled.insert(member);
             }

@@ -80,12 +80,10 @@ pub(super) struct Group {
     stored_sender: Sender<KnownMembers>,
     stored: Receiver<KnownMembers>,
     stored_events: VecDeque<KnownMembers>,
-    /// The changes of the membership that were looked at, and the newest committed one.
-    membership: Option<(u64, Index)>,
+    /// The changes of the membership that were looked at.
+    membership_changes: Option<u64>,
     /// What the peers were set to.
     others: Vec<(MemberId, Vec<String>)>,
-    /// The directories that they let in.
-    directories: Option<Directories>,
     /// Segments that could not be read, so that it is said once.
     unreadable: Rc<RefCell<BTreeSet<SegmentSequence>>>,
     /// Armed for a moment not later than the shard's next deadline.
@@ -113,9 +111,8 @@ impl Group {
             stored_sender,
             stored,
             stored_events: VecDeque::new(),
-            membership: None,
+            membership_changes: None,
             others: Vec::new(),
-            directories: None,
             unreadable: Rc::default(),
             deadline: None,
             announcer: Announcer::default(),
@@ -174,10 +171,10 @@ impl Group {
     /// Performs what concerns others.
     pub(super) fn perform(&mut self, effects: &mut Effects, shard: &Shard) {
         // First, so that everybody a message can be for is known.
-        self.follow_membership(shard);
-        if effects.known_members.is_some() {
-            self.follow_directories(shard);
+        if let Some(directories) = effects.directories.take() {
+            self.peers.set_directories(directories);
         }
+        self.follow_membership(shard);
         for (to, message) in effects.messages.drain(..) {
             self.peers.send(to, message);
         }
@@ -208,12 +205,11 @@ impl Group {
     }
 
     fn follow_membership(&mut self, shard: &Shard) {
-        let changes = (shard.membership_changes(), shard.raft().agreed_at());
-        if self.membership == Some(changes) {
+        let changes = shard.membership_changes();
+        if self.membership_changes == Some(changes) {
             return;
         }
-        self.membership = Some(changes);
-        self.follow_directories(shard);
+        self.membership_changes = Some(changes);
         let own = shard.raft().id();
         let members = shard.members_at_head().into_iter();
         let others: Vec<(MemberId, Vec<String>)> = members
@@ -224,14 +220,6 @@ impl Group {
         if self.others != others {
             self.peers.set_peers(&others);
             self.others = others;
-        }
-    }
-
-    fn follow_directories(&mut self, shard: &Shard) {
-        let directories = shard.raft().directories();
-        if self.directories.as_ref() != Some(&directories) {
-            self.peers.set_directories(directories.clone());
-            self.directories = Some(directories);
         }
     }
 

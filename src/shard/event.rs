@@ -18,7 +18,7 @@ use crate::base::limits::CHECKPOINT_BLOCK_BYTES;
 use crate::base::{Incarnation, Index, MemberId, Term};
 use crate::checkpoint::{Block, CheckpointError, CheckpointId, Source};
 use crate::keyspace::Keyspace;
-use crate::raft::{self, PeerRefusal, Position, Rebuild, StepDown};
+use crate::raft::{self, Directories, PeerRefusal, Position, Rebuild, StepDown};
 use crate::wal::{Commit, Location, PreparedSegment, Recovered, SegmentOpening, SegmentSequence};
 
 /// Something that happened.
@@ -100,6 +100,8 @@ pub struct Effects {
     /// For other members, in this order for each of them. They may be lost, and may leave at once: what
     /// they promise is durable.
     pub messages: Vec<(MemberId, PeerMessage)>,
+    /// Before those: connections are let in from these directories from now on, and what comes over others is not heard.
+    pub directories: Option<Directories>,
     /// Parts of the log to be read, for a follower that lags.
     pub log_reads: Vec<LogRead>,
     /// Write this beside the log, sync, then [`Event::KnownMembersStored`].

@@ -126,6 +126,8 @@ pub struct Shard {
     /// Whether it has changed since the driver was asked to store it.
     store_known_members: bool,
     storing_known_members: bool,
+    /// Of [`Effects::directories`], as last said.
+    directories_version: Option<(u64, (Index, u64))>,
     /// The newest entries, for followers.
     recent: Recent,
     /// What waits for older ones.
@@ -263,6 +265,7 @@ impl Shard {
             known,
             store_known_members,
             storing_known_members: false,
+            directories_version: None,
             recent: Recent::new(settings.recent_bytes_max),
             sending: Sending::default(),
             forwards: Forwards::new(settings.seed),
@@ -560,6 +563,11 @@ impl Shard {
             }
         }
         self.send_lagging(&mut effects.log_reads);
+        let directories_version = (self.membership_changes(), self.raft.directories_version());
+        if self.directories_version != Some(directories_version) {
+            self.directories_version = Some(directories_version);
+            effects.directories = Some(self.raft.directories());
+        }
         effects.messages.append(&mut self.messages);
         effects.notices.append(&mut self.notices);
         if self.store_known_members && !self.storing_known_members {

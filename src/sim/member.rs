@@ -16,6 +16,7 @@ use crate::base::limits::{PAGE_SIZE_BYTES, RECOVERY_CUTS_MAX};
 use crate::base::planted::{Defect, Planted};
 use crate::base::{ClusterId, Incarnation, Index, Instant, MemberId, ShardId};
 use crate::checkpoint::Source;
+use crate::raft::Directories;
 use crate::shard::event::{Identity, KnownMembers, LogRead, Member as ShardMember};
 use crate::shard::{Settings, Shard};
 use crate::wal::{
@@ -111,6 +112,8 @@ pub(super) struct Process {
     /// When the next tick is planned; another one is stale.
     pub(super) tick_planned: Option<Moment>,
     pub(super) watched: Watched,
+    /// Whom it lets in, as its shard said last.
+    pub(super) directories: Directories,
 }
 
 /// What the checkers were told of a member's present life.
@@ -449,6 +452,7 @@ impl Member {
             turn_planned: false,
             tick_planned: None,
             watched,
+            directories: Directories::default(),
         });
         Ok(Started {
             torn,

@@ -99,6 +99,11 @@ impl Cluster {
     fn perform(&mut self, number: usize) -> Verdict {
         let mut effects = std::mem::take(&mut self.effects);
         let mut alive = true;
+        if let Some(directories) = effects.directories.take()
+            && let Some(process) = &mut self.members[number].process
+        {
+            process.directories = directories;
+        }
         for effect in effects.log.drain(..) {
             alive = alive && self.survives(number);
             if alive {

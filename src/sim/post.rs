@@ -10,7 +10,7 @@ use super::network::Fate;
 use super::trace::What;
 use crate::base::planted::Defect;
 use crate::base::{Incarnation, Term};
-use crate::raft::{Body, Message, Raft};
+use crate::raft::{Body, Directories, Message};
 use crate::shard::event::{Event, PeerMessage};
 
 /// A message on its way.
@@ -100,16 +100,17 @@ impl Cluster {
 
     /// What a member says of its directory when it connects, or is connected to.
     fn greeting(&self, number: usize) -> Greeting {
+        let directories = self.directories(number);
         Greeting {
             incarnation: self.members[number].incarnation(),
-            agreed: self.consensus(number).is_some_and(Raft::is_own_agreed),
+            agreed: directories.is_some_and(|directories| directories.own_agreed),
             is_refusal: false,
         }
     }
 
-    fn consensus(&self, number: usize) -> Option<&Raft> {
+    fn directories(&self, number: usize) -> Option<&Directories> {
         let process = self.members[number].process.as_ref();
-        process.map(|process| process.shard.raft())
+        process.map(|process| &process.directories)
     }
 
     /// Whether a member has a connection to one that says this of its directory. With one that does not run nobody has.
@@ -122,8 +123,8 @@ impl Cluster {
         // Who believes any directory greets any.
         self.options.planted.has(Defect::WipedDirectoryVotes)
             || self
-                .consensus(number)
-                .is_none_or(|raft| raft.lets_in(member_id(other), incarnation, agreed))
+                .directories(number)
+                .is_none_or(|them| them.admit(member_id(other), incarnation, agreed))
     }
 
     /// Tells a member that another directory belongs to its id.

@@ -42,17 +42,12 @@ fn leader_of_another_directory() {
         // Its greeting was let in before that, if it said that the group has agreed on its directory.
         let known = agreed.map(|(_, incarnation)| incarnation);
         let lets_in = known.is_none_or(|known| known == Incarnation(99));
-        assert_eq!(raft.lets_in(LEADER, Incarnation(99), true), lets_in);
+        let directories = raft.directories();
+        assert_eq!(directories.admit(LEADER, Incarnation(99), true), lets_in);
         assert_eq!(
-            raft.lets_in(LEADER, Incarnation(99), false),
+            directories.admit(LEADER, Incarnation(99), false),
             known.is_some() && lets_in
         );
-        for from in [Incarnation(8), Incarnation(99)] {
-            for says in [false, true] {
-                let greeted = raft.directories().admit(LEADER, from, says);
-                assert_eq!(greeted, raft.lets_in(LEADER, from, says), "{agreed:?}");
-            }
-        }
         // What it said in a term that is over counts no more.
         if known.is_none() {
             let newer = Message {
@@ -289,7 +284,11 @@ fn learns_of_a_lost_directory_that_an_entry_names() {
                 agreed: vec![(LEADER, right)],
             },
         };
+        let before = (raft.directories(), raft.directories_version());
         let seen = outputs(|out| raft.step(OTHER, of(OTHER, 1, body), late, out));
+        // Connections follow the version.
+        assert_ne!(raft.directories(), before.0, "{stored:?}");
+        assert_ne!(raft.directories_version(), before.1, "{stored:?}");
         let learnt = seen.contains(&Output::LearnIncarnation {
             member: LEADER,
             incarnation: right,
@@ -298,8 +297,9 @@ fn learns_of_a_lost_directory_that_an_entry_names() {
         assert_eq!(raft.hears(LEADER, right), stored == Some(right));
         raft.incarnation_durable(LEADER, right);
         assert!(raft.hears(LEADER, right) && !raft.hears(LEADER, lost));
-        assert!(raft.lets_in(LEADER, right, false) && !raft.lets_in(LEADER, lost, false));
-        assert_eq!(raft.directories().stored.get(&LEADER), Some(&right));
+        let directories = raft.directories();
+        assert!(directories.admit(LEADER, right, false) && !directories.admit(LEADER, lost, false));
+        assert_eq!(directories.stored.get(&LEADER), Some(&right));
     };
     check(Some(lost));
     check(Some(right));
