@@ -367,7 +367,8 @@ async fn receive_some(receiver: &mut Receiver, buffer: &mut Vec<u8>) -> Result<(
     }
 }
 
-/// The first `end` bytes of `buffer`, which keeps the rest. Many bytes go with their memory.
+/// The first `end` bytes of `buffer`, which keeps the rest. Many bytes go with their memory, but not with that of a longer
+/// frame behind them: the shard may keep a part of them for long.
 fn split_front(buffer: &mut Vec<u8>, end: usize) -> Bytes {
     if end <= COPIED_OUT_BYTES_MAX && buffer.capacity() <= 2 * PEER_RECEIVE_BUFFER_BYTES {
         let whole = Bytes::copy_from_slice(&buffer[..end]);
@@ -377,5 +378,27 @@ fn split_front(buffer: &mut Vec<u8>, end: usize) -> Bytes {
     let mut rest = Vec::with_capacity(PEER_RECEIVE_BUFFER_BYTES.max(buffer.len() - end));
     rest.extend_from_slice(&buffer[end..]);
     buffer.truncate(end);
+    if buffer.capacity() > 2 * end.max(PEER_RECEIVE_BUFFER_BYTES) {
+        buffer.shrink_to_fit();
+    }
     Bytes::from(std::mem::replace(buffer, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: what is handed on of a buffer that was made for a longer frame does not keep that memory.
+    #[test]
+    fn front_of_a_long_buffer() {
+        for end in [100, COPIED_OUT_BYTES_MAX + 1] {
+            let mut buffer = Vec::with_capacity(16 * PEER_RECEIVE_BUFFER_BYTES);
+            buffer.resize(end, 1);
+            buffer.extend([2; 50]);
+            let front = split_front(&mut buffer, end);
+            assert_eq!((&front[..], &buffer[..]), (&vec![1; end][..], &[2; 50][..]));
+            let memory = front.try_into_mut().expect("nobody else has it").capacity();
+            assert!(memory <= 2 * PEER_RECEIVE_BUFFER_BYTES, "{memory}");
+        }
+    }
 }
