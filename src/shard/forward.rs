@@ -31,6 +31,8 @@ pub(super) struct Forwards {
     next: u64,
     /// Without an answer, by number.
     sent: BTreeMap<u64, Sent>,
+    /// Of how many of them somebody waits for the answer.
+    waiting: usize,
     /// What of them may be on its way to each member: bounded below what the way there holds, so that nothing is lost
     /// for its size.
     on_way: BTreeMap<MemberId, Load>,
@@ -77,6 +79,7 @@ impl Forwards {
         Forwards {
             next: seed << 32,
             sent: BTreeMap::new(),
+            waiting: 0,
             on_way: BTreeMap::new(),
             leader_refuses: false,
             requests_max: SHARD_FORWARDED_REQUESTS_MAX,
@@ -88,7 +91,7 @@ impl Forwards {
 
     /// Whether nobody waits for an answer.
     pub(super) fn is_empty(&self) -> bool {
-        self.sent.values().all(|sent| sent.write.is_none()) && self.answered.is_empty()
+        self.waiting == 0 && self.answered.is_empty()
     }
 
     /// Whether a request of `bytes` bytes may be sent `to` this leader now. Those on their way to it count, not what was
@@ -123,6 +126,7 @@ impl Forwards {
             load,
         };
         self.sent.insert(request, sent);
+        self.waiting += 1;
         request
     }
 
@@ -131,6 +135,7 @@ impl Forwards {
         self.sent.get(&request).filter(|sent| sent.to == from)?;
         let sent = self.sent.remove(&request)?;
         make_room(&mut self.on_way, &sent);
+        self.waiting -= usize::from(sent.write.is_some());
         Some(sent)
     }
 
@@ -210,12 +215,15 @@ impl Forwards {
     }
 
     pub(super) fn expire(&mut self, now: Instant, late: &mut Vec<Asker>) {
-        let on_way = &mut self.on_way;
+        let (on_way, waiting) = (&mut self.on_way, &mut self.waiting);
         self.sent.retain(|_, sent| {
             if sent.deadline > now {
                 return true;
             }
-            late.extend(sent.write.take().map(|write| write.ask.asker));
+            if let Some(write) = sent.write.take() {
+                *waiting -= 1;
+                late.push(write.ask.asker);
+            }
             // Over a slow connection it may still wait to be sent.
             let lingers = sent.load.requests > 0 && sent.deadline + SHARD_FORWARDED_LINGER > now;
             if !lingers {
