@@ -516,8 +516,13 @@ pub(super) fn introduction(number: usize) -> ShardMember {
     }
 }
 
-/// How wrong a clock goes: mostly little, sometimes a per cent.
+/// How wrong a clock goes: mostly little, sometimes a per cent, and sometimes so much that two of them differ in speed by
+/// almost the tenth that is promised.
 pub(super) fn drift_ppm(dice: &mut Dice) -> i64 {
-    let most = if dice.below(4) == 0 { 10_000 } else { 200 };
+    let most = match dice.below(8) {
+        0 => 45_000,
+        1 => 10_000,
+        _ => 200,
+    };
     dice.between(0, 2 * most) as i64 - most as i64
 }
