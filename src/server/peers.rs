@@ -50,7 +50,8 @@ impl Peers for Connections {
     fn set_directories(&mut self, directories: Directories) {
         self.0.set_admission(Admission {
             directories,
-            hear_strangers: true,
+            // No call changes the membership yet: who is none of the first members is none of the group.
+            hear_strangers: false,
         });
     }
 

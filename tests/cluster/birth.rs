@@ -5,7 +5,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use kontiki::base::checksum::crc32c;
-use kontiki::base::{Incarnation, ShardId, Term};
+use kontiki::base::{Incarnation, MemberId, ShardId, Term};
+use kontiki::config::member_id;
 use kontiki::frame::{FrameEncoder, PageBuffer};
 use kontiki::raft::{Body, Message};
 use kontiki::shard::event::PeerMessage;
@@ -74,8 +75,7 @@ fn emptied_directory() {
     });
 }
 
-/// Goal: on the peer port, a directory that is not the member's is refused as such, and a member that is not known is
-/// heard: it may lead one day, or have to be told that it was removed.
+/// Goal: on the peer port, a directory that is not the member's is refused as such, and so is who is no member.
 #[test]
 fn directories_at_the_door() {
     let group = Group::start("door", &[]);
@@ -90,9 +90,9 @@ fn directories_at_the_door() {
         let [(cluster, wanted), (_, other)] = members[..] else {
             unreachable!("two were asked");
         };
-        const ACCEPTED: u8 = 0;
+        const STRANGER: u8 = 4;
         const OTHER_INCARNATION: u8 = 5;
-        for (member, expected) in [(other, OTHER_INCARNATION), (77, ACCEPTED)] {
+        for (member, expected) in [(other, OTHER_INCARNATION), (77, STRANGER)] {
             let port = group.options[0].peer_port;
             let (_socket, refused) = greet(port, &greeting(cluster, member, wanted));
             assert_eq!(refused, expected, "member {member}");
@@ -152,7 +152,8 @@ fn removed_while_a_client_waits() {
         };
         let waits = client.send(head, framed(&request));
         let port = group.options[0].peer_port;
-        let hello = greeting(header.cluster_id, 77, header.member_id);
+        let MemberId(other) = member_id([group.options[1].peer_url().as_str()], "etcd-cluster");
+        let hello = greeting(header.cluster_id, other, header.member_id);
         let (mut socket, refused) = greet(port, &hello);
         assert_eq!(refused, 0);
         let told = tokio::task::spawn_local(async move {
