@@ -20,8 +20,8 @@ use super::clock::Clock;
 use crate::base::Instant;
 use crate::base::limits::STINT_MAX;
 
-/// A timer that is due at once: the rings are looked at before it.
-const STINT_PAUSE: Duration = Duration::from_micros(1);
+/// The shortest pause in which the rings are looked at.
+const GIVE_WAY_PAUSE: Duration = Duration::from_micros(1);
 
 /// The concerns of a core. The executor's time is divided by shares when more than one has work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,8 +117,26 @@ pub async fn yield_if_needed() {
     glommio::yield_if_needed().await;
 }
 
+/// Lets the others of this core run, and its rings be looked at. [`yield_if_needed`] would keep it from them for a tenth of
+/// a second while no other task has work.
+pub async fn give_way() {
+    let mut pause = GIVE_WAY_PAUSE;
+    let mut has_waited = false;
+    while !has_waited {
+        let mut timer = Timer::new(pause);
+        poll_fn(|cx| {
+            let polled = Pin::new(&mut timer).poll(cx);
+            has_waited |= polled.is_pending();
+            polled.map(drop)
+        })
+        .await;
+        // It was due before it was looked at.
+        pause *= 2;
+    }
+}
+
 /// Lets the others of a core run beside a task that may never have to wait, because other cores fill what it waits for
-/// while it works. [`yield_if_needed`] would keep the core from its rings for a tenth of a second then.
+/// while it works.
 #[derive(Debug)]
 pub struct Stint {
     clock: Clock,
@@ -138,7 +156,7 @@ impl Stint {
         if let Some(began) = self.began
             && self.clock.now().since(began) >= STINT_MAX
         {
-            sleep(STINT_PAUSE).await;
+            give_way().await;
             self.began = None;
         }
         let mut has_waited = false;

@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::beside::spawn_beside;
 use super::clock::Clock;
@@ -19,7 +18,7 @@ use super::disk::cut::{CutError, cut_log, record_cut, remove_checkpoints};
 use super::disk::directory::DirectoryError;
 use super::disk::known::{self, KnownError};
 use super::disk::read::{ReadError, read_file, sync_files};
-use super::executor::sleep;
+use super::executor::give_way;
 use super::mailbox::mailbox;
 use super::stats::CoreStats;
 use super::survey::{SurveyError, segment_files, survey};
@@ -38,9 +37,6 @@ use crate::wal::{
     Appender, Cut, Damage, Geometry, LogIdentity, Outcome, Recovered, Recovery, Refusal,
     SegmentSequence,
 };
-
-/// Between two slices, so that the core looks at its rings.
-const SLICE_PAUSE: Duration = Duration::from_micros(1);
 
 /// A log that is found again.
 pub struct RecoveredLog {
@@ -507,7 +503,7 @@ async fn walk(
             Walk::Found(pieces) => {
                 replayer.take(pieces);
                 while !turns.fold(replayer) {
-                    sleep(SLICE_PAUSE).await;
+                    give_way().await;
                 }
             }
             Walk::Done {
