@@ -13,7 +13,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_lite::io::{AsyncRead, AsyncWrite};
-use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::executor;
@@ -26,7 +25,9 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// Another process, or another listener of this one, has the port.
-    #[error("cannot listen on {address}: the address is already in use by another process")]
+    #[error(
+        "cannot listen on {address}: the address is already in use, by another process or by a URL of this member"
+    )]
     InUse {
         /// What was asked for.
         address: SocketAddr,
@@ -161,8 +162,10 @@ fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
 
 /// Whether this is what a machine without IPv6 says of its addresses.
 fn lacks_family(error: &io::Error) -> bool {
-    let number = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(number, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+    )
 }
 
 fn bound_to(address: SocketAddr, only_v6: bool, reuse_port: bool) -> io::Result<Socket> {
@@ -224,6 +227,8 @@ impl Listener {
                     let Some(peer) = peer.as_socket() else {
                         continue;
                     };
+                    // A socket of both families has other names for those of the older one.
+                    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                     // Answers are coalesced here, never by the kernel. A connection that refuses is broken.
                     if socket.set_tcp_nodelay(true).is_ok() {
                         on_connection(Accepted { socket, peer });
@@ -431,7 +436,7 @@ mod tests {
     #[test]
     fn both_families() {
         let loopbacks = [LOOPBACK.ip(), Ipv6Addr::LOCALHOST.into()];
-        let there = loopbacks.map(|ip| std::net::TcpListener::bind((ip, 0)).is_ok());
+        let there = loopbacks.map(|ip| open((ip, 0).into(), 1, Sharing::Exclusive).is_ok());
         let wildcards = ["0.0.0.0:0", "[::]:0"].map(|address| address.parse().expect("one"));
         for (wildcard, _) in wildcards.into_iter().zip(there).filter(|(_, there)| *there) {
             for count in [1, 2] {
