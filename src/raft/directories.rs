@@ -21,6 +21,15 @@ pub struct Directories {
     pub own_agreed: bool,
 }
 
+/// What the directories to let in depend on, beside the membership at the head of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirectoriesVersion {
+    /// The entry that brought the newest committed membership.
+    agreed_at: Index,
+    /// Of what is known beside the log.
+    changes: u64,
+}
+
 impl Directories {
     /// Whether a connection is let in from a member with this directory, which says of itself whether the group has
     /// `agreed` on it.
@@ -73,12 +82,13 @@ impl Raft {
         self.agreed_incarnation(self.id) == Some(self.incarnation)
     }
 
-    /// Differs when [`Self::directories`] does, but for a change of the membership at the head of the log: the entry that
-    /// brought the newest committed one, and how often what is known beside the log has changed.
+    /// Differs when [`Self::directories`] does, but for a change of the membership at the head of the log.
     #[must_use]
-    pub fn directories_version(&self) -> (Index, u64) {
-        let agreed_at = self.memberships.committed_index(self.hard_state.commit);
-        (agreed_at, self.identity.changes())
+    pub fn directories_version(&self) -> DirectoriesVersion {
+        DirectoriesVersion {
+            agreed_at: self.memberships.committed_index(self.hard_state.commit),
+            changes: self.identity.changes(),
+        }
     }
 
     /// Whether what a member says beside consensus is heard when it comes from this directory: from the one that

@@ -42,7 +42,7 @@ pub(super) struct Identity {
     /// Members of whom an entry in force here names another directory than the one that the group is said to have agreed
     /// on. No leader that has agreed on one appends another, so that entry can only be cut off.
     overruled: BTreeSet<MemberId>,
-    /// Counts what changes these three.
+    /// Counts what may change whom connections let in, of these three.
     changes: u64,
     /// Of those who have no place there. Who was not heard for longest makes way.
     strangers: BTreeMap<MemberId, Stranger>,

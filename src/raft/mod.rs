@@ -39,7 +39,7 @@ mod vote;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use directories::Directories;
+pub use directories::{Directories, DirectoriesVersion};
 pub use identity::Confirmation;
 pub use log::LogTerms;
 pub use membership::{Change, ChangeRefusal, Membership, ReadMode};

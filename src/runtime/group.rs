@@ -22,7 +22,7 @@ use super::fatal::fatal;
 use super::mailbox::{Receiver, Sender, mailbox};
 use super::router::Doorbell;
 use crate::base::limits::PEER_EVENTS_PER_TURN_MAX;
-use crate::base::{Incarnation, Index, Instant, MemberId};
+use crate::base::{Incarnation, Instant, MemberId};
 use crate::raft::Directories;
 use crate::shard::Shard;
 use crate::shard::event::{Effects, EndReason, Event, KnownMembers, LogRead, PeerMessage};
@@ -37,9 +37,7 @@ const READ_RETRY: Duration = Duration::from_millis(100);
 pub trait Peers {
     /// Where the others are, all of them: connects to who is new, leaves who is gone.
     fn set_peers(&mut self, peers: &[(MemberId, Vec<String>)]);
-    /// Whom to let in: members from these data directories, or from one that the group has agreed on since. Members that
-    /// are not among the peers are heard: one that was away may have to follow a leader that it does not know, and one
-    /// that was removed must be told.
+    /// Whom to let in: members from these data directories, or from one that the group has agreed on since.
     fn set_directories(&mut self, directories: Directories);
     /// Queues a message; it leaves with the next flush.
     fn send(&mut self, to: MemberId, message: PeerMessage);
@@ -170,7 +168,7 @@ impl Group {
 
     /// Performs what concerns others.
     pub(super) fn perform(&mut self, effects: &mut Effects, shard: &Shard) {
-        // First, so that everybody a message can be for is known.
+        // Both first, so that everybody a message can be for is known.
         if let Some(directories) = effects.directories.take() {
             self.peers.set_directories(directories);
         }

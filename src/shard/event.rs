@@ -100,7 +100,7 @@ pub struct Effects {
     /// For other members, in this order for each of them. They may be lost, and may leave at once: what
     /// they promise is durable.
     pub messages: Vec<(MemberId, PeerMessage)>,
-    /// Before those: connections are let in from these directories from now on, and what comes over others is not heard.
+    /// Before those: connections are let in from these directories from now on, and others are closed.
     pub directories: Option<Directories>,
     /// Parts of the log to be read, for a follower that lags.
     pub log_reads: Vec<LogRead>,

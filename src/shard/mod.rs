@@ -69,7 +69,7 @@ use crate::base::planted::{Defect, Planted};
 use crate::base::{Incarnation, Index, Instant, MemberId, ShardId, Term};
 use crate::keyspace::Keyspace;
 use crate::keyspace::steps::Steps;
-use crate::raft::{self, Output, Raft, StateDigest, Windows};
+use crate::raft::{self, DirectoriesVersion, Output, Raft, StateDigest, Windows};
 use crate::wal::{Appender, CommitStep, PreparedSegment};
 
 /// What a shard is started with beside its log.
@@ -126,8 +126,8 @@ pub struct Shard {
     /// Whether it has changed since the driver was asked to store it.
     store_known_members: bool,
     storing_known_members: bool,
-    /// Of [`Effects::directories`], as last said.
-    directories_version: Option<(u64, (Index, u64))>,
+    /// Of [`Effects::directories`], as last said: with the changes of the membership.
+    directories_version: Option<(u64, DirectoriesVersion)>,
     /// The newest entries, for followers.
     recent: Recent,
     /// What waits for older ones.

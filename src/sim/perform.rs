@@ -99,10 +99,12 @@ impl Cluster {
     fn perform(&mut self, number: usize) -> Verdict {
         let mut effects = std::mem::take(&mut self.effects);
         let mut alive = true;
-        if let Some(directories) = effects.directories.take()
-            && let Some(process) = &mut self.members[number].process
-        {
-            process.directories = directories;
+        if let Some(process) = &mut self.members[number].process {
+            if let Some(directories) = effects.directories.take() {
+                process.directories = directories;
+            }
+            let directories = process.shard.raft().directories();
+            assert_eq!(process.directories, directories, "a change was not said");
         }
         for effect in effects.log.drain(..) {
             alive = alive && self.survives(number);
