@@ -520,7 +520,7 @@ pub(super) fn introduction(number: usize) -> ShardMember {
 /// almost the tenth that is promised.
 pub(super) fn drift_ppm(dice: &mut Dice) -> i64 {
     let most = match dice.below(8) {
-        0 => 45_000,
+        0 => return if dice.below(2) == 0 { -45_000 } else { 45_000 },
         1 => 10_000,
         _ => 200,
     };
