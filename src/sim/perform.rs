@@ -105,7 +105,11 @@ impl Cluster {
             if let Some(directories) = effects.directories.take() {
                 process.directories = directories;
             }
-            if self.statistics.events.is_multiple_of(DIRECTORIES_COMPARED_EVERY) {
+            if self
+                .statistics
+                .events
+                .is_multiple_of(DIRECTORIES_COMPARED_EVERY)
+            {
                 let directories = process.shard.raft().directories();
                 assert_eq!(process.directories, directories, "a change was not said");
             }
